@@ -1,0 +1,7 @@
+//! The pure core of Sluicegate: objects in, [`table::RouteTable`] and [`report::Report`] out.
+//!
+//! This crate performs no I/O and reads neither clock nor random source: where time matters it is an
+//! argument. It knows nothing of sockets, of tokio, or of any Kubernetes client.
+
+pub mod report;
+pub mod table;

@@ -1,0 +1,160 @@
+//! Hostnames and the sharded map from host to rules.
+
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use foldhash::quality::FixedState;
+use serde::Serialize;
+
+use super::matcher::RequestParts;
+use super::path::PathMap;
+use super::rule::Rule;
+
+/// Number of shards: a change to one host of 100,000 copies about 400 entries.
+const SHARDS: usize = 256;
+
+/// A hostname as routes are filed under: lower-case, without port and trailing dot.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "type", content = "value")]
+pub enum Hostname {
+    /// `shop.example.com`.
+    Exact(Arc<str>),
+    /// `*.example.com`, stored as `.example.com`.
+    Wildcard(Arc<str>),
+    /// No host condition.
+    Any,
+}
+
+/// How many labels a wildcard stands for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WildcardDepth {
+    /// Exactly one (Ingress).
+    OneLabel,
+    /// One or more (Gateway API).
+    AnyDepth,
+}
+
+/// The rules of one host.
+#[derive(Clone, Debug)]
+pub struct HostRules {
+    /// The host.
+    pub hostname: Hostname,
+    /// What a wildcard host stands for; not used for other hosts.
+    pub depth: WildcardDepth,
+    /// Rules by path.
+    pub paths: PathMap,
+    /// Taken when no path matches (an Ingress' `defaultBackend`).
+    pub fallback: Option<Arc<Rule>>,
+}
+
+/// host → rules for one Bind. Cloning copies 256 pointers; changing a host copies its shard.
+#[derive(Clone, Debug)]
+pub struct HostMap {
+    /// exact host, or wildcard suffix with its leading dot → rules
+    shards: Vec<Arc<HashMap<Arc<str>, Arc<HostRules>, FixedState>>>,
+    any: Option<Arc<HostRules>>,
+    /// Number of wildcards of [`WildcardDepth::AnyDepth`].
+    deep_wildcards: usize,
+}
+
+impl Default for HostMap {
+    fn default() -> Self {
+        Self { shards: vec![Arc::default(); SHARDS], any: None, deep_wildcards: 0 }
+    }
+}
+
+impl HostMap {
+    /// Sets or (with `None`) removes the rules of `hostname`.
+    pub fn set(&mut self, hostname: &Hostname, rules: Option<Arc<HostRules>>) {
+        let (Hostname::Exact(key) | Hostname::Wildcard(key)) = hostname else {
+            self.any = rules;
+            return;
+        };
+        let is_deep = |rules: &Arc<HostRules>| {
+            matches!(rules.hostname, Hostname::Wildcard(_)) && rules.depth == WildcardDepth::AnyDepth
+        };
+        self.deep_wildcards += usize::from(rules.as_ref().is_some_and(is_deep));
+        let Some(shard) = self.shards.get_mut(shard_of(key)) else { return };
+        let shard = Arc::make_mut(shard);
+        let old = match rules {
+            Some(rules) => shard.insert(Arc::clone(key), rules),
+            None => shard.remove(key),
+        };
+        self.deep_wildcards -= usize::from(old.as_ref().is_some_and(is_deep));
+    }
+
+    /// The rules of the most specific host that covers `host` (lower-case, no port, no trailing dot):
+    /// exact, then the longest wildcard, then the rules without host. Hosts never fall through to less
+    /// specific ones for want of a matching path.
+    #[inline]
+    #[must_use]
+    pub fn find(&self, host: &str) -> Option<&Arc<HostRules>> {
+        if host.starts_with('.') {
+            return self.any.as_ref();
+        }
+        self.entry(host).or_else(|| self.find_wildcard(host)).or(self.any.as_ref())
+    }
+
+    fn find_wildcard(&self, host: &str) -> Option<&Arc<HostRules>> {
+        let mut suffix = host.get(host.find('.')?..)?;
+        if let Some(rules) = self.entry(suffix) {
+            return Some(rules);
+        }
+        while self.deep_wildcards > 0 {
+            let next = suffix.get(1..)?.find('.')? + 1;
+            suffix = suffix.get(next..)?;
+            if let Some(rules) = self.entry(suffix)
+                && rules.depth == WildcardDepth::AnyDepth
+            {
+                return Some(rules);
+            }
+        }
+        None
+    }
+
+    #[inline]
+    fn entry(&self, key: &str) -> Option<&Arc<HostRules>> {
+        self.shards.get(shard_of(key))?.get(key)
+    }
+
+    /// The rules without host condition.
+    #[must_use]
+    pub fn any(&self) -> Option<&Arc<HostRules>> {
+        self.any.as_ref()
+    }
+
+    /// The rules filed under exactly this hostname.
+    #[must_use]
+    pub fn exactly(&self, hostname: &Hostname) -> Option<&Arc<HostRules>> {
+        match hostname {
+            Hostname::Exact(key) | Hostname::Wildcard(key) => self.entry(key),
+            Hostname::Any => self.any.as_ref(),
+        }
+    }
+
+    /// Every host's rules, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<HostRules>> {
+        self.shards.iter().flat_map(|shard| shard.values()).chain(self.any.as_ref())
+    }
+
+    /// The rule for a request: host, then path, then the host's fallback, then the fallback of the rules
+    /// without host.
+    #[inline]
+    #[must_use]
+    pub fn route(&self, host: &str, path: &str, request: &impl RequestParts) -> Option<&Arc<Rule>> {
+        let rules = self.find(host)?;
+        rules
+            .paths
+            .find(path, request)
+            .or(rules.fallback.as_ref())
+            .or_else(|| self.any.as_ref().and_then(|any| any.fallback.as_ref()))
+    }
+}
+
+#[inline]
+fn shard_of(key: &str) -> usize {
+    // The map's own hash uses the same function, so the shard takes bits that a table index does not.
+    usize::try_from(FixedState::with_seed(1).hash_one(key) >> 56).unwrap_or(0)
+}

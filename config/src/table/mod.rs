@@ -1,0 +1,46 @@
+//! The compiled value: a [`RouteTable`] is immutable, cheap to share and cheap to change in one place.
+//!
+//! Everything that can be known before a request arrives is decided here; the gateway only looks up.
+//! Rules name their backends by [`BackendId`], never by pointer, so that an endpoint change touches one
+//! slot of one chunk and no rule (DESIGN invariant 4).
+
+mod backend;
+mod bind;
+mod chunks;
+pub mod explain;
+mod filter;
+mod hosts;
+mod matcher;
+pub mod oracle;
+mod path;
+mod rule;
+
+use std::sync::Arc;
+
+pub use backend::{
+    ActiveProbe, Backend, BackendPolicy, BackendProtocol, Balance, Endpoint, HashKey, HealthPolicy, PassivePolicy,
+    ProbeKind,
+};
+pub use bind::{Bind, BindConfig, Limits, Listener, TrustedProxies};
+pub use chunks::Chunks;
+pub use filter::{Filters, HeaderModifier, PathModifier, Redirect, Rewrite};
+pub use hosts::{HostMap, HostRules, Hostname, WildcardDepth};
+pub use matcher::{HeaderMatch, Matcher, QueryMatch, RequestParts, ValueMatch};
+pub use path::{PathMap, PathMatch};
+pub use rule::{
+    Action, BackendId, Candidate, Retry, RouteId, RouteInfo, Rule, RulePolicy, Split, Timeouts, Unavailable,
+    WeightedBackend,
+};
+
+/// The immutable compiled value that the gateway serves from.
+#[derive(Clone, Debug, Default)]
+pub struct RouteTable {
+    /// Increases with every compile that changed something.
+    pub version: u64,
+    /// Every socket to listen on, sorted by address.
+    pub binds: Vec<Arc<Bind>>,
+    /// `RouteId` → who the route is. Ids are stable across compiles; a freed slot holds `None`.
+    pub routes: Chunks<RouteInfo>,
+    /// `BackendId` → resolved pool. Ids are stable across compiles; a freed slot holds `None`.
+    pub backends: Chunks<Backend>,
+}

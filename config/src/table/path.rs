@@ -1,0 +1,172 @@
+//! Path conditions and the per-host index over them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use foldhash::quality::FixedState;
+use regex::Regex;
+use serde::Serialize;
+
+use super::matcher::RequestParts;
+use super::rule::{Candidate, Rule};
+
+/// A condition on the canonical path.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "type", content = "value")]
+pub enum PathMatch {
+    /// The whole path, case-sensitive.
+    Exact(Arc<str>),
+    /// Element-wise prefix without its trailing slash; `/` is the empty string.
+    Prefix(Arc<str>),
+    /// Full match of a regular expression (linear time, size-limited at compile).
+    Regex(#[serde(serialize_with = "as_text")] Regex),
+}
+
+fn as_text<S: serde::Serializer>(regex: &Regex, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(regex.as_str())
+}
+
+impl PathMatch {
+    /// Whether the canonical `path` fulfils the condition, by its definition and without any index.
+    #[must_use]
+    pub fn matches(&self, path: &str) -> bool {
+        match self {
+            Self::Exact(exact) => **exact == *path,
+            Self::Prefix(prefix) => match path.strip_prefix(&**prefix) {
+                Some(rest) => rest.is_empty() || rest.starts_with('/'),
+                None => false,
+            },
+            Self::Regex(regex) => regex.is_match(path),
+        }
+    }
+}
+
+impl PartialEq for PathMatch {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Exact(a), Self::Exact(b)) | (Self::Prefix(a), Self::Prefix(b)) => a == b,
+            (Self::Regex(a), Self::Regex(b)) => a.as_str() == b.as_str(),
+            _ => false,
+        }
+    }
+}
+
+impl Eq for PathMatch {}
+
+/// `path → candidates`, for one host. Precedence: exact, then the longest prefix, then regular expressions in
+/// the order given; within one path, the order of the candidates.
+#[derive(Clone, Debug, Default)]
+pub struct PathMap {
+    /// path → candidates
+    exact: HashMap<Arc<str>, Candidates, FixedState>,
+    /// prefix without trailing slash → candidates
+    prefix: HashMap<Arc<str>, Candidates, FixedState>,
+    /// In precedence order.
+    regex: Vec<(Regex, Candidates)>,
+    /// Longest prefix in bytes: longer parts of a path are never probed.
+    longest_prefix: usize,
+}
+
+/// Almost always one, so it costs no list.
+#[derive(Clone, Debug)]
+enum Candidates {
+    One(Candidate),
+    Many(Box<[Candidate]>),
+}
+
+impl Candidates {
+    fn as_slice(&self) -> &[Candidate] {
+        match self {
+            Self::One(candidate) => std::slice::from_ref(candidate),
+            Self::Many(candidates) => candidates,
+        }
+    }
+
+    fn push(&mut self, candidate: Candidate) {
+        let mut all = self.as_slice().to_vec();
+        all.push(candidate);
+        *self = Self::Many(all.into());
+    }
+
+    #[inline]
+    fn find(&self, request: &impl RequestParts) -> Option<&Arc<Rule>> {
+        let matches = |c: &&Candidate| c.matcher.as_ref().is_none_or(|matcher| matcher.matches(request));
+        self.as_slice().iter().find(matches).map(|candidate| &candidate.rule)
+    }
+}
+
+impl PathMap {
+    /// Files `candidate` under its rule's path, after those already there for the same path.
+    pub fn push(&mut self, candidate: Candidate) {
+        match candidate.rule.path.clone() {
+            PathMatch::Exact(path) => insert(&mut self.exact, path, candidate),
+            PathMatch::Prefix(path) => {
+                self.longest_prefix = self.longest_prefix.max(path.len());
+                insert(&mut self.prefix, path, candidate);
+            }
+            PathMatch::Regex(regex) => {
+                match self.regex.iter_mut().find(|(known, _)| known.as_str() == regex.as_str()) {
+                    Some((_, candidates)) => candidates.push(candidate),
+                    None => self.regex.push((regex, Candidates::One(candidate))),
+                }
+            }
+        }
+    }
+
+    /// The first rule in precedence order that matches the canonical `path` and the request.
+    #[inline]
+    #[must_use]
+    pub fn find(&self, path: &str, request: &impl RequestParts) -> Option<&Arc<Rule>> {
+        if !self.exact.is_empty()
+            && let Some(rule) = self.exact.get(path).and_then(|candidates| candidates.find(request))
+        {
+            return Some(rule);
+        }
+        let by_prefix = if self.prefix.is_empty() { None } else { self.find_prefix(path, request) };
+        by_prefix.or_else(|| {
+            let mut matching = self.regex.iter().filter(|(regex, _)| regex.is_match(path));
+            matching.find_map(|(_, candidates)| candidates.find(request))
+        })
+    }
+
+    /// Probes from the longest element-wise prefix that can exist down to the root.
+    fn find_prefix(&self, path: &str, request: &impl RequestParts) -> Option<&Arc<Rule>> {
+        let bytes = path.as_bytes();
+        let mut end = path.len();
+        if end > self.longest_prefix {
+            // The longest prefix that ends where an element ends and is no longer than any stored one.
+            end = bytes.iter().take(self.longest_prefix + 1).rposition(|byte| *byte == b'/').unwrap_or(0);
+        }
+        loop {
+            if let Some(prefix) = path.get(..end)
+                && let Some(rule) = self.prefix.get(prefix).and_then(|candidates| candidates.find(request))
+            {
+                return Some(rule);
+            }
+            if end == 0 {
+                return None;
+            }
+            end = bytes.iter().take(end).rposition(|byte| *byte == b'/').unwrap_or(0);
+        }
+    }
+
+    /// All candidates in precedence order (prefixes by length, longest first).
+    #[must_use]
+    pub fn candidates(&self) -> Vec<&Candidate> {
+        let mut exact: Vec<_> = self.exact.iter().collect();
+        exact.sort_by(|a, b| a.0.cmp(b.0));
+        let mut prefix: Vec<_> = self.prefix.iter().collect();
+        prefix.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then_with(|| a.0.cmp(b.0)));
+        let indexed = exact.into_iter().chain(prefix).flat_map(|(_, candidates)| candidates.as_slice());
+        indexed.chain(self.regex.iter().flat_map(|(_, candidates)| candidates.as_slice())).collect()
+    }
+}
+
+fn insert(map: &mut HashMap<Arc<str>, Candidates, FixedState>, path: Arc<str>, candidate: Candidate) {
+    match map.get_mut(&path) {
+        Some(candidates) => candidates.push(candidate),
+        None => {
+            map.insert(path, Candidates::One(candidate));
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The data plane. It knows [`config::table`] only and cannot name Kubernetes.
+//!
+//! One `current_thread` runtime per worker, each with its own listening sockets (`SO_REUSEPORT`), buffers,
+//! upstream pools and counters. Workers share one swapped value, [`live::Live`], and the atomics of endpoint
+//! state that outlive a swap.
+
+pub mod live;
+pub mod metrics;
+pub mod record;

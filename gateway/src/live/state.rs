@@ -1,0 +1,1 @@
+//! Runtime state that outlives a swap.

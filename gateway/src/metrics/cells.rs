@@ -1,0 +1,116 @@
+//! Per-worker counter cells. Each cell has one writer (its worker), so an increment is a plain load and
+//! store; a scrape reads all of them without stopping anybody.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// A monotone counter with a single writer.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`. Only the owning worker may call this.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// The current value, from any thread.
+    pub fn value(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Upper bounds of the latency buckets in microseconds; the last bucket is unbounded.
+pub const LATENCY_BOUNDS_US: [u64; 14] = [
+    250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000, 30_000_000,
+];
+
+/// A latency histogram with fixed bounds.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    /// Non-cumulative counts; the last one is beyond every bound.
+    pub buckets: [Counter; LATENCY_BOUNDS_US.len() + 1],
+    /// Sum of all observations in microseconds.
+    pub sum_us: Counter,
+}
+
+impl Histogram {
+    /// Records one observation.
+    #[inline]
+    pub fn observe(&self, duration: Duration) {
+        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let index = LATENCY_BOUNDS_US.iter().position(|bound| us <= *bound).unwrap_or(LATENCY_BOUNDS_US.len());
+        if let Some(bucket) = self.buckets.get(index) {
+            bucket.add(1);
+        }
+        self.sum_us.add(us);
+    }
+}
+
+/// Counters of one route in one worker.
+#[derive(Debug, Default)]
+pub struct RouteCounters {
+    /// Responses by status class: index 0 = 1xx (101 only) … 4 = 5xx.
+    pub responses: [Counter; 5],
+    /// Time from the request's head to the end of the response.
+    pub duration: Histogram,
+    /// Body bytes received from clients.
+    pub request_bytes: Counter,
+    /// Body bytes sent to clients.
+    pub response_bytes: Counter,
+}
+
+/// Counters of one endpoint in one worker.
+#[derive(Debug, Default)]
+pub struct EndpointCounters {
+    /// Requests sent (attempts, not client requests).
+    pub requests: Counter,
+    /// Attempts that ended in a connect error, reset, timeout or malformed response.
+    pub failures: Counter,
+    /// New connections opened.
+    pub connects: Counter,
+    /// Time from the last request byte to the response head.
+    pub response_head: Histogram,
+}
+
+/// Counters of one backend in one worker.
+#[derive(Debug, Default)]
+pub struct BackendCounters {
+    /// Further attempts after a failed one.
+    pub retries: Counter,
+    /// Retries that the budget forbade.
+    pub retries_denied: Counter,
+    /// Requests that found no endpoint.
+    pub no_endpoint: Counter,
+    /// Requests that waited for a free slot.
+    pub queued: Counter,
+    /// Requests that gave up waiting or found the queue full.
+    pub queue_rejected: Counter,
+}
+
+/// One lazily made cell per worker: `worker → T`.
+#[derive(Debug)]
+pub struct PerWorker<T> {
+    cells: Box<[OnceLock<Box<T>>]>,
+}
+
+impl<T: Default> PerWorker<T> {
+    /// Cells for `workers` workers; nothing is allocated per cell before its first use.
+    #[must_use]
+    pub fn new(workers: usize) -> Self {
+        Self { cells: (0..workers).map(|_| OnceLock::new()).collect() }
+    }
+
+    /// The cell of `worker`, made on first use; `None` for an index out of range.
+    #[inline]
+    pub fn of(&self, worker: usize) -> Option<&T> {
+        self.cells.get(worker).map(|cell| &**cell.get_or_init(Box::default))
+    }
+
+    /// Every cell that exists.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.cells.iter().filter_map(|cell| cell.get().map(|cell| &**cell))
+    }
+}

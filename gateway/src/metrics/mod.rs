@@ -1,0 +1,3 @@
+//! Counters that workers write without sharing cache lines, and their Prometheus text.
+
+pub mod cells;

@@ -49,11 +49,13 @@ pub struct HostRules {
     pub fallback: Option<Arc<Rule>>,
 }
 
+/// exact host, or wildcard suffix with its leading dot → rules
+type Shard = HashMap<Arc<str>, Arc<HostRules>, FixedState>;
+
 /// host → rules for one Bind. Cloning copies 256 pointers; changing a host copies its shard.
 #[derive(Clone, Debug)]
 pub struct HostMap {
-    /// exact host, or wildcard suffix with its leading dot → rules
-    shards: Vec<Arc<HashMap<Arc<str>, Arc<HostRules>, FixedState>>>,
+    shards: Vec<Arc<Shard>>,
     any: Option<Arc<HostRules>>,
     /// Number of wildcards of [`WildcardDepth::AnyDepth`].
     deep_wildcards: usize,
@@ -102,7 +104,10 @@ impl HostMap {
         if let Some(rules) = self.entry(suffix) {
             return Some(rules);
         }
-        while self.deep_wildcards > 0 {
+        if self.deep_wildcards == 0 {
+            return None;
+        }
+        loop {
             let next = suffix.get(1..)?.find('.')? + 1;
             suffix = suffix.get(next..)?;
             if let Some(rules) = self.entry(suffix)
@@ -111,7 +116,6 @@ impl HostMap {
                 return Some(rules);
             }
         }
-        None
     }
 
     #[inline]

@@ -4,6 +4,8 @@
 //! upstream pools and counters. Workers share one swapped value, [`live::Live`], and the atomics of endpoint
 //! state that outlive a swap.
 
+pub mod access_log;
+pub mod admin;
 pub mod bind;
 pub mod http1;
 pub mod live;

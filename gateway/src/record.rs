@@ -66,6 +66,44 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason, in the order of [`Self::index`].
+    pub const ALL: [Self; 28] = [
+        Self::Forwarded,
+        Self::Redirected,
+        Self::Local,
+        Self::BadRequest,
+        Self::MethodNotAllowed,
+        Self::HeaderTimeout,
+        Self::BodyTimeout,
+        Self::ContentTooLarge,
+        Self::UriTooLong,
+        Self::ExpectationFailed,
+        Self::UpgradeRequired,
+        Self::HeaderTooLarge,
+        Self::NotImplemented,
+        Self::VersionNotSupported,
+        Self::NoRoute,
+        Self::NoEndpoint,
+        Self::BackendNotFound,
+        Self::InvalidSetting,
+        Self::ConnectFailed,
+        Self::Overloaded,
+        Self::BadResponse,
+        Self::EmptyResponse,
+        Self::ResponseTimeout,
+        Self::RequestTimeout,
+        Self::ResponseTruncated,
+        Self::IdleTimeout,
+        Self::ClientGone,
+        Self::Draining,
+    ];
+
+    /// Position in [`Self::ALL`], for arrays with one cell per reason. Not stable between releases.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
     /// CamelCase reason code.
     #[must_use]
     pub const fn code(self) -> &'static str {
@@ -170,4 +208,22 @@ pub struct Record<'a> {
     pub duration: Duration,
     /// From the last request byte to the response head, for the last attempt.
     pub response_head: Option<Duration>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Reason;
+
+    #[test]
+    fn the_index_of_a_reason_is_its_position_among_all() {
+        for (position, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason.index(), position, "{}", reason.code());
+        }
+    }
+
+    #[test]
+    fn no_two_reasons_share_a_code() {
+        let codes: std::collections::HashSet<_> = Reason::ALL.into_iter().map(Reason::code).collect();
+        assert_eq!(codes.len(), Reason::ALL.len());
+    }
 }

@@ -5,6 +5,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::record::Record;
+
 /// A monotone counter with a single writer.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -24,7 +26,8 @@ impl Counter {
 
 /// Upper bounds of the latency buckets in microseconds; the last bucket is unbounded.
 pub const LATENCY_BOUNDS_US: [u64; 14] = [
-    250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000, 30_000_000,
+    250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000,
+    30_000_000,
 ];
 
 /// A latency histogram with fixed bounds.
@@ -41,7 +44,8 @@ impl Histogram {
     #[inline]
     pub fn observe(&self, duration: Duration) {
         let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let index = LATENCY_BOUNDS_US.iter().position(|bound| us <= *bound).unwrap_or(LATENCY_BOUNDS_US.len());
+        let index =
+            LATENCY_BOUNDS_US.iter().position(|bound| us <= *bound).unwrap_or(LATENCY_BOUNDS_US.len());
         if let Some(bucket) = self.buckets.get(index) {
             bucket.add(1);
         }
@@ -60,6 +64,26 @@ pub struct RouteCounters {
     pub request_bytes: Counter,
     /// Body bytes sent to clients.
     pub response_bytes: Counter,
+}
+
+impl RouteCounters {
+    /// Counts one finished request of this route. Only the owning worker may call this.
+    #[inline]
+    pub fn request_done(&self, record: &Record<'_>) {
+        if let Some(class) = status_class(record.status).and_then(|class| self.responses.get(class)) {
+            class.add(1);
+        }
+        self.duration.observe(record.duration);
+        self.request_bytes.add(record.request_bytes);
+        self.response_bytes.add(record.response_bytes);
+    }
+}
+
+/// Position of a status among the five classes: 0 = 1xx … 4 = 5xx; `None` when no response was sent.
+#[inline]
+#[must_use]
+pub(crate) fn status_class(status: u16) -> Option<usize> {
+    usize::from(status / 100).checked_sub(1).filter(|class| *class < 5)
 }
 
 /// Counters of one endpoint in one worker.

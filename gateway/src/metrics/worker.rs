@@ -1,0 +1,153 @@
+//! What one worker counts for itself, whatever route or backend is concerned.
+//!
+//! It never aggregates: the registry adds the workers up at a scrape.
+
+use super::cells::{Counter, status_class};
+use crate::record::{Reason, Record};
+
+/// A limit of [`config::table::Limits`] that stopped something. The label of `sluicegate_limit_hits_total`.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum LimitHit {
+    /// Head larger than `head_bytes`.
+    HeadBytes,
+    /// More fields than `head_fields`.
+    HeadFields,
+    /// Request line longer than `request_line_bytes`.
+    RequestLine,
+    /// No complete head within `header_timeout`.
+    HeaderTimeout,
+    /// Keep-alive connection without a request for `idle_timeout`.
+    IdleTimeout,
+    /// No body byte for `body_idle_timeout`.
+    BodyIdleTimeout,
+    /// Request body slower than `min_body_rate`.
+    BodyRate,
+    /// `max_connections` were open.
+    Connections,
+    /// `max_requests_per_connection` were served.
+    RequestsPerConnection,
+    /// Tunnel without a byte for `tunnel_idle_timeout`.
+    TunnelIdleTimeout,
+}
+
+impl LimitHit {
+    /// Every limit, in the order of [`Self::index`].
+    pub const ALL: [Self; 10] = [
+        Self::HeadBytes,
+        Self::HeadFields,
+        Self::RequestLine,
+        Self::HeaderTimeout,
+        Self::IdleTimeout,
+        Self::BodyIdleTimeout,
+        Self::BodyRate,
+        Self::Connections,
+        Self::RequestsPerConnection,
+        Self::TunnelIdleTimeout,
+    ];
+
+    /// Position in [`Self::ALL`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The setting's name, as the metric label has it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::HeadBytes => "head_bytes",
+            Self::HeadFields => "head_fields",
+            Self::RequestLine => "request_line_bytes",
+            Self::HeaderTimeout => "header_timeout",
+            Self::IdleTimeout => "idle_timeout",
+            Self::BodyIdleTimeout => "body_idle_timeout",
+            Self::BodyRate => "min_body_rate",
+            Self::Connections => "max_connections",
+            Self::RequestsPerConnection => "max_requests_per_connection",
+            Self::TunnelIdleTimeout => "tunnel_idle_timeout",
+        }
+    }
+}
+
+/// Counters of one worker. The worker is the single writer; a scrape reads from another thread. Aligned so
+/// that two workers' cells never share a cache line (nor a prefetched pair of them).
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct WorkerMetrics {
+    /// Client connections taken from the listening sockets.
+    pub connections_accepted: Counter,
+    /// Client connections that ended; what is open now is `connections_accepted - connections_closed`.
+    pub connections_closed: Counter,
+    /// Client connections closed at once because of `max_connections` or for want of file descriptors. Not
+    /// counted as accepted.
+    pub connections_rejected: Counter,
+    /// Finished requests by [`Reason::index`].
+    pub requests: [Counter; Reason::ALL.len()],
+    /// Responses by status class: index 0 = 1xx … 4 = 5xx, of routed and unrouted requests.
+    pub responses: [Counter; 5],
+    /// Body bytes received from clients.
+    pub request_bytes: Counter,
+    /// Body bytes sent to clients.
+    pub response_bytes: Counter,
+    /// Requests on a client connection after its first.
+    pub keepalive_requests: Counter,
+    /// Hits of a limit by [`LimitHit::index`].
+    pub limit_hits: [Counter; LimitHit::ALL.len()],
+    /// Connections opened to endpoints.
+    pub upstream_connects: Counter,
+    /// Attempts to connect to an endpoint that failed or timed out.
+    pub upstream_connect_failures: Counter,
+    /// Requests sent on a pooled connection.
+    pub upstream_reuses: Counter,
+    /// Pooled connections closed while idle: too old, too many, closed by the endpoint, or endpoint removed.
+    pub upstream_evictions: Counter,
+    /// Attempts after the first one.
+    pub retries: Counter,
+    /// Bytes moved inside the kernel instead of through our buffers.
+    pub spliced_bytes: Counter,
+    /// Tunnels begun by an Upgrade.
+    pub tunnels_opened: Counter,
+    /// Tunnels that ended; what is open now is `tunnels_opened - tunnels_closed`.
+    pub tunnels_closed: Counter,
+    /// Connections whose PROXY protocol header was absent or malformed.
+    pub proxy_protocol_errors: Counter,
+    /// Table versions that this worker has switched to.
+    pub swaps_seen: Counter,
+    /// Connections that ended in a panic.
+    pub panics: Counter,
+}
+
+impl WorkerMetrics {
+    /// Counts one finished request. Only the owning worker may call this.
+    #[inline]
+    pub fn request_done(&self, record: &Record<'_>) {
+        if let Some(reason) = self.requests.get(record.reason.index()) {
+            reason.add(1);
+        }
+        if let Some(class) = status_class(record.status).and_then(|class| self.responses.get(class)) {
+            class.add(1);
+        }
+        self.request_bytes.add(record.request_bytes);
+        self.response_bytes.add(record.response_bytes);
+    }
+
+    /// Counts one hit of `limit`. Only the owning worker may call this.
+    #[inline]
+    pub fn limit_hit(&self, limit: LimitHit) {
+        if let Some(cell) = self.limit_hits.get(limit.index()) {
+            cell.add(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::LimitHit;
+
+    #[test]
+    fn the_index_of_a_limit_is_its_position_among_all() {
+        for (position, limit) in LimitHit::ALL.into_iter().enumerate() {
+            assert_eq!(limit.index(), position, "{}", limit.name());
+        }
+    }
+}

@@ -43,7 +43,7 @@ pub struct BackendPolicy {
     pub health: Arc<HealthPolicy>,
     /// Concurrent requests per endpoint, 0 = no cap. At the cap, other endpoints are tried, then the queue.
     pub max_requests_per_endpoint: u32,
-    /// Requests that may wait for a free slot, per worker; 0 = no queue (503 at once).
+    /// Requests that may wait for a free slot of this Backend, over all workers; 0 = no queue (503 at once).
     pub queue_size: u32,
     /// How long one may wait in the queue before 503.
     pub queue_timeout: Duration,

@@ -64,6 +64,34 @@ impl<T> Chunks<T> {
         })
     }
 
+    /// Calls `visit(index, before, after)` for each slot whose value is not the same allocation in `old`.
+    /// Chunks that both share are skipped, so the cost is that of the spine plus the touched chunks.
+    pub fn changes(&self, old: &Self, mut visit: impl FnMut(u32, Option<&Arc<T>>, Option<&Arc<T>>)) {
+        for outer in 0..self.spine.len().max(old.spine.len()) {
+            let (before, after) = (old.spine.get(outer), self.spine.get(outer));
+            if let (Some(before), Some(after)) = (before, after)
+                && Arc::ptr_eq(before, after)
+            {
+                continue;
+            }
+            let (before, after) =
+                (before.map_or(&[][..], |chunk| chunk), after.map_or(&[][..], |chunk| chunk));
+            for inner in 0..before.len().max(after.len()) {
+                let before = before.get(inner).and_then(Option::as_ref);
+                let after = after.get(inner).and_then(Option::as_ref);
+                let same = match (before, after) {
+                    (Some(before), Some(after)) => Arc::ptr_eq(before, after),
+                    (None, None) => true,
+                    (Some(_), None) | (None, Some(_)) => false,
+                };
+                if !same {
+                    let index = u32::try_from(outer * CHUNK + inner).unwrap_or(u32::MAX);
+                    visit(index, before, after);
+                }
+            }
+        }
+    }
+
     /// A parallel vector: calls `convert` with the old and new input of each slot whose input changed since
     /// `old_inputs`, and shares every chunk of `old_outputs` whose input chunk is the same allocation.
     #[must_use]
@@ -125,6 +153,26 @@ mod tests {
         assert_eq!(new.at(500).map(|v| **v), Some(7));
         let shared = old.spine.iter().zip(&new.spine).filter(|(a, b)| Arc::ptr_eq(a, b)).count();
         assert_eq!(shared, old.spine.len() - 1);
+    }
+
+    #[test]
+    fn changes_names_every_added_replaced_and_removed_slot_once() {
+        let mut old = Chunks::default();
+        for index in 0..200 {
+            old.set(index, Some(Arc::new(index)));
+        }
+        let mut new = old.clone();
+        new.set(3, None);
+        new.set(70, Some(Arc::new(7)));
+        new.set(300, Some(Arc::new(8)));
+        let list = |after: &Chunks<u32>, before: &Chunks<u32>| {
+            let mut seen = Vec::new();
+            after.changes(before, |index, a, b| seen.push((index, a.map(|v| **v), b.map(|v| **v))));
+            seen
+        };
+        assert_eq!(list(&new, &old), [(3, Some(3), None), (70, Some(70), Some(7)), (300, None, Some(8))]);
+        assert_eq!(list(&old, &new), [(3, None, Some(3)), (70, Some(7), Some(70)), (300, Some(8), None)]);
+        assert!(list(&new, &new.clone()).is_empty());
     }
 
     #[test]

@@ -1,1 +1,14 @@
-//! See ARCHITECTURE.md.
+//! What the benches and the fault drivers share: an epoll loop that is load and backend in one thread, so that the
+//! proxy under test has a CPU to itself, and the small tools to start a proxy and to read what it used.
+//!
+//! Everything here checks its own answers byte by byte. It never runs in production and never opens a socket to
+//! anything but the addresses it is given.
+
+pub mod backend;
+pub mod engine;
+pub mod load;
+pub mod manifest;
+pub mod pattern;
+pub mod poller;
+pub mod process;
+pub mod wire;

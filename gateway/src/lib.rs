@@ -6,7 +6,9 @@
 
 pub mod access_log;
 pub mod admin;
+pub mod balance;
 pub mod bind;
+pub mod health;
 pub mod http1;
 pub mod live;
 pub mod metrics;

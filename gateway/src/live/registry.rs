@@ -1,0 +1,184 @@
+//! All state that outlives swaps, found by what it belongs to. Owned by the publisher; workers never see it.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Instant;
+
+use config::report::ObjectRef;
+use config::table::{Backend, Chunks, HealthPolicy, RouteInfo, RouteTable};
+use foldhash::fast::RandomState;
+
+use super::backend::{BackendState, LiveBackend};
+use super::endpoint::{EndpointIdentity, EndpointState};
+use super::{Live, RouteState};
+use crate::metrics::cells::PerWorker;
+
+/// An endpoint is the same one while all of this is.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+struct EndpointKey {
+    address: SocketAddr,
+    identity: Option<Arc<str>>,
+    health: Arc<HealthPolicy>,
+}
+
+/// `key → state`, with the number of references from the current table.
+#[derive(Debug)]
+struct Counted<K, V> {
+    entries: HashMap<K, (Arc<V>, u32), RandomState>,
+}
+
+impl<K: Eq + Hash, V> Counted<K, V> {
+    fn new() -> Self {
+        Self { entries: HashMap::default() }
+    }
+
+    /// The state of `key` with one more reference, and whether it had to be made.
+    fn acquire(&mut self, key: K, make: impl FnOnce() -> V) -> (Arc<V>, bool) {
+        let mut made = false;
+        let (state, references) = self.entries.entry(key).or_insert_with(|| {
+            made = true;
+            (Arc::new(make()), 0)
+        });
+        *references += 1;
+        (Arc::clone(state), made)
+    }
+
+    /// One reference less; the state if it was the last one.
+    fn release(&mut self, key: &K) -> Option<Arc<V>> {
+        let (_, references) = self.entries.get_mut(key)?;
+        *references = references.saturating_sub(1);
+        if *references > 0 {
+            return None;
+        }
+        self.entries.remove(key).map(|(state, _)| state)
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Registry {
+    workers: usize,
+    endpoints: Counted<EndpointKey, EndpointState>,
+    backends: Counted<Arc<str>, BackendState>,
+    routes: Counted<(ObjectRef, Arc<str>), RouteState>,
+    next_endpoint: u64,
+    health_epoch: Arc<AtomicU64>,
+}
+
+/// What a new table no longer refers to: to be retired once the table is stored.
+#[derive(Debug, Default)]
+pub(super) struct Released {
+    /// Endpoints without a reference left.
+    pub(super) endpoints: Vec<Arc<EndpointState>>,
+}
+
+impl Registry {
+    pub(super) fn new(workers: usize) -> Self {
+        Self {
+            workers,
+            endpoints: Counted::new(),
+            backends: Counted::new(),
+            routes: Counted::new(),
+            next_endpoint: 1,
+            health_epoch: Arc::default(),
+        }
+    }
+
+    /// The next [`Live`]. Costs what changed since `old`; everything else is shared with it.
+    pub(super) fn build(&mut self, table: Arc<RouteTable>, old: &Live, now: Instant) -> (Live, Released) {
+        let (backends, released) = self.backends(&table.backends, old, now);
+        let routes = self.routes(&table.routes, old);
+        (Live { table, backends, routes }, released)
+    }
+
+    fn backends(
+        &mut self,
+        new: &Chunks<Backend>,
+        old: &Live,
+        now: Instant,
+    ) -> (Chunks<LiveBackend>, Released) {
+        let mut backends = old.backends.clone();
+        let mut gone = Vec::new();
+        new.changes(&old.table.backends, |index, _, config| {
+            let before = old.backends.at(index);
+            gone.extend(before.cloned());
+            let live =
+                config.map(|config| Arc::new(self.backend(config, before.map(|before| &**before), now)));
+            backends.set(index, live);
+        });
+        // After everything new is acquired, so that what merely moved keeps its state.
+        let mut released = Released::default();
+        for backend in gone {
+            self.release(&backend, &mut released);
+        }
+        (backends, released)
+    }
+
+    fn backend(&mut self, config: &Arc<Backend>, before: Option<&LiveBackend>, now: Instant) -> LiveBackend {
+        let workers = self.workers;
+        let (state, is_new_backend) =
+            self.backends.acquire(Arc::clone(&config.name), || BackendState::new(workers, now));
+        let before = before.filter(|before| before.config.name == config.name);
+        let mut endpoints = Vec::with_capacity(config.endpoints.len());
+        for endpoint in config.endpoints.iter() {
+            let key = EndpointKey {
+                address: endpoint.address,
+                identity: endpoint.identity.clone(),
+                health: Arc::clone(&config.policy.health),
+            };
+            let identity = EndpointIdentity {
+                id: self.next_endpoint,
+                address: key.address,
+                identity: key.identity.clone(),
+                health: Arc::clone(&key.health),
+            };
+            let epoch = &self.health_epoch;
+            let (endpoint, is_new) =
+                self.endpoints.acquire(key, || EndpointState::new(identity, workers, Arc::clone(epoch), now));
+            endpoint.set_slow_start(config.policy.slow_start);
+            if is_new {
+                self.next_endpoint += 1;
+                // Among endpoints that are all new there is nobody to take the load meanwhile.
+                if !is_new_backend {
+                    endpoint.warm_up(now);
+                }
+            }
+            endpoints.push(endpoint);
+        }
+        LiveBackend::new(Arc::clone(config), endpoints.into(), state, before, Arc::clone(&self.health_epoch))
+    }
+
+    fn release(&mut self, backend: &LiveBackend, released: &mut Released) {
+        for endpoint in backend.config.endpoints.iter() {
+            let key = EndpointKey {
+                address: endpoint.address,
+                identity: endpoint.identity.clone(),
+                health: Arc::clone(&backend.config.policy.health),
+            };
+            released.endpoints.extend(self.endpoints.release(&key));
+        }
+        self.backends.release(&backend.config.name);
+    }
+
+    fn routes(&mut self, new: &Chunks<RouteInfo>, old: &Live) -> Chunks<RouteState> {
+        let mut routes = old.routes.clone();
+        let mut gone = Vec::new();
+        let workers = self.workers;
+        new.changes(&old.table.routes, |index, before, info| {
+            gone.extend(before.cloned());
+            let state = info.map(|info| {
+                let key = (info.object.clone(), Arc::clone(&info.name));
+                let make = || RouteState { info: Arc::clone(info), counters: PerWorker::new(workers) };
+                self.routes.acquire(key, make).0
+            });
+            routes.set(index, state);
+        });
+        for info in gone {
+            self.routes.release(&(info.object.clone(), Arc::clone(&info.name)));
+        }
+        routes
+    }
+}

@@ -1,1 +1,0 @@
-//! Runtime state that outlives a swap.

@@ -3,5 +3,8 @@
 //! This crate performs no I/O and reads neither clock nor random source: where time matters it is an
 //! argument. It knows nothing of sockets, of tokio, or of any Kubernetes client.
 
+pub mod compile;
+pub mod index;
 pub mod report;
+pub mod resource;
 pub mod table;

@@ -18,8 +18,8 @@ mod rule;
 use std::sync::Arc;
 
 pub use backend::{
-    ActiveProbe, Backend, BackendPolicy, BackendProtocol, Balance, Endpoint, HashKey, HealthPolicy, PassivePolicy,
-    ProbeKind,
+    ActiveProbe, Backend, BackendPolicy, BackendProtocol, Balance, Endpoint, HashKey, HealthPolicy,
+    PassivePolicy, ProbeKind,
 };
 pub use bind::{Bind, BindConfig, Limits, Listener, TrustedProxies};
 pub use chunks::Chunks;

@@ -1,0 +1,526 @@
+//! Objects → table and report. Never fails: what cannot be served becomes a problem, and costs only itself.
+//!
+//! [`Compiler`] remembers what each object amounted to, so that a change costs what it touches: an
+//! EndpointSlice one backend, a route the hosts that it names. It never does I/O and holds no runtime state.
+
+mod backend;
+mod class;
+mod hosts;
+mod ingress;
+mod policy;
+mod route;
+mod slots;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use foldhash::quality::FixedState;
+
+use self::backend::BackendKey;
+use self::class::{Classes, Verdict};
+use self::hosts::{BindState, Loss};
+use self::policy::Shared;
+use self::route::{Outcome, Route};
+use self::slots::Slots;
+use crate::index::{Change, Index, ServiceKey};
+use crate::report::{Kind, ObjectRef, Problem, Report};
+use crate::resource::annotations;
+use crate::resource::{Finding, ObjectSpec};
+use crate::table::{
+    Backend, BackendId, BackendPolicy, Bind, BindConfig, Chunks, Hostname, Limits, Listener, PathMatch,
+    RouteId, RouteInfo, RouteTable, RulePolicy, TrustedProxies,
+};
+
+/// What the operator decides, outside of any object.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where Ingresses are served over HTTP; `None` serves none.
+    pub http: Option<SocketAddr>,
+    /// The Ingress bind requires a PROXY protocol header.
+    pub proxy_protocol: bool,
+    /// Peers of the Ingress bind whose forwarding headers are believed.
+    pub trusted_proxies: TrustedProxies,
+    /// Abuse limits of the Ingress bind.
+    pub limits: Limits,
+    /// The Ingress bind treats a client's FIN as an abort.
+    pub abort_on_half_close: bool,
+    /// `spec.controller` of the IngressClasses that are ours.
+    pub ingress_class: Arc<str>,
+    /// What backends do unless an annotation or a native backend says otherwise.
+    pub backend: BackendPolicy,
+    /// What rules do unless an annotation or a native route says otherwise.
+    pub rule: RulePolicy,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            http: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8_080))),
+            proxy_protocol: false,
+            trusted_proxies: TrustedProxies::default(),
+            limits: Limits::default(),
+            abort_on_half_close: false,
+            ingress_class: "sluicegate.dev/ingress-controller".into(),
+            backend: BackendPolicy::default(),
+            rule: RulePolicy::default(),
+        }
+    }
+}
+
+/// Who told a problem, so that it can take it back.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Owner {
+    Object(ObjectRef),
+    Host(SocketAddr, Hostname),
+    Backend(BackendKey),
+}
+
+/// A backend in use.
+#[derive(Debug)]
+struct BackendSlot {
+    key: BackendKey,
+    /// Routes that hold it.
+    users: u32,
+}
+
+/// Compiles an [`Index`], again and again, at the cost of what changed.
+#[derive(Debug)]
+pub struct Compiler {
+    settings: Settings,
+    ingress_binds: Arc<[SocketAddr]>,
+    routes: Slots<ObjectRef, Route>,
+    backends: Slots<BackendKey, BackendSlot>,
+    /// Service → ids of its backends
+    backends_of: HashMap<ServiceKey, Vec<u32>, FixedState>,
+    /// Service → ids of the routes that name it
+    routes_of: HashMap<ServiceKey, Vec<u32>, FixedState>,
+    /// DNS name → ids of the backends with endpoints from it
+    backends_by_name: HashMap<Arc<str>, BTreeSet<u32>, FixedState>,
+    binds: BTreeMap<SocketAddr, BindState>,
+    problems: BTreeMap<Owner, Vec<Problem>>,
+    backend_policies: Shared<BackendPolicy>,
+    rule_policies: Shared<RulePolicy>,
+    texts: RefCell<HashSet<Arc<str>, FixedState>>,
+    route_table: Chunks<RouteInfo>,
+    backend_table: Chunks<Backend>,
+    table: Arc<RouteTable>,
+    report: Arc<Report>,
+    /// Whether anything was ever compiled.
+    started: bool,
+}
+
+/// What the compilation of one object may use of the compiler.
+struct Workshop<'a> {
+    index: &'a Index,
+    settings: &'a Settings,
+    ingress_binds: Arc<[SocketAddr]>,
+    backends: &'a mut Slots<BackendKey, BackendSlot>,
+    backends_of: &'a mut HashMap<ServiceKey, Vec<u32>, FixedState>,
+    rule_policies: &'a mut Shared<RulePolicy>,
+    texts: &'a RefCell<HashSet<Arc<str>, FixedState>>,
+    dirty_backends: &'a mut BTreeSet<u32>,
+}
+
+impl Workshop<'_> {
+    /// The id of the backend `key`, held by the route whose set is `held`.
+    fn acquire(&mut self, key: BackendKey, held: &mut BTreeSet<BackendId>) -> BackendId {
+        let id = self.backends.reserve(&key);
+        if self.backends.at(id).is_none() {
+            let BackendKey::Service { service, .. } = &key;
+            self.backends_of.entry(service.clone()).or_default().push(id);
+            self.backends.put(id, BackendSlot { key, users: 0 });
+        }
+        // An Ingress' own settings may have changed with it.
+        self.dirty_backends.insert(id);
+        if held.insert(BackendId(id))
+            && let Some(slot) = self.backends.at_mut(id)
+        {
+            slot.users += 1;
+        }
+        BackendId(id)
+    }
+
+    fn rule_policy(
+        &mut self,
+        levels: [Option<Arc<annotations::Settings>>; 2],
+        path: Option<&PathMatch>,
+    ) -> Arc<RulePolicy> {
+        let [own, service] = &levels;
+        self.rule_policies.intern(policy::rule(
+            [own.as_deref(), service.as_deref()],
+            &self.settings.rule,
+            path,
+        ))
+    }
+
+    /// One copy of a name that many objects say.
+    fn intern(&self, text: &Arc<str>) -> Arc<str> {
+        let mut texts = self.texts.borrow_mut();
+        if let Some(known) = texts.get(text) {
+            return Arc::clone(known);
+        }
+        texts.insert(Arc::clone(text));
+        Arc::clone(text)
+    }
+}
+
+/// What one compile has to look at.
+#[derive(Debug, Default)]
+struct Work {
+    routes: BTreeSet<ObjectRef>,
+    backends: BTreeSet<u32>,
+    problems: bool,
+}
+
+impl Compiler {
+    /// A compiler that has seen nothing.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let mut binds = BTreeMap::new();
+        if let Some(address) = settings.http {
+            binds.insert(address, BindState::new(Arc::new(ingress_bind(&settings, address))));
+        }
+        Self {
+            ingress_binds: settings.http.into_iter().collect(),
+            settings,
+            routes: Slots::default(),
+            backends: Slots::default(),
+            backends_of: HashMap::default(),
+            routes_of: HashMap::default(),
+            backends_by_name: HashMap::default(),
+            binds,
+            problems: BTreeMap::new(),
+            backend_policies: Shared::default(),
+            rule_policies: Shared::default(),
+            texts: RefCell::default(),
+            route_table: Chunks::default(),
+            backend_table: Chunks::default(),
+            table: Arc::default(),
+            report: Arc::default(),
+            started: false,
+        }
+    }
+
+    /// The table and report of `index`, given what changed in it since the last call. The first call looks at
+    /// everything. Where nothing changed, the same allocation is returned.
+    pub fn compile(&mut self, index: &Index, change: &Change) -> (Arc<RouteTable>, Arc<Report>) {
+        let mut work = self.plan(index, change);
+        let mut changed = false;
+        let classes = Classes::new(index, &self.settings.ingress_class);
+        for reference in std::mem::take(&mut work.routes) {
+            changed |= self.compile_route(index, &classes, &reference, &mut work);
+        }
+        for id in std::mem::take(&mut work.backends) {
+            changed |= self.compile_backend(index, id, &mut work);
+        }
+        changed |= self.rebuild_hosts(index, &mut work);
+        let binds: Vec<(Arc<Bind>, bool)> = self.binds.values_mut().map(BindState::publish).collect();
+        changed |= binds.iter().any(|(_, new)| *new) || binds.len() != self.table.binds.len();
+        if changed {
+            self.table = Arc::new(RouteTable {
+                version: self.table.version + 1,
+                binds: binds.into_iter().map(|(bind, _)| bind).collect(),
+                routes: self.route_table.clone(),
+                backends: self.backend_table.clone(),
+            });
+        }
+        if work.problems {
+            self.report = Arc::new(self.collect(index));
+        }
+        (Arc::clone(&self.table), Arc::clone(&self.report))
+    }
+
+    fn plan(&mut self, index: &Index, change: &Change) -> Work {
+        let mut work = Work { problems: change.problems, ..Work::default() };
+        if !std::mem::replace(&mut self.started, true) {
+            work.problems = true;
+            work.routes.extend(index.objects().map(|object| object.reference.clone()).filter(is_route));
+            return work;
+        }
+        for reference in &change.objects {
+            match reference.kind {
+                Kind::IngressClass => {
+                    let ingresses = index.objects().map(|object| &object.reference);
+                    work.routes.extend(ingresses.filter(|r| r.kind == Kind::Ingress).cloned());
+                }
+                Kind::Service => {
+                    let key = (Arc::clone(&reference.namespace), Arc::clone(&reference.name));
+                    self.touch_service(&key, &mut work);
+                    let users = self.routes_of.get(&key).into_iter().flatten();
+                    let routes = users.filter_map(|id| self.routes.at(*id));
+                    work.routes.extend(routes.map(|route| route.order.object.clone()));
+                }
+                _ if is_route(reference) => {
+                    work.routes.insert(reference.clone());
+                }
+                _ => {}
+            }
+        }
+        for key in &change.endpoints {
+            self.touch_service(key, &mut work);
+        }
+        for name in &change.resolved {
+            work.backends.extend(self.backends_by_name.get(name).into_iter().flatten());
+        }
+        work
+    }
+
+    fn touch_service(&self, key: &ServiceKey, work: &mut Work) {
+        work.backends.extend(self.backends_of.get(key).into_iter().flatten());
+    }
+
+    /// Compiles one route object, or forgets it if it is gone. Returns whether the table changed.
+    fn compile_route(
+        &mut self,
+        index: &Index,
+        classes: &Classes,
+        reference: &ObjectRef,
+        work: &mut Work,
+    ) -> bool {
+        let known = self.routes.id(reference);
+        let outcome = match index.ingress(reference).map(|found| (found, classes.judge(found.1))) {
+            Some(((object, ingress), Verdict::Ours)) => {
+                let id = self.routes.reserve(reference);
+                let mut shop = Workshop {
+                    index,
+                    settings: &self.settings,
+                    ingress_binds: Arc::clone(&self.ingress_binds),
+                    backends: &mut self.backends,
+                    backends_of: &mut self.backends_of,
+                    rule_policies: &mut self.rule_policies,
+                    texts: &self.texts,
+                    dirty_backends: &mut work.backends,
+                };
+                ingress::compile(&mut shop, object, ingress, RouteId(id))
+            }
+            Some(((object, _), Verdict::Nobody(finding))) => {
+                let problem = finding.into_problem(&object.reference, object.location.as_ref());
+                Outcome { route: None, problems: vec![problem] }
+            }
+            Some((_, Verdict::Foreign)) | None => Outcome { route: None, problems: Vec::new() },
+        };
+        self.tell(Owner::Object(reference.clone()), outcome.problems, work);
+        match outcome.route {
+            Some(route) => {
+                let id = self.routes.reserve(reference);
+                self.attach(id, &route);
+                if known.is_none() {
+                    self.route_table.set(id, Some(Arc::new(route_info(reference))));
+                }
+                if let Some(old) = self.routes.put(id, route) {
+                    self.detach(id, &old, work);
+                }
+                true
+            }
+            None => {
+                let Some(id) = known else { return false };
+                if let Some(old) = self.routes.remove(reference) {
+                    self.detach(id, &old, work);
+                }
+                self.route_table.set(id, None);
+                true
+            }
+        }
+    }
+
+    /// Makes `route` a member of its hosts and a user of its Services.
+    fn attach(&mut self, id: u32, route: &Route) {
+        for address in route.binds.iter() {
+            let Some(bind) = self.binds.get_mut(address) else { continue };
+            for host in distinct_hosts(route) {
+                bind.join(host, id);
+            }
+        }
+        for service in &route.services {
+            let users = self.routes_of.entry(service.clone()).or_default();
+            if !users.contains(&id) {
+                users.push(id);
+            }
+        }
+    }
+
+    /// Takes back what `old` had and its successor, if any, has not.
+    fn detach(&mut self, id: u32, old: &Route, work: &mut Work) {
+        let new = self.routes.at(id);
+        for address in old.binds.iter() {
+            let Some(bind) = self.binds.get_mut(address) else { continue };
+            for host in distinct_hosts(old) {
+                let kept = new.is_some_and(|new| {
+                    new.binds.contains(address) && !hosts::entries_of(new, host).is_empty()
+                });
+                if !kept {
+                    bind.leave(host, id);
+                }
+            }
+        }
+        for service in &old.services {
+            if new.is_some_and(|new| new.services.contains(service)) {
+                continue;
+            }
+            if let Some(users) = self.routes_of.get_mut(service) {
+                users.retain(|user| *user != id);
+                if users.is_empty() {
+                    self.routes_of.remove(service);
+                }
+            }
+        }
+        for backend in &old.backends {
+            self.release(backend.0, work);
+        }
+    }
+
+    fn release(&mut self, id: u32, work: &mut Work) {
+        let Some(slot) = self.backends.at_mut(id) else { return };
+        slot.users = slot.users.saturating_sub(1);
+        if slot.users > 0 {
+            return;
+        }
+        let key = slot.key.clone();
+        self.backends.remove(&key);
+        work.backends.remove(&id);
+        let BackendKey::Service { service, .. } = &key;
+        if let Some(ids) = self.backends_of.get_mut(service) {
+            ids.retain(|other| *other != id);
+            if ids.is_empty() {
+                self.backends_of.remove(service);
+            }
+        }
+        self.backends_by_name.values_mut().for_each(|ids| {
+            ids.remove(&id);
+        });
+        self.backends_by_name.retain(|_, ids| !ids.is_empty());
+        self.backend_table.set(id, None);
+        self.tell(Owner::Backend(key), Vec::new(), work);
+    }
+
+    /// Brings one backend up to date. Returns whether it changed.
+    fn compile_backend(&mut self, index: &Index, id: u32, work: &mut Work) -> bool {
+        let Some(slot) = self.backends.at(id) else { return false };
+        let key = slot.key.clone();
+        let BackendKey::Service { service, port, via } = &key;
+        let resolved = backend::service_endpoints(index, service, *port);
+        let found = index.service(service).map(|(_, service)| service);
+        if let Some(Ok(name)) = found.and_then(|service| service.external_name.as_ref()) {
+            self.backends_by_name.entry(Arc::clone(name)).or_default().insert(id);
+        }
+        let own = via.as_ref().and_then(|name| {
+            let (namespace, name) = (Arc::clone(&service.0), Arc::clone(name));
+            index.ingress(&ObjectRef { kind: Kind::Ingress, namespace, name })?.1.settings.as_deref()
+        });
+        let levels = [own, found.and_then(|service| service.settings.as_deref())];
+        let policy = policy::backend(levels, &self.settings.backend);
+        self.tell(Owner::Backend(key.clone()), resolved.problem.into_iter().collect(), work);
+        let old = self.backend_table.at(id);
+        let same_policy = old.filter(|old| *old.policy == policy).map(|old| Arc::clone(&old.policy));
+        let same_endpoints =
+            old.filter(|old| *old.endpoints == *resolved.endpoints).map(|old| Arc::clone(&old.endpoints));
+        if same_policy.is_some() && same_endpoints.is_some() {
+            return false;
+        }
+        let name = old.map_or_else(|| key.name().into(), |old| Arc::clone(&old.name));
+        let policy = same_policy.unwrap_or_else(|| self.backend_policies.intern(policy));
+        let endpoints = same_endpoints.unwrap_or_else(|| resolved.endpoints.into());
+        self.backend_table.set(id, Some(Arc::new(Backend { name, endpoints, policy })));
+        true
+    }
+
+    fn rebuild_hosts(&mut self, index: &Index, work: &mut Work) -> bool {
+        let mut told = Vec::new();
+        let mut changed = false;
+        for bind in self.binds.values_mut() {
+            let address = bind.address();
+            for (host, losses) in bind.rebuild(|id| self.routes.at(id)) {
+                changed = true;
+                let problems = losses.iter().filter_map(|loss| conflict(index, &host, loss)).collect();
+                told.push((Owner::Host(address, host), problems));
+            }
+        }
+        for (owner, problems) in told {
+            self.tell(owner, problems, work);
+        }
+        changed
+    }
+
+    /// Replaces what `owner` said before.
+    fn tell(&mut self, owner: Owner, problems: Vec<Problem>, work: &mut Work) {
+        if problems.is_empty() {
+            work.problems |= self.problems.remove(&owner).is_some();
+        } else if self.problems.get(&owner) != Some(&problems) {
+            self.problems.insert(owner, problems);
+            work.problems = true;
+        }
+    }
+
+    fn collect(&self, index: &Index) -> Report {
+        let mut problems: Vec<Problem> =
+            index.source_problems().chain(self.problems.values().flatten()).cloned().collect();
+        let place = |problem: &Problem| {
+            problem.location.as_ref().map(|location| (Arc::clone(&location.file), location.line))
+        };
+        problems.sort_by(|a, b| {
+            let by_object = a.object.cmp(&b.object).then_with(|| a.field.cmp(&b.field));
+            by_object.then_with(|| place(a).cmp(&place(b))).then_with(|| a.message.cmp(&b.message))
+        });
+        problems.dedup();
+        Report { problems }
+    }
+}
+
+fn is_route(reference: &ObjectRef) -> bool {
+    matches!(reference.kind, Kind::Ingress)
+}
+
+fn route_info(reference: &ObjectRef) -> RouteInfo {
+    let name = format!("ingress/{}/{}", reference.namespace, reference.name);
+    RouteInfo { object: reference.clone(), name: name.into() }
+}
+
+fn distinct_hosts(route: &Route) -> impl Iterator<Item = &Hostname> {
+    let mut last = None;
+    route.entries.iter().map(|entry| &entry.host).filter(move |host| last.replace(*host) != Some(*host))
+}
+
+fn ingress_bind(settings: &Settings, address: SocketAddr) -> BindConfig {
+    BindConfig {
+        address,
+        listeners: vec![Listener { name: "http".into() }],
+        proxy_protocol: settings.proxy_protocol,
+        trusted_proxies: settings.trusted_proxies.clone(),
+        limits: settings.limits.clone(),
+        abort_on_half_close: settings.abort_on_half_close,
+    }
+}
+
+/// What the loser of a conflict is told.
+fn conflict(index: &Index, host: &Hostname, loss: &Loss) -> Option<Problem> {
+    let object = index.object(&loss.loser)?;
+    let host = match host {
+        Hostname::Exact(host) => format!("host `{host}`"),
+        Hostname::Wildcard(suffix) => format!("host `*{suffix}`"),
+        Hostname::Any => "requests without a more specific host".to_owned(),
+    };
+    let path = match (&object.spec, loss.index) {
+        (ObjectSpec::Ingress(ingress), Some(index)) => Some(ingress.paths.get(index as usize)?),
+        _ => None,
+    };
+    let finding = match path {
+        Some(path) => {
+            let field = format!("spec.rules[{}].http.paths[{}]", path.rule, path.index);
+            let message = format!(
+                "for {host}, {} is older and has the same path, so this one is not served",
+                loss.winner
+            );
+            Finding::warning(field, path.line, "Conflict", message)
+        }
+        None => {
+            let message = format!(
+                "for {host}, {} is older and has a default backend, so this one is not used",
+                loss.winner
+            );
+            Finding::warning("spec.defaultBackend", 0, "Conflict", message)
+        }
+    };
+    Some(finding.into_problem(&object.reference, object.location.as_ref()))
+}

@@ -1,0 +1,116 @@
+//! What a user's route object amounts to, whatever kind it is, and the one constructor of rules.
+
+use std::cmp::Ordering;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::index::ServiceKey;
+use crate::report::{ObjectRef, Problem};
+use crate::table::{
+    Action, BackendId, Candidate, Hostname, Matcher, PathMatch, Redirect, RouteId, Rule, RulePolicy, Split,
+    Unavailable, WeightedBackend,
+};
+
+/// A compiled route object.
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) order: Order,
+    /// The binds that it is reachable through.
+    pub(super) binds: Arc<[SocketAddr]>,
+    /// Sorted by host; in the user's order within one host.
+    pub(super) entries: Box<[Entry]>,
+    /// Backends that it holds.
+    pub(super) backends: Box<[BackendId]>,
+    /// Services that it must be compiled again with.
+    pub(super) services: Box<[ServiceKey]>,
+}
+
+/// Age, then name: who wins a conflict.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Order {
+    /// Seconds since 1970; what has no age is younger than everything else.
+    pub(super) created: Option<i64>,
+    pub(super) object: ObjectRef,
+}
+
+impl Ord for Order {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let (a, b) = (&self.object, &other.object);
+        let age = |order: &Self| order.created.unwrap_or(i64::MAX);
+        age(self)
+            .cmp(&age(other))
+            .then_with(|| a.namespace.cmp(&b.namespace))
+            .then_with(|| a.name.cmp(&b.name))
+            .then_with(|| a.kind.cmp(&b.kind))
+    }
+}
+
+impl PartialOrd for Order {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// One contribution of a route to one host.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) host: Hostname,
+    pub(super) what: What,
+}
+
+#[derive(Debug)]
+pub(super) enum What {
+    /// A rule under its path.
+    Rule(Candidate),
+    /// Taken when no path of the host matches.
+    Fallback(Arc<Rule>),
+    /// Nothing but the host's existence, which keeps requests from less specific hosts.
+    Host,
+}
+
+/// A backend reference of a rule as resolved, with its weight.
+pub(super) type Share = (Result<BackendId, Unavailable>, u32);
+
+/// What a rule's author wants done.
+pub(super) enum Goal {
+    Forward(Vec<Share>),
+    Redirect(Arc<Redirect>),
+    Closed(Unavailable),
+}
+
+/// The one constructor of rules.
+pub(super) fn rule(
+    route: RouteId,
+    index: u32,
+    path: PathMatch,
+    policy: Arc<RulePolicy>,
+    goal: Goal,
+) -> Arc<Rule> {
+    let action = match goal {
+        Goal::Redirect(redirect) => Action::Redirect(redirect),
+        Goal::Closed(why) => Action::Unavailable(why),
+        Goal::Forward(shares) => match shares.as_slice() {
+            [] => Action::Unavailable(Unavailable::BackendNotFound),
+            [(Ok(backend), _)] => Action::Forward(Split::One(*backend)),
+            [(Err(why), _)] => Action::Unavailable(*why),
+            several => {
+                let weighted = several
+                    .iter()
+                    .map(|(backend, weight)| WeightedBackend { backend: *backend, weight: *weight });
+                Action::Forward(Split::Weighted(weighted.collect()))
+            }
+        },
+    };
+    Arc::new(Rule { route, index, path, policy, action })
+}
+
+/// Sorts candidates of one host: more specific conditions first, then the older route, then its own order.
+pub(super) fn specificity(matcher: Option<&Matcher>) -> (bool, usize, usize) {
+    matcher.map_or((false, 0, 0), |m| (m.method.is_some(), m.headers.len(), m.query.len()))
+}
+
+/// A route with what there is to say about it.
+pub(super) struct Outcome {
+    pub(super) route: Option<Route>,
+    pub(super) problems: Vec<Problem>,
+}

@@ -1,0 +1,59 @@
+//! Stable small ids: key → id → value. An id lives as long as its key and is used again afterwards, lowest
+//! first, so that the tables indexed by it stay dense.
+
+use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
+
+use foldhash::quality::FixedState;
+
+#[derive(Debug)]
+pub(super) struct Slots<K, V> {
+    /// key → id
+    ids: HashMap<K, u32, FixedState>,
+    /// id → value
+    values: Vec<Option<V>>,
+    free: BTreeSet<u32>,
+}
+
+impl<K, V> Default for Slots<K, V> {
+    fn default() -> Self {
+        Self { ids: HashMap::default(), values: Vec::new(), free: BTreeSet::new() }
+    }
+}
+
+impl<K: Clone + Eq + Hash, V> Slots<K, V> {
+    pub(super) fn id(&self, key: &K) -> Option<u32> {
+        self.ids.get(key).copied()
+    }
+
+    pub(super) fn at(&self, id: u32) -> Option<&V> {
+        self.values.get(id as usize)?.as_ref()
+    }
+
+    pub(super) fn at_mut(&mut self, id: u32) -> Option<&mut V> {
+        self.values.get_mut(id as usize)?.as_mut()
+    }
+
+    /// The id of `key`, new if need be; a new id has no value until [`Slots::put`].
+    pub(super) fn reserve(&mut self, key: &K) -> u32 {
+        if let Some(id) = self.ids.get(key) {
+            return *id;
+        }
+        let id = self.free.pop_first().unwrap_or_else(|| {
+            self.values.push(None);
+            u32::try_from(self.values.len() - 1).unwrap_or(u32::MAX)
+        });
+        self.ids.insert(key.clone(), id);
+        id
+    }
+
+    pub(super) fn put(&mut self, id: u32, value: V) -> Option<V> {
+        self.values.get_mut(id as usize)?.replace(value)
+    }
+
+    pub(super) fn remove(&mut self, key: &K) -> Option<V> {
+        let id = self.ids.remove(key)?;
+        self.free.insert(id);
+        self.values.get_mut(id as usize)?.take()
+    }
+}

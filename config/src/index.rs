@@ -1,0 +1,237 @@
+//! Flat maps keyed by [`ObjectRef`]: what is known at this moment. Stores, never judges; [`Index::apply`] says
+//! what a compile has to look at again.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use foldhash::quality::FixedState;
+
+use crate::report::{Kind, ObjectRef, Problem};
+use crate::resource::{Ingress, IngressClass, Object, ObjectSpec, Service};
+
+/// What happened outside.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The object is new or has changed.
+    Apply(Object),
+    /// The object is gone.
+    Delete(ObjectRef),
+    /// All current problems of one file or source, replacing the former ones.
+    Problems {
+        /// File or source.
+        source: Arc<str>,
+        /// Empty when all is well.
+        problems: Vec<Problem>,
+    },
+    /// A DNS name has these addresses now; none if it has never resolved.
+    Resolved {
+        /// One of [`Index::dns_names`].
+        name: Arc<str>,
+        /// In any order.
+        addresses: Vec<IpAddr>,
+    },
+}
+
+/// Namespace and name of a Service.
+pub(crate) type ServiceKey = (Arc<str>, Arc<str>);
+
+/// What is to be compiled again. The default is nothing.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Change {
+    /// Objects other than EndpointSlices that were applied or deleted.
+    pub(crate) objects: BTreeSet<ObjectRef>,
+    /// Services with other endpoints.
+    pub(crate) endpoints: BTreeSet<ServiceKey>,
+    /// DNS names with other addresses.
+    pub(crate) resolved: BTreeSet<Arc<str>>,
+    /// Some source has other problems.
+    pub(crate) problems: bool,
+}
+
+impl Change {
+    /// Adds what `other` says.
+    pub fn merge(&mut self, mut other: Self) {
+        self.objects.append(&mut other.objects);
+        self.endpoints.append(&mut other.endpoints);
+        self.resolved.append(&mut other.resolved);
+        self.problems |= other.problems;
+    }
+
+    /// True if there is nothing to compile.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Everything that is known.
+#[derive(Debug, Default)]
+pub struct Index {
+    /// object → what it says
+    objects: HashMap<ObjectRef, Object, FixedState>,
+    /// Service → its slices
+    slices: HashMap<ServiceKey, BTreeSet<ObjectRef>, FixedState>,
+    /// IngressClasses, of which there are few.
+    classes: BTreeSet<ObjectRef>,
+    /// DNS name → how many objects want it
+    dns_names: BTreeMap<Arc<str>, usize>,
+    /// DNS name → addresses, sorted
+    resolved: HashMap<Arc<str>, Arc<[IpAddr]>>,
+    /// source → its problems
+    problems: BTreeMap<Arc<str>, Vec<Problem>>,
+}
+
+impl Index {
+    /// An index of nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Stores what happened and says what it touches.
+    pub fn apply(&mut self, event: Event) -> Change {
+        let mut change = Change::default();
+        match event {
+            Event::Apply(object) => self.store(object, &mut change),
+            Event::Delete(reference) => {
+                if let Some(old) = self.objects.remove(&reference) {
+                    self.unlink(&old, &mut change);
+                }
+            }
+            Event::Problems { source, problems } => {
+                let old = if problems.is_empty() {
+                    self.problems.remove(&source)
+                } else {
+                    self.problems.insert(source.clone(), problems)
+                };
+                change.problems = old.as_ref() != self.problems.get(&source);
+            }
+            Event::Resolved { name, mut addresses } => {
+                addresses.iter_mut().for_each(|address| *address = address.to_canonical());
+                addresses.sort_unstable();
+                addresses.dedup();
+                let addresses: Arc<[IpAddr]> = addresses.into();
+                if self.resolved.get(&name) != Some(&addresses) {
+                    self.resolved.insert(Arc::clone(&name), addresses);
+                    change.resolved.insert(name);
+                }
+            }
+        }
+        change
+    }
+
+    fn store(&mut self, object: Object, change: &mut Change) {
+        if let Some(old) = self.objects.get(&object.reference) {
+            if *old == object {
+                return;
+            }
+            if let Some(old) = self.objects.remove(&object.reference) {
+                self.unlink(&old, change);
+            }
+        }
+        if let ObjectSpec::EndpointSlice(slice) = &object.spec {
+            if let Some(service) = &slice.service {
+                let key = (Arc::clone(&object.reference.namespace), Arc::clone(service));
+                self.slices.entry(key.clone()).or_default().insert(object.reference.clone());
+                change.endpoints.insert(key);
+            }
+        } else {
+            change.objects.insert(object.reference.clone());
+        }
+        if object.reference.kind == Kind::IngressClass {
+            self.classes.insert(object.reference.clone());
+        }
+        for name in wanted_names(&object.spec) {
+            *self.dns_names.entry(Arc::clone(name)).or_default() += 1;
+        }
+        self.objects.insert(object.reference.clone(), object);
+    }
+
+    fn unlink(&mut self, old: &Object, change: &mut Change) {
+        if let ObjectSpec::EndpointSlice(slice) = &old.spec {
+            if let Some(service) = &slice.service {
+                let key = (Arc::clone(&old.reference.namespace), Arc::clone(service));
+                if let Some(slices) = self.slices.get_mut(&key) {
+                    slices.remove(&old.reference);
+                    if slices.is_empty() {
+                        self.slices.remove(&key);
+                    }
+                }
+                change.endpoints.insert(key);
+            }
+        } else {
+            change.objects.insert(old.reference.clone());
+        }
+        self.classes.remove(&old.reference);
+        for name in wanted_names(&old.spec) {
+            let count = self.dns_names.get_mut(name).map(|count| {
+                *count = count.saturating_sub(1);
+                *count
+            });
+            if count == Some(0) {
+                self.dns_names.remove(name);
+                self.resolved.remove(name);
+            }
+        }
+    }
+
+    /// DNS names of endpoints that want resolving.
+    #[must_use]
+    pub fn dns_names(&self) -> BTreeSet<Arc<str>> {
+        self.dns_names.keys().cloned().collect()
+    }
+
+    /// The object of that name.
+    #[must_use]
+    pub fn object(&self, reference: &ObjectRef) -> Option<&Object> {
+        self.objects.get(reference)
+    }
+
+    /// Every object, in no particular order.
+    pub fn objects(&self) -> impl Iterator<Item = &Object> {
+        self.objects.values()
+    }
+
+    pub(crate) fn ingress(&self, reference: &ObjectRef) -> Option<(&Object, &Ingress)> {
+        match self.objects.get(reference)? {
+            object @ Object { spec: ObjectSpec::Ingress(ingress), .. } => Some((object, ingress)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn service(&self, key: &ServiceKey) -> Option<(&Object, &Service)> {
+        let (namespace, name) = (Arc::clone(&key.0), Arc::clone(&key.1));
+        match self.objects.get(&ObjectRef { kind: Kind::Service, namespace, name })? {
+            object @ Object { spec: ObjectSpec::Service(service), .. } => Some((object, service)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn slices(&self, key: &ServiceKey) -> impl Iterator<Item = &Object> {
+        self.slices.get(key).into_iter().flatten().filter_map(|reference| self.objects.get(reference))
+    }
+
+    pub(crate) fn classes(&self) -> impl Iterator<Item = (&ObjectRef, &IngressClass)> {
+        self.classes.iter().filter_map(|reference| match &self.objects.get(reference)?.spec {
+            ObjectSpec::IngressClass(class) => Some((reference, class)),
+            _ => None,
+        })
+    }
+
+    /// `None` if the name has never resolved.
+    pub(crate) fn addresses(&self, name: &str) -> Option<&Arc<[IpAddr]>> {
+        self.resolved.get(name)
+    }
+
+    pub(crate) fn source_problems(&self) -> impl Iterator<Item = &Problem> {
+        self.problems.values().flatten()
+    }
+}
+
+fn wanted_names(spec: &ObjectSpec) -> Vec<&Arc<str>> {
+    match spec {
+        ObjectSpec::Service(Service { external_name: Some(Ok(name)), .. }) => vec![name],
+        _ => Vec::new(),
+    }
+}

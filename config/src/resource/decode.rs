@@ -1,0 +1,392 @@
+//! One file's text → objects and problems.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::endpoint_slice::EndpointSliceObject;
+use super::ingress::{IngressClassObject, IngressObject};
+use super::meta::ObjectMeta;
+use super::node::{self, MAX_FILE_BYTES, Node, Value};
+use super::reader::{self, Findings, ReadError};
+use super::service::ServiceObject;
+use super::{Decoded, Finding, Object, ObjectSpec, Secret, suggest, syntax};
+use crate::report::{Kind, ObjectRef, Problem, Severity, SourceLocation};
+
+/// Parses one file's text: YAML (any number of documents) or JSON, `List` kinds included. Kinds that we do not
+/// read are skipped. `file` is the name that problems show.
+#[must_use]
+pub fn decode(file: &Arc<str>, text: &[u8]) -> Decoded {
+    let mut decoder = Decoder { file, out: Decoded::default() };
+    match usable_text(text) {
+        Ok(text) => {
+            for document in node::documents(text) {
+                decoder.document(&document);
+            }
+        }
+        Err((line, reason, message)) => decoder.broken(line, reason, message),
+    }
+    decoder.out
+}
+
+fn usable_text(text: &[u8]) -> Result<&str, (u32, &'static str, String)> {
+    if text.len() > MAX_FILE_BYTES {
+        let message =
+            format!("the file has {} bytes; at most {MAX_FILE_BYTES} are read, split it", text.len());
+        return Err((0, "FileTooLarge", message));
+    }
+    let line_of = |at: usize| {
+        let before = text.get(..at).unwrap_or_default();
+        u32::try_from(before.iter().filter(|byte| **byte == b'\n').count() + 1).unwrap_or(0)
+    };
+    if let Some(at) = text.iter().position(|byte| *byte == 0) {
+        let message = "the file is binary (it has a NUL byte); only UTF-8 text is read".to_owned();
+        return Err((line_of(at), "NotText", message));
+    }
+    std::str::from_utf8(text).map_err(|error| {
+        let message = "the file is not UTF-8 text; save it as UTF-8".to_owned();
+        (line_of(error.valid_up_to()), "NotText", message)
+    })
+}
+
+struct Decoder<'a> {
+    file: &'a Arc<str>,
+    out: Decoded,
+}
+
+/// `apiVersion` and `kind`.
+struct Head<'a> {
+    api_version: &'a str,
+    group: &'a str,
+    version: &'a str,
+    kind: &'a str,
+}
+
+impl<'a> Decoder<'a> {
+    fn location(&self, line: u32) -> SourceLocation {
+        SourceLocation { file: Arc::clone(self.file), line }
+    }
+
+    /// A problem of the file itself.
+    fn file_problem(
+        &mut self,
+        line: u32,
+        severity: Severity,
+        field: &str,
+        reason: &'static str,
+        message: String,
+    ) {
+        let object = ObjectRef { kind: Kind::File, namespace: "".into(), name: Arc::clone(self.file) };
+        let location = Some(self.location(line));
+        self.out.problems.push(Problem {
+            object,
+            location,
+            field: field.to_owned(),
+            severity,
+            reason,
+            message,
+        });
+    }
+
+    fn broken(&mut self, line: u32, reason: &'static str, message: String) {
+        self.file_problem(line, Severity::Error, "", reason, message);
+        self.out.incomplete = true;
+    }
+
+    fn document(&mut self, document: &node::Document<'_>) {
+        if is_unrelated(document.text) {
+            return;
+        }
+        match node::parse(document.text, document.offset) {
+            Ok(Some(node)) => self.object(&node),
+            Ok(None) => {}
+            Err(error) => {
+                let message = format!("not valid YAML: {}{}", error.message, tab_hint(document, error.line));
+                self.broken(error.line, "InvalidYaml", message);
+            }
+        }
+    }
+
+    fn object(&mut self, node: &Node) {
+        if !matches!(node.value, Value::Map(_)) {
+            let message = "expected a manifest (a map with `apiVersion` and `kind`)".to_owned();
+            return self.broken(node.line, "WrongType", message);
+        }
+        let api_version = node.field("apiVersion").and_then(Node::text).unwrap_or_default();
+        let Some(kind) = node.field("kind").and_then(Node::text) else {
+            let message = "`kind` is required, as in `kind: Ingress`".to_owned();
+            self.file_problem(node.line, Severity::Error, "kind", "MissingField", message);
+            self.out.incomplete = true;
+            return;
+        };
+        if kind.ends_with("List") && node.field("items").is_some() {
+            return self.list(node, kind);
+        }
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let head = Head { api_version, group, version, kind };
+        match (group, kind) {
+            ("networking.k8s.io" | "extensions", "Ingress") => {
+                self.typed(
+                    node,
+                    &head,
+                    Kind::Ingress,
+                    "networking.k8s.io/v1",
+                    |object: IngressObject, findings| {
+                        let unknown = std::mem::take(findings);
+                        ObjectSpec::Ingress(object.trim(unknown))
+                    },
+                );
+            }
+            ("networking.k8s.io", "IngressClass") => {
+                self.typed(
+                    node,
+                    &head,
+                    Kind::IngressClass,
+                    "networking.k8s.io/v1",
+                    |object: IngressClassObject, _| ObjectSpec::IngressClass(object.trim()),
+                );
+            }
+            ("", "Service") => {
+                self.typed(node, &head, Kind::Service, "v1", |object: ServiceObject, findings| {
+                    ObjectSpec::Service(object.trim(findings))
+                });
+            }
+            ("discovery.k8s.io", "EndpointSlice") => {
+                self.typed(
+                    node,
+                    &head,
+                    Kind::EndpointSlice,
+                    "discovery.k8s.io/v1",
+                    |object: EndpointSliceObject, findings| ObjectSpec::EndpointSlice(object.trim(findings)),
+                );
+            }
+            ("", "Secret") => {
+                self.typed(node, &head, Kind::Secret, "v1", |object: SecretObject, _| {
+                    ObjectSpec::Secret(object.trim())
+                });
+            }
+            _ => self.skipped(node, &head),
+        }
+    }
+
+    fn list(&mut self, node: &Node, kind: &str) {
+        match node.field("items").map(|items| &items.value) {
+            Some(Value::List(items)) => {
+                for item in items {
+                    self.object(item);
+                }
+            }
+            _ => {
+                let message = format!("`items` of a {kind} must be a list");
+                self.file_problem(node.line, Severity::Error, "items", "WrongType", message);
+                self.out.incomplete = true;
+            }
+        }
+    }
+
+    /// Kinds that we do not read: silence for those of others, a word for near misses and our own group.
+    fn skipped(&mut self, node: &Node, head: &Head<'_>) {
+        const READ: [(&str, &str); 5] = [
+            ("Ingress", "networking.k8s.io/v1"),
+            ("IngressClass", "networking.k8s.io/v1"),
+            ("Service", "v1"),
+            ("EndpointSlice", "discovery.k8s.io/v1"),
+            ("Secret", "v1"),
+        ];
+        let line = node.line;
+        if head.group == "sluicegate.dev" {
+            let hint = suggest::hint(head.kind, ["Config"]);
+            let message = format!("`{}` is not a kind of sluicegate.dev{hint}; it is ignored", head.kind);
+            self.file_problem(line, Severity::Warning, "kind", "UnknownKind", message);
+        } else if head.group == "gateway.networking.k8s.io" {
+            let message = format!("{} is not supported yet; it is ignored", head.kind);
+            self.file_problem(line, Severity::Warning, "kind", "Unsupported", message);
+        } else if let Some((kind, wanted)) = READ.iter().find(|(kind, _)| *kind == head.kind)
+            && (head.api_version.is_empty()
+                || matches!(head.group, "" | "networking.k8s.io" | "discovery.k8s.io" | "extensions"))
+        {
+            let message = match head.api_version {
+                "" => format!("`apiVersion` is required: write `apiVersion: {wanted}`"),
+                other => format!("{kind} does not exist in `{other}`: write `apiVersion: {wanted}`"),
+            };
+            self.invalid_object(node, head, line, "apiVersion", "UnsupportedVersion", message);
+        }
+    }
+
+    /// Reads `node` as a `T` and keeps what `trim` makes of it.
+    fn typed<T: for<'de> Deserialize<'de> + HasMeta>(
+        &mut self,
+        node: &Node,
+        head: &Head<'_>,
+        kind: Kind,
+        wanted: &str,
+        trim: impl FnOnce(T, &mut Vec<Finding>) -> ObjectSpec,
+    ) {
+        if head.api_version != wanted {
+            let line = node.field("apiVersion").map_or(node.line, |at| at.line);
+            let message = format!(
+                "{} in version `{}` is not read: write `apiVersion: {wanted}`",
+                head.kind, head.version
+            );
+            return self.invalid_object(node, head, line, "apiVersion", "UnsupportedVersion", message);
+        }
+        let (object, found): (T, Findings) = match reader::read(node, "", false) {
+            Ok(read) => read,
+            Err(error) => return self.unreadable(node, head, &error),
+        };
+        let reference = match reference(kind, object.meta()) {
+            Ok(reference) => reference,
+            Err((field, reason, message)) => {
+                let line = node.field("metadata").map_or(node.line, |at| at.line);
+                return self.invalid_object(node, head, line, field, reason, message);
+            }
+        };
+        let location = self.location(node.line);
+        let unknown = |(field, line, hint): (String, u32, String)| {
+            let message = format!("this field does not exist and has no effect{hint}");
+            Finding::warning(field, line, "UnknownField", message)
+        };
+        let mut findings = found.unknown.into_iter().map(unknown).collect();
+        let spec = trim(object, &mut findings);
+        let problems = findings.into_iter().map(|finding| finding.into_problem(&reference, Some(&location)));
+        self.out.problems.extend(problems);
+        self.out.objects.push(Object { reference, location: Some(location), spec });
+    }
+
+    fn unreadable(&mut self, node: &Node, head: &Head<'_>, error: &ReadError) {
+        let (field, line) = error.place();
+        let line = if line == 0 { node.line } else { line };
+        self.invalid_object(node, head, line, field, error.reason(), error.message().to_owned());
+    }
+
+    /// An object that cannot be used. Its last good version is kept if it can be named.
+    fn invalid_object(
+        &mut self,
+        node: &Node,
+        head: &Head<'_>,
+        line: u32,
+        field: &str,
+        reason: &'static str,
+        message: String,
+    ) {
+        let Some(reference) = guess(node, head.kind) else {
+            self.file_problem(line, Severity::Error, field, reason, format!("{}: {message}", head.kind));
+            self.out.incomplete = true;
+            return;
+        };
+        self.out.invalid.push(reference.clone());
+        let location = Some(self.location(line));
+        let (field, severity) = (field.to_owned(), Severity::Error);
+        self.out.problems.push(Problem { object: reference, location, field, severity, reason, message });
+    }
+}
+
+/// True if the document says at its top that it is of a kind that we do not read: it is not even parsed, for
+/// such objects may be larger and deeper than anything of ours.
+fn is_unrelated(text: &str) -> bool {
+    let top = |key: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+        let value = value.split(" #").next().unwrap_or_default().trim();
+        Some(value.trim_matches(['"', '\'']))
+    };
+    let (Some(api_version), Some(kind)) = (top("apiVersion"), top("kind")) else { return false };
+    let group = api_version.split_once('/').map_or("", |(group, _)| group);
+    let ours = [
+        "networking.k8s.io",
+        "extensions",
+        "discovery.k8s.io",
+        "sluicegate.dev",
+        "gateway.networking.k8s.io",
+    ];
+    let related = match group {
+        "" => {
+            matches!(kind, "Service" | "Secret" | "Ingress" | "IngressClass" | "EndpointSlice" | "Config")
+                || kind.ends_with("List")
+        }
+        group => ours.contains(&group),
+    };
+    !related && !kind.is_empty()
+}
+
+/// Wire types with `metadata`.
+trait HasMeta {
+    fn meta(&self) -> &ObjectMeta;
+}
+
+macro_rules! has_meta {
+    ($($kind:ty),*) => {$(
+        impl HasMeta for $kind {
+            fn meta(&self) -> &ObjectMeta {
+                &self.metadata
+            }
+        }
+    )*};
+}
+
+has_meta!(IngressObject, IngressClassObject, ServiceObject, EndpointSliceObject, SecretObject);
+
+/// Who an object is, by its checked name.
+fn reference(kind: Kind, meta: &ObjectMeta) -> Result<ObjectRef, (&'static str, &'static str, String)> {
+    let Some(name) = meta.name.clone().filter(|name| !name.is_empty()) else {
+        return Err(("metadata.name", "MissingField", "`name` is required".to_owned()));
+    };
+    let invalid =
+        |field, text: &str, why| (field, "InvalidName", format!("`{text}` is not a valid name: {why}"));
+    syntax::dns_subdomain(&name).map_err(|why| invalid("metadata.name", &name, why))?;
+    let namespace = match (kind, &meta.namespace) {
+        (Kind::IngressClass, _) => "".into(),
+        (_, Some(namespace)) if !namespace.is_empty() => {
+            syntax::dns_label(namespace).map_err(|why| invalid("metadata.namespace", namespace, why))?;
+            Arc::clone(namespace)
+        }
+        _ => "default".into(),
+    };
+    Ok(ObjectRef { kind, namespace, name })
+}
+
+/// Who an object is that cannot be read as a whole.
+fn guess(node: &Node, kind: &str) -> Option<ObjectRef> {
+    let kind = match kind {
+        "Ingress" => Kind::Ingress,
+        "IngressClass" => Kind::IngressClass,
+        "Service" => Kind::Service,
+        "EndpointSlice" => Kind::EndpointSlice,
+        "Secret" => Kind::Secret,
+        _ => return None,
+    };
+    let text = |key| node.field("metadata")?.field(key)?.text().map(Arc::from);
+    reference(kind, &ObjectMeta { name: text("name"), namespace: text("namespace"), ..ObjectMeta::default() })
+        .ok()
+}
+
+/// The most common reason of all, which parsers put badly.
+fn tab_hint(document: &node::Document<'_>, line: u32) -> &'static str {
+    let index = line.saturating_sub(document.offset).saturating_sub(1) as usize;
+    let near = document.text.lines().skip(index.saturating_sub(1)).take(2);
+    let has_tab = near.into_iter().any(|line| {
+        let indent: &str = line.split(|c: char| !c.is_whitespace()).next().unwrap_or_default();
+        indent.contains('\t')
+    });
+    if has_tab { "; YAML is indented with spaces, not tabs" } else { "" }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SecretObject {
+    metadata: ObjectMeta,
+    #[serde(rename = "type")]
+    kind: Option<Arc<str>>,
+    #[serde(default)]
+    data: std::collections::BTreeMap<Arc<str>, serde::de::IgnoredAny>,
+    #[serde(default)]
+    string_data: std::collections::BTreeMap<Arc<str>, serde::de::IgnoredAny>,
+}
+
+impl SecretObject {
+    fn trim(self) -> Secret {
+        let mut keys: Vec<_> = self.data.into_keys().chain(self.string_data.into_keys()).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        Secret { kind: self.kind.unwrap_or_else(|| "Opaque".into()), keys: keys.into() }
+    }
+}

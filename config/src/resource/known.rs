@@ -1,0 +1,53 @@
+//! Fields of Kubernetes types that we do not use but know, so that only fields that exist nowhere are
+//! reported as unknown.
+
+/// Fields of the wire struct `name` that are valid and not read.
+pub(crate) fn unused_fields(name: &str) -> &'static [&'static str] {
+    match name {
+        "ObjectMeta" => &[
+            "generateName",
+            "selfLink",
+            "resourceVersion",
+            "generation",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "ownerReferences",
+            "finalizers",
+            "managedFields",
+            "clusterName",
+            "initializers",
+            "uid",
+        ],
+        "IngressObject" | "IngressClassObject" | "ServiceObject" => &["apiVersion", "kind", "status"],
+        "EndpointSliceObject" => &["apiVersion", "kind"],
+        "SecretObject" => &["apiVersion", "kind", "immutable"],
+        "IngressClassSpec" => &["parameters"],
+        "ResourceRef" => &["apiGroup"],
+        "ServiceSpec" => &[
+            "allocateLoadBalancerNodePorts",
+            "clusterIP",
+            "clusterIPs",
+            "externalIPs",
+            "externalTrafficPolicy",
+            "healthCheckNodePort",
+            "internalTrafficPolicy",
+            "ipFamilies",
+            "ipFamily",
+            "ipFamilyPolicy",
+            "loadBalancerClass",
+            "loadBalancerIP",
+            "loadBalancerSourceRanges",
+            "publishNotReadyAddresses",
+            "selector",
+            "sessionAffinity",
+            "sessionAffinityConfig",
+            "topologyKeys",
+            "trafficDistribution",
+        ],
+        "ServicePortSpec" => &["nodePort"],
+        "SliceEndpointSpec" => &["deprecatedTopology", "hints", "hostname", "nodeName", "zone", "topology"],
+        "SliceTargetRef" => &["apiVersion", "fieldPath", "resourceVersion", "kind", "namespace", "name"],
+        "SlicePortSpec" => &["appProtocol"],
+        _ => &[],
+    }
+}

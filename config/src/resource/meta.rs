@@ -1,0 +1,21 @@
+//! `metadata` as far as we read it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::annotations::Text;
+
+/// Kubernetes ObjectMeta on the wire.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ObjectMeta {
+    pub(super) name: Option<Arc<str>>,
+    pub(super) namespace: Option<Arc<str>>,
+    pub(super) creation_timestamp: Option<String>,
+    #[serde(default)]
+    pub(super) annotations: Text,
+    #[serde(default)]
+    pub(super) labels: BTreeMap<String, String>,
+}

@@ -1,0 +1,120 @@
+//! Typed, trimmed objects and the one way from text to them.
+//!
+//! [`decode`] never fails as a whole: what cannot be read becomes a [`Problem`] with file, line, object and
+//! field, and everything else is kept. It decides what an object says, never whether it is served.
+
+pub mod annotations;
+mod decode;
+pub mod endpoint_slice;
+pub mod ingress;
+mod known;
+mod meta;
+mod node;
+mod reader;
+pub mod service;
+mod suggest;
+pub(crate) mod syntax;
+
+use std::sync::Arc;
+
+pub use decode::decode;
+pub use endpoint_slice::EndpointSlice;
+pub use ingress::{Ingress, IngressClass};
+pub use node::MAX_FILE_BYTES;
+pub use service::Service;
+
+use crate::report::{ObjectRef, Problem, Severity, SourceLocation};
+
+/// One object as read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Object {
+    /// Who it is.
+    pub reference: ObjectRef,
+    /// Where it was read; `None` when it came from an API server.
+    pub location: Option<SourceLocation>,
+    /// What it says.
+    pub spec: ObjectSpec,
+}
+
+/// The typed content of an [`Object`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum ObjectSpec {
+    /// `networking.k8s.io/v1` Ingress.
+    Ingress(Ingress),
+    /// `networking.k8s.io/v1` IngressClass.
+    IngressClass(IngressClass),
+    /// `v1` Service.
+    Service(Service),
+    /// `discovery.k8s.io/v1` EndpointSlice.
+    EndpointSlice(EndpointSlice),
+    /// `v1` Secret.
+    Secret(Secret),
+}
+
+/// A Secret. Nothing reads its bytes yet, so they are dropped at once.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Secret {
+    /// `type`, `Opaque` when absent.
+    pub kind: Arc<str>,
+    /// Names of the data fields, sorted.
+    pub keys: Box<[Arc<str>]>,
+}
+
+/// What [`decode`] made of one file.
+#[derive(Clone, Debug, Default)]
+pub struct Decoded {
+    /// Objects that can be used, in the order of the file.
+    pub objects: Vec<Object>,
+    /// Everything there is to say about the file.
+    pub problems: Vec<Problem>,
+    /// Objects that are named but do not decode: their last good version must be kept.
+    pub invalid: Vec<ObjectRef>,
+    /// The text is broken, so that objects may be missing without being named.
+    pub incomplete: bool,
+}
+
+/// A problem within an object, before it is known whether the object concerns us.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Finding {
+    /// Dotted path.
+    pub field: String,
+    /// 1-based line; 0 when unknown.
+    pub line: u32,
+    /// Error or warning.
+    pub severity: Severity,
+    /// Stable CamelCase reason code.
+    pub reason: &'static str,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl Finding {
+    pub(crate) fn error(field: impl Into<String>, line: u32, reason: &'static str, message: String) -> Self {
+        Self { field: field.into(), line, severity: Severity::Error, reason, message }
+    }
+
+    pub(crate) fn warning(
+        field: impl Into<String>,
+        line: u32,
+        reason: &'static str,
+        message: String,
+    ) -> Self {
+        Self { field: field.into(), line, severity: Severity::Warning, reason, message }
+    }
+
+    /// The problem of `object`, read at `location`.
+    pub(crate) fn into_problem(self, object: &ObjectRef, location: Option<&SourceLocation>) -> Problem {
+        let at = |location: &SourceLocation| SourceLocation {
+            file: Arc::clone(&location.file),
+            line: if self.line == 0 { location.line } else { self.line },
+        };
+        Problem {
+            object: object.clone(),
+            location: location.map(at),
+            field: self.field,
+            severity: self.severity,
+            reason: self.reason,
+            message: self.message,
+        }
+    }
+}

@@ -18,14 +18,37 @@ pub const LISTENER: u64 = 1 << 32;
 /// Token space of connections: `CONNECTION | key`.
 pub const CONNECTION: u64 = 2 << 32;
 
-/// What the backend does to a connection that the proxy reuses.
+/// How the backend treats a connection after its first answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum OnReuse {
-    /// Answers, as a good backend does.
+pub enum Reuse {
+    /// Serves on, as a good backend does.
     Serve,
-    /// Closes at the instant the second request arrives, in turn without having read it (the proxy sees a reset) and
-    /// after having read and executed it (the proxy sees an end before any response byte).
+    /// Never serves a second request on it: each connection ends in the next of three ways.
     Close,
+}
+
+/// The ways in which a kept-alive connection ends under the hands of a proxy.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Ending {
+    /// None: it serves on.
+    Never,
+    /// When the second request arrives, which is left unread: the proxy sees a reset.
+    Unread,
+    /// When the second request has been read and executed: the proxy sees an end before any byte of an answer.
+    Executed,
+    /// Right after the first answer, without notice: the next request and the end may cross.
+    Crossing,
+}
+
+impl Ending {
+    fn of(reuse: Reuse, accepted: u64) -> Self {
+        match (reuse, accepted % 3) {
+            (Reuse::Serve, _) => Self::Never,
+            (Reuse::Close, 0) => Self::Unread,
+            (Reuse::Close, 1) => Self::Executed,
+            (Reuse::Close, _) => Self::Crossing,
+        }
+    }
 }
 
 /// What was seen since the start.
@@ -39,6 +62,8 @@ pub struct Seen {
     pub reuses_closed: u64,
     /// Of those, after the request had been executed.
     pub executed_then_closed: u64,
+    /// Connections closed right after their first answer.
+    pub crossed: u64,
     /// Requests or uploads that were not what was sent.
     pub faults: Vec<Fault>,
     /// Requests that carried `X-Forwarded-For`.
@@ -53,7 +78,7 @@ pub struct Backend {
     listeners: Vec<Listener>,
     connections: Slab<Connection>,
     reply: Vec<u8>,
-    on_reuse: OnReuse,
+    reuse: Reuse,
     /// What was seen since the start.
     pub seen: Seen,
     scratch: Vec<u8>,
@@ -77,6 +102,7 @@ struct Connection {
     sent: Option<usize>,
     served: u64,
     close: bool,
+    ending: Ending,
 }
 
 /// Whether a connection lives on.
@@ -92,7 +118,7 @@ const BAD_UPLOAD: &[u8] =
 impl Backend {
     /// A backend whose every response carries the first `body` bytes of the pattern.
     #[must_use]
-    pub fn new(body: usize, on_reuse: OnReuse) -> Self {
+    pub fn new(body: usize, reuse: Reuse) -> Self {
         let mut reply = format!(
             "HTTP/1.1 200 OK\r\nServer: bench\r\nContent-Type: application/octet-stream\r\nContent-Length: {body}\r\n\r\n"
         )
@@ -102,7 +128,7 @@ impl Backend {
             listeners: Vec::new(),
             connections: Slab::new(),
             reply,
-            on_reuse,
+            reuse,
             seen: Seen::default(),
             scratch: vec![0; 256 * 1024],
         }
@@ -159,9 +185,9 @@ impl Backend {
             self.accept(poller, low);
             return;
         }
-        let Self { connections, reply, on_reuse, seen, scratch, .. } = self;
+        let Self { connections, reply, seen, scratch, .. } = self;
         let Some(connection) = connections.get_mut(low) else { return };
-        let mut turn = Turn { poller, key: low, reply, on_reuse: *on_reuse, seen };
+        let mut turn = Turn { poller, key: low, reply, seen };
         let fate = match (connection.sent, ready) {
             (Some(_), Ready { writable: true, .. }) => turn.send(connection),
             (Some(_), _) => Fate::Keep,
@@ -190,6 +216,7 @@ impl Backend {
                 sent: None,
                 served: 0,
                 close: false,
+                ending: Ending::of(self.reuse, self.seen.accepted),
             });
         }
     }
@@ -211,16 +238,12 @@ struct Turn<'a> {
     poller: &'a Poller,
     key: usize,
     reply: &'a [u8],
-    on_reuse: OnReuse,
     seen: &'a mut Seen,
 }
 
 impl Turn<'_> {
     fn read(&mut self, connection: &mut Connection, scratch: &mut [u8]) -> Fate {
-        if connection.served > 0
-            && self.on_reuse == OnReuse::Close
-            && self.seen.reuses_closed.is_multiple_of(2)
-        {
+        if connection.served > 0 && connection.ending == Ending::Unread {
             return self.close_unread(connection);
         }
         let count = match net::recv(&connection.stream, &mut *scratch, RecvFlags::empty()) {
@@ -295,7 +318,7 @@ impl Turn<'_> {
                 *count = count.saturating_add(1);
             }
         }
-        if connection.served > 0 && self.on_reuse == OnReuse::Close {
+        if connection.served > 0 && connection.ending == Ending::Executed {
             self.seen.reuses_closed += 1;
             self.seen.executed_then_closed += 1;
             return Fate::Drop;
@@ -324,6 +347,10 @@ impl Turn<'_> {
         connection.served += 1;
         if let Some(count) = self.seen.requests.get_mut(connection.listener) {
             *count += 1;
+        }
+        if connection.ending == Ending::Crossing {
+            self.seen.crossed += 1;
+            return Fate::Drop;
         }
         if connection.close {
             return Fate::Drop;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use benches::backend::{Backend, OnReuse};
+use benches::backend::{Backend, Reuse};
 use benches::engine::Engine;
 use benches::load::{Pace, Plan};
 use benches::{pattern, process};
@@ -80,7 +80,7 @@ struct Args {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let mut engine = Engine::new(Backend::new(args.body, OnReuse::Serve))?;
+    let mut engine = Engine::new(Backend::new(args.body, Reuse::Serve))?;
     let pid = args.process()?;
     let memory_before = pid.map(process::pss_bytes).transpose()?;
     for address in &args.backend {

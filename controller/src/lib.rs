@@ -1,1 +1,23 @@
-//! See ARCHITECTURE.md.
+//! The control plane: reads the user's objects, keeps them in an index, and publishes a new table when they
+//! change.
+//!
+//! It owns the I/O with files and DNS, the hold-off that turns bursts into one compile, and the log of
+//! problems. It never depends on the gateway: both meet in the binary, through [`Publish`].
+
+pub mod dns;
+pub mod driver;
+pub mod hold_off;
+pub mod problems;
+pub mod source;
+
+use std::sync::Arc;
+
+use config::report::Report;
+use config::table::RouteTable;
+
+/// Takes each new table into use: the one seam between control plane and data plane.
+pub trait Publish {
+    /// Called after every compile, on the control thread. `table` is complete: nothing is published before
+    /// the first full read. An implementation keeps serving its former table if it cannot take this one.
+    fn publish(&mut self, table: &Arc<RouteTable>, report: &Arc<Report>);
+}

@@ -1,0 +1,127 @@
+//! The loop of the control plane: events into the index, a compile when the hold-off says so, the outcome
+//! published. It holds no opinion on objects and knows nothing of where they come from or who serves them.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use config::compile::{Compiler, Settings};
+use config::index::{Change, Event, Index};
+use tokio::sync::mpsc;
+
+use crate::Publish;
+use crate::dns::Dns;
+use crate::hold_off::HoldOff;
+use crate::problems::{ControlMetrics, ProblemLog};
+use crate::source::Source;
+
+/// What the driver can be told.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Command {
+    /// Look at everything again, whatever the source thinks it has seen (SIGHUP).
+    Reread,
+    /// Return from [`Driver::run`]. What was published last stays.
+    Stop,
+}
+
+/// Source, index, compiler and publisher, tied together.
+#[derive(Debug)]
+pub struct Driver<S, P> {
+    source: S,
+    publisher: P,
+    index: Index,
+    compiler: Compiler,
+    /// What was applied and not yet compiled.
+    change: Change,
+    hold_off: HoldOff,
+    dns: Dns,
+    problems: ProblemLog,
+    metrics: Arc<ControlMetrics>,
+}
+
+impl<S: Source, P: Publish> Driver<S, P> {
+    /// A driver that has read nothing yet. Its figures are noted in `metrics`.
+    pub fn new(source: S, publisher: P, settings: Settings, metrics: Arc<ControlMetrics>) -> Self {
+        Self {
+            source,
+            publisher,
+            index: Index::new(),
+            compiler: Compiler::new(settings),
+            change: Change::default(),
+            hold_off: HoldOff::default(),
+            dns: Dns::new(Arc::clone(&metrics)),
+            problems: ProblemLog::default(),
+            metrics,
+        }
+    }
+
+    /// Runs until told to stop, or until `commands` is closed. Nothing is published before everything has
+    /// been read once; then there is always a publish, even of an empty table. Needs a tokio runtime with
+    /// time and I/O. Hands the publisher back.
+    pub async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) -> P {
+        let first = self.source.next().await;
+        self.apply(first.events);
+        self.publish();
+        loop {
+            let deadline = self.hold_off.deadline(Instant::now());
+            let wait = async {
+                match deadline {
+                    Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                command = commands.recv() => match command {
+                    Some(Command::Reread) => {
+                        self.source.reread();
+                        self.dns.reread();
+                    }
+                    Some(Command::Stop) | None => return self.publisher,
+                },
+                () = wait => self.publish(),
+                batch = self.source.next() => self.take_in(batch.events),
+                event = self.dns.next() => self.take_in(vec![event]),
+            }
+        }
+    }
+
+    fn take_in(&mut self, events: Vec<Event>) {
+        self.apply(events);
+        if self.change.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        self.hold_off.event(now);
+        // What is due is compiled right here: a turn of the event loop would only add to its delay.
+        if self.hold_off.deadline(now).is_some_and(|deadline| deadline <= now) {
+            self.publish();
+        }
+    }
+
+    fn apply(&mut self, events: Vec<Event>) {
+        for event in events {
+            self.change.merge(self.index.apply(event));
+        }
+    }
+
+    fn publish(&mut self) {
+        let start = Instant::now();
+        let change = std::mem::take(&mut self.change);
+        let (table, report) = self.compiler.compile(&self.index, &change);
+        self.publisher.publish(&table, &report);
+        let end = Instant::now();
+        self.metrics.compiled(&report, table.version, end - start, SystemTime::now());
+        self.problems.update(&report);
+        self.dns.want(&self.index.dns_names());
+        self.hold_off.published(Instant::now());
+        tracing::debug!(
+            table.version,
+            duration_us = u64::try_from((end - start).as_micros()).unwrap_or(u64::MAX),
+            problems = report.problems.len(),
+            "table published"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use config::report::Report;
+use config::resource::decode;
+use config::table::RouteTable;
+
+use super::*;
+use crate::source::Batch;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A source that plays batches and then waits for ever.
+struct Script {
+    batches: VecDeque<Batch>,
+    rereads: Arc<Mutex<usize>>,
+}
+
+impl Source for Script {
+    async fn next(&mut self) -> Batch {
+        match self.batches.pop_front() {
+            Some(batch) => batch,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn reread(&mut self) {
+        *self.rereads.lock().unwrap() += 1;
+    }
+}
+
+/// Passes on what is published.
+struct Sink(mpsc::UnboundedSender<(Arc<RouteTable>, Arc<Report>)>);
+
+impl Publish for Sink {
+    fn publish(&mut self, table: &Arc<RouteTable>, report: &Arc<Report>) {
+        let _ = self.0.send((Arc::clone(table), Arc::clone(report)));
+    }
+}
+
+fn batch(text: &str) -> Batch {
+    let decoded = decode(&"test.yaml".into(), text.as_bytes());
+    assert!(decoded.problems.is_empty(), "{:?}", decoded.problems);
+    Batch { events: decoded.objects.into_iter().map(Event::Apply).collect() }
+}
+
+fn ingress(name: &str) -> String {
+    format!(
+        "apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {{name: {name}, namespace: n}}
+spec: {{rules: [{{host: {name}.example.com, http: {{paths: [
+  {{path: /, pathType: Prefix, backend: {{service: {{name: missing, port: {{number: 80}}}}}}}}]}}}}]}}
+"
+    )
+}
+
+struct Bench {
+    published: mpsc::UnboundedReceiver<(Arc<RouteTable>, Arc<Report>)>,
+    commands: mpsc::UnboundedSender<Command>,
+    rereads: Arc<Mutex<usize>>,
+    metrics: Arc<ControlMetrics>,
+    running: tokio::task::JoinHandle<()>,
+}
+
+impl Bench {
+    fn start(batches: Vec<Batch>) -> Self {
+        let rereads = Arc::<Mutex<usize>>::default();
+        let script = Script { batches: batches.into(), rereads: Arc::clone(&rereads) };
+        let (sender, published) = mpsc::unbounded_channel();
+        let (commands, receiver) = mpsc::unbounded_channel();
+        let metrics = Arc::<ControlMetrics>::default();
+        let driver = Driver::new(script, Sink(sender), Settings::default(), Arc::clone(&metrics));
+        let running = tokio::spawn(async move {
+            driver.run(receiver).await;
+        });
+        Self { published, commands, rereads, metrics, running }
+    }
+
+    async fn next(&mut self) -> (Arc<RouteTable>, Arc<Report>) {
+        tokio::time::timeout(PATIENCE, self.published.recv()).await.expect("a table is published").unwrap()
+    }
+}
+
+fn routes(table: &RouteTable) -> usize {
+    table.routes.iter().count()
+}
+
+#[tokio::test]
+async fn empty_configuration_is_published_too() {
+    let mut bench = Bench::start(vec![Batch::default()]);
+    let (table, report) = bench.next().await;
+    assert_eq!(routes(&table), 0);
+    assert!(!report.has_errors());
+}
+
+#[tokio::test]
+async fn first_table_holds_the_whole_first_batch() {
+    let mut bench = Bench::start(vec![batch(&format!("{}---\n{}", ingress("a"), ingress("b")))]);
+    assert_eq!(routes(&bench.next().await.0), 2);
+}
+
+#[tokio::test]
+async fn burst_is_published_in_few_tables() {
+    let mut batches = vec![Batch::default()];
+    batches.extend((0..100).map(|number| batch(&ingress(&format!("i{number}")))));
+    let mut bench = Bench::start(batches);
+    let mut tables = 0;
+    while routes(&bench.next().await.0) < 100 {
+        tables += 1;
+    }
+    assert!(tables < 30, "{tables} tables for a burst");
+}
+
+#[tokio::test]
+async fn reread_reaches_the_source() {
+    let mut bench = Bench::start(vec![Batch::default()]);
+    bench.next().await;
+    bench.commands.send(Command::Reread).unwrap();
+    bench.commands.send(Command::Stop).unwrap();
+    tokio::time::timeout(PATIENCE, bench.running).await.expect("it stops").unwrap();
+    assert_eq!(*bench.rereads.lock().unwrap(), 1);
+}
+
+#[tokio::test]
+async fn problems_are_counted() {
+    let mut bench = Bench::start(vec![batch(&ingress("a"))]);
+    let (_, report) = bench.next().await;
+    assert!(!report.problems.is_empty());
+    bench.commands.send(Command::Stop).unwrap();
+    bench.running.await.unwrap();
+    let mut text = String::new();
+    bench.metrics.render_metrics(&mut text);
+    assert!(text.contains("sluicegate_config_problems{severity="), "{text}");
+    assert!(text.contains("sluicegate_config_compiles_total 1\n"), "{text}");
+}

@@ -1,0 +1,22 @@
+//! Where objects come from. Every source yields the same events; the driver does not know which one it has.
+
+pub mod file;
+
+use config::index::Event;
+
+/// Events that belong together, in order.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// What changed since the batch before.
+    pub events: Vec<Event>,
+}
+
+/// Yields changes of the user's objects.
+pub trait Source {
+    /// Waits for the next changes. The first batch is complete: it holds everything that exists, and may be
+    /// empty. Must be safe to drop while waiting.
+    fn next(&mut self) -> impl Future<Output = Batch>;
+
+    /// Makes the next batch a fresh look at everything, whatever was seen before.
+    fn reread(&mut self);
+}

@@ -174,7 +174,7 @@ struct Context {
 
 #[derive(Clone, Copy)]
 struct Path<'a> {
-    parent: Option<&'a Path<'a>>,
+    parent: Option<&'a Self>,
     step: Step<'a>,
 }
 

@@ -84,6 +84,18 @@ impl Decoder {
     /// # Errors
     /// [`BadChunk`] for any deviation from the grammar or a limit.
     pub(crate) fn next(&mut self, input: &[u8]) -> Result<Step, BadChunk> {
+        self.step(input, true)
+    }
+
+    /// As [`Self::next`], but stops before data.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub(crate) fn next_framing(&mut self, input: &[u8]) -> Result<Step, BadChunk> {
+        self.step(input, false)
+    }
+
+    fn step(&mut self, input: &[u8], with_data: bool) -> Result<Step, BadChunk> {
         if self.state == State::Done {
             return Ok(Step::End(0));
         }
@@ -92,6 +104,9 @@ impl Decoder {
             if self.state == State::Data {
                 if at > 0 {
                     return Ok(Step::Skip(at));
+                }
+                if !with_data {
+                    return Ok(Step::NeedMore);
                 }
                 let available = u64::try_from(input.len()).unwrap_or(u64::MAX).min(self.remaining);
                 self.data_moved(available);
@@ -106,13 +121,7 @@ impl Decoder {
         Ok(if at > 0 { Step::Skip(at) } else { Step::NeedMore })
     }
 
-    /// Data bytes of the current chunk that have not been handed out.
-    pub(crate) fn remaining_in_chunk(&self) -> u64 {
-        if self.state == State::Data { self.remaining } else { 0 }
-    }
-
-    /// Accounts for `n` data bytes that were moved without passing through [`Self::next`].
-    pub(crate) fn data_moved(&mut self, n: u64) {
+    fn data_moved(&mut self, n: u64) {
         self.remaining = self.remaining.saturating_sub(n);
         if self.state == State::Data && self.remaining == 0 {
             self.state = State::DataCr;

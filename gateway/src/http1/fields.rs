@@ -63,6 +63,7 @@ const MANAGED: &[(&str, Name)] = &[
     ("te", Name::Te),
     ("host", Name::Host),
     ("expect", Name::Expect),
+    ("alt-svc", Name::HopByHop),
     ("upgrade", Name::Upgrade),
     ("trailer", Name::Trailer),
     ("referer", Name::Referer),
@@ -187,6 +188,11 @@ pub(crate) fn trim(text: &[u8]) -> &[u8] {
     let Some(from) = text.iter().position(|byte| !is_ows(byte)) else { return &[] };
     let to = text.iter().rposition(|byte| !is_ows(byte)).map_or(from, |last| last + 1);
     text.get(from..to).unwrap_or_default()
+}
+
+/// A line without its trailing CR.
+pub(crate) fn trim_line(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
 }
 
 /// Parses a decimal that consists of digits only; `None` if it does not fit or has any other byte.

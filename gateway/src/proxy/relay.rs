@@ -1,0 +1,422 @@
+//! Moves one message from one connection to another: the written head, then the body from its own framing
+//! into ours. Streaming, bounded by one buffer, with back-pressure: nothing is read while something waits to
+//! be written. Used for both directions.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use rustix::pipe::SpliceFlags;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::http1::chunked::{BadChunk, Decoder, Step};
+use crate::http1::head::Framing;
+use crate::http1::write;
+use crate::worker::buffers::{Buf, Buffers, Head, PipeGuard};
+use std::rc::Rc;
+
+/// Bodies with at least this much left are spliced (performance: below it, a copy is cheaper).
+const SPLICE_FROM: u64 = 32 * 1_024;
+/// Decoded chunks are joined until this much can be written at once.
+const JOIN_BELOW: usize = 4_096;
+/// Less room than this behind the head, or a body longer than this, earns a large buffer.
+const LARGE_BODY: usize = 16 * 1_024;
+
+/// Why a relay stopped.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Fault {
+    /// The source closed before the message ended.
+    SourceClosed,
+    /// Reading failed.
+    Source(io::ErrorKind),
+    /// The source's chunked coding is malformed.
+    SourceMalformed,
+    /// Writing failed.
+    Destination(io::ErrorKind),
+}
+
+#[derive(Debug)]
+enum Input {
+    Length(u64),
+    Chunked(Decoder),
+    Close,
+}
+
+/// One message on its way.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    /// The head; later the last chunk with trailers.
+    prefix: Head,
+    prefix_at: usize,
+    input: Input,
+    chunked_out: bool,
+    with_trailers: bool,
+    /// Bytes of the buffer before this position are kept.
+    floor: usize,
+    /// Chunk header.
+    frame: [u8; 18],
+    frame_at: u8,
+    frame_end: u8,
+    /// Data in the buffer that waits to be written.
+    span: (usize, usize),
+    /// What follows the data.
+    tail: &'static [u8],
+    pipe: Option<PipeGuard>,
+    /// The body waits (for `100 Continue`).
+    pub(crate) hold: bool,
+    /// The input has been read to its end.
+    ended: bool,
+    /// Everything has been written.
+    pub(crate) finished: bool,
+    /// Bytes of the destination's message that were accepted by the kernel, head included.
+    pub(crate) written: u64,
+    /// Body bytes taken from the source.
+    pub(crate) received: u64,
+    /// Body bytes moved by splice.
+    pub(crate) spliced: u64,
+    /// What the last `Pending` waits for.
+    pub(crate) waits_for_source: bool,
+}
+
+impl Relay {
+    /// A relay that writes `prefix` and then the body. `floor` = start of the buffer region it may recycle.
+    pub(crate) fn new(prefix: Head, input: Framing, output: Framing, with_trailers: bool, floor: usize) -> Self {
+        let input = match input {
+            Framing::None => Input::Length(0),
+            Framing::Length(length) => Input::Length(length),
+            Framing::Chunked => Input::Chunked(Decoder::default()),
+            Framing::Close => Input::Close,
+        };
+        Self {
+            prefix,
+            prefix_at: 0,
+            input,
+            chunked_out: output == Framing::Chunked,
+            with_trailers,
+            floor,
+            frame: [0; 18],
+            frame_at: 0,
+            frame_end: 0,
+            span: (0, 0),
+            tail: b"",
+            pipe: None,
+            hold: false,
+            ended: false,
+            finished: false,
+            written: 0,
+            received: 0,
+            spliced: 0,
+            waits_for_source: false,
+        }
+    }
+
+    /// The head as written, for another attempt.
+    pub(crate) fn into_prefix(self) -> Head {
+        self.prefix
+    }
+
+    /// Moves as much as both sides allow. Ready when everything has been written.
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut TcpStream,
+        buf: &mut Buf,
+        destination: &mut TcpStream,
+        pipes: &Rc<Buffers>,
+    ) -> Poll<Result<(), Fault>> {
+        while !self.finished {
+            if !self.ended && !self.hold && self.is_written() {
+                self.take(buf).map_err(|BadChunk| Fault::SourceMalformed)?;
+            }
+            if !self.is_written() {
+                self.waits_for_source = false;
+                ready!(self.poll_write(cx, buf, destination))?;
+                continue;
+            }
+            if self.ended {
+                if self.trailers_to_write() {
+                    continue;
+                }
+                self.finished = true;
+                break;
+            }
+            self.waits_for_source = true;
+            if self.hold {
+                return Poll::Pending;
+            }
+            if self.can_splice(buf, pipes) {
+                ready!(self.poll_splice(cx, source, destination))?;
+            } else {
+                ready!(self.poll_fill(cx, source, buf))?;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes what the buffer holds of the body; sets up what is to be written. The first call joins head and
+    /// body into one write.
+    fn take(&mut self, buf: &mut Buf) -> Result<(), BadChunk> {
+        let from = buf.position();
+        match &mut self.input {
+            Input::Length(remaining) => {
+                let available = u64::try_from(buf.unread().len()).unwrap_or(0).min(*remaining);
+                *remaining -= available;
+                self.ended = *remaining == 0;
+                let available = usize::try_from(available).unwrap_or(0);
+                buf.consume(available);
+                self.span = (from, from + available);
+            }
+            Input::Close => {
+                buf.consume(buf.unread().len());
+                self.span = (from, buf.position());
+            }
+            Input::Chunked(decoder) => (self.span, self.ended) = take_chunks(decoder, buf)?,
+        }
+        let length = self.span.1 - self.span.0;
+        self.received += u64::try_from(length).unwrap_or(0);
+        if self.chunked_out {
+            self.frame(length);
+        }
+        Ok(())
+    }
+
+    fn has_trailers(&self) -> bool {
+        self.with_trailers && matches!(&self.input, Input::Chunked(decoder) if !decoder.trailers().is_empty())
+    }
+
+    /// Sets up chunk header and tail for `length` bytes of data.
+    fn frame(&mut self, length: usize) {
+        let last = self.ended && !self.has_trailers();
+        if length == 0 {
+            self.tail = if last { b"0\r\n\r\n" } else { b"" };
+            return;
+        }
+        self.tail = if last { b"\r\n0\r\n\r\n" } else { b"\r\n" };
+        let mut at = self.frame.len();
+        let mut rest = length;
+        for byte in [b'\n', b'\r'] {
+            at -= 1;
+            if let Some(slot) = self.frame.get_mut(at) {
+                *slot = byte;
+            }
+        }
+        while rest > 0 && at > 0 {
+            at -= 1;
+            if let (Some(slot), Some(digit)) = (self.frame.get_mut(at), b"0123456789abcdef".get(rest & 15)) {
+                *slot = *digit;
+            }
+            rest >>= 4;
+        }
+        self.frame_at = u8::try_from(at).unwrap_or(0);
+        self.frame_end = 18;
+    }
+
+    /// Once data and head are out: puts the last chunk with trailers where the head was. True if it did.
+    fn trailers_to_write(&mut self) -> bool {
+        if !self.chunked_out || !self.has_trailers() {
+            return false;
+        }
+        let Input::Chunked(decoder) = &mut self.input else { return false };
+        self.prefix.clear();
+        self.prefix_at = 0;
+        self.prefix.extend_from_slice(b"0\r\n");
+        write::trailers(&mut self.prefix, decoder.trailers());
+        self.prefix.extend_from_slice(b"\r\n");
+        self.input = Input::Length(0);
+        true
+    }
+
+    fn is_written(&self) -> bool {
+        self.prefix_at == self.prefix.len()
+            && self.frame_at == self.frame_end
+            && self.span.0 == self.span.1
+            && self.tail.is_empty()
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, buf: &Buf, to: &mut TcpStream) -> Poll<Result<(), Fault>> {
+        let frame = self.frame.get(usize::from(self.frame_at)..usize::from(self.frame_end));
+        let parts = [
+            self.prefix.get(self.prefix_at..).unwrap_or_default(),
+            frame.unwrap_or_default(),
+            buf.range(self.span.0, self.span.1),
+            self.tail,
+        ];
+        let mut slices = [IoSlice::new(&[]); 4];
+        let mut count = 0;
+        for part in parts {
+            if !part.is_empty()
+                && let Some(slice) = slices.get_mut(count)
+            {
+                *slice = IoSlice::new(part);
+                count += 1;
+            }
+        }
+        let to = Pin::new(to);
+        let result = match slices.get(..count) {
+            Some([one]) => to.poll_write(cx, one),
+            Some(several) => to.poll_write_vectored(cx, several),
+            None => return Poll::Ready(Ok(())),
+        };
+        match ready!(result) {
+            Ok(0) => Poll::Ready(Err(Fault::Destination(io::ErrorKind::WriteZero))),
+            Ok(n) => {
+                self.wrote(n);
+                Poll::Ready(Ok(()))
+            }
+            Err(error) => Poll::Ready(Err(Fault::Destination(error.kind()))),
+        }
+    }
+
+    fn wrote(&mut self, n: usize) {
+        self.written += u64::try_from(n).unwrap_or(0);
+        let mut rest = n;
+        let mut take = |available: usize| {
+            let taken = rest.min(available);
+            rest -= taken;
+            taken
+        };
+        self.prefix_at += take(self.prefix.len() - self.prefix_at);
+        self.frame_at += u8::try_from(take(usize::from(self.frame_end - self.frame_at))).unwrap_or(0);
+        self.span.0 += take(self.span.1 - self.span.0);
+        let tail = take(self.tail.len());
+        self.tail = self.tail.get(tail..).unwrap_or_default();
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>, from: &mut TcpStream, buf: &mut Buf) -> Poll<Result<(), Fault>> {
+        buf.rewind(self.floor);
+        let wants_large = match &self.input {
+            Input::Length(remaining) => *remaining > LARGE_BODY as u64,
+            Input::Chunked(_) | Input::Close => self.received > LARGE_BODY as u64,
+        };
+        if wants_large || buf.spare().len() < JOIN_BELOW {
+            buf.compact_to(self.floor);
+            if wants_large || buf.spare().len() < JOIN_BELOW {
+                buf.enlarge();
+            }
+        }
+        let mut space = ReadBuf::new(buf.spare());
+        match ready!(Pin::new(from).poll_read(cx, &mut space)) {
+            Ok(()) => {
+                let n = space.filled().len();
+                buf.filled(n);
+                if n > 0 {
+                    return Poll::Ready(Ok(()));
+                }
+                if matches!(self.input, Input::Close) {
+                    self.ended = true;
+                    if self.chunked_out {
+                        self.frame(0);
+                    }
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Ready(Err(Fault::SourceClosed))
+            }
+            Err(error) => Poll::Ready(Err(Fault::Source(error.kind()))),
+        }
+    }
+
+    fn can_splice(&mut self, buf: &Buf, pipes: &Rc<Buffers>) -> bool {
+        if self.chunked_out || !buf.is_empty() {
+            return false;
+        }
+        if self.pipe.as_ref().is_some_and(|pipe| pipe.filled() > 0) {
+            return true;
+        }
+        if !matches!(self.input, Input::Length(remaining) if remaining >= SPLICE_FROM) && self.pipe.is_none() {
+            return false;
+        }
+        if self.pipe.is_none() {
+            self.pipe = pipes.pipe();
+        }
+        self.pipe.is_some()
+    }
+
+    /// Moves body bytes through a pipe without copying them to user space.
+    fn poll_splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &TcpStream,
+        to: &TcpStream,
+    ) -> Poll<Result<(), Fault>> {
+        let (Some(pipe), Input::Length(remaining)) =
+            (self.pipe.as_mut().and_then(PipeGuard::pipe), &mut self.input)
+        else {
+            return Poll::Ready(Ok(()));
+        };
+        loop {
+            if pipe.filled > 0 {
+                self.waits_for_source = false;
+                let flags = if *remaining > 0 { SpliceFlags::MORE | SpliceFlags::NONBLOCK } else { SpliceFlags::NONBLOCK };
+                let moved = to.try_io(Interest::WRITABLE, || {
+                    Ok(rustix::pipe::splice(&pipe.read, None, to, None, pipe.filled, flags)?)
+                });
+                match moved {
+                    Ok(n) => {
+                        pipe.filled -= n.min(pipe.filled);
+                        self.written += u64::try_from(n).unwrap_or(0);
+                        self.spliced += u64::try_from(n).unwrap_or(0);
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        ready!(to.poll_write_ready(cx)).map_err(|error| Fault::Destination(error.kind()))?;
+                    }
+                    Err(error) => return Poll::Ready(Err(Fault::Destination(error.kind()))),
+                }
+                continue;
+            }
+            if *remaining == 0 {
+                self.ended = true;
+                self.pipe = None;
+                return Poll::Ready(Ok(()));
+            }
+            self.waits_for_source = true;
+            let most = usize::try_from(*remaining).unwrap_or(usize::MAX).min(pipe.capacity);
+            let moved = from.try_io(Interest::READABLE, || {
+                Ok(rustix::pipe::splice(from, None, &pipe.write, None, most, SpliceFlags::NONBLOCK)?)
+            });
+            match moved {
+                Ok(0) => return Poll::Ready(Err(Fault::SourceClosed)),
+                Ok(n) => {
+                    pipe.filled += n;
+                    let n = u64::try_from(n).unwrap_or(0);
+                    *remaining -= n.min(*remaining);
+                    self.received += n;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(from.poll_read_ready(cx)).map_err(|error| Fault::Source(error.kind()))?;
+                }
+                Err(error) => return Poll::Ready(Err(Fault::Source(error.kind()))),
+            }
+        }
+    }
+}
+
+/// Decodes from the front of `buf`; small chunks are joined in place. Returns the data's span and whether the
+/// message ended.
+fn take_chunks(decoder: &mut Decoder, buf: &mut Buf) -> Result<((usize, usize), bool), BadChunk> {
+    let (mut from, mut to) = (buf.position(), buf.position());
+    loop {
+        let step = if to - from >= JOIN_BELOW {
+            decoder.next_framing(buf.unread())?
+        } else {
+            decoder.next(buf.unread())?
+        };
+        match step {
+            Step::Skip(n) => buf.consume(n),
+            Step::Data(n) => {
+                let at = buf.position();
+                if from == to {
+                    (from, to) = (at, at);
+                }
+                buf.move_down(at, at + n, to);
+                to += n;
+                buf.consume(n);
+            }
+            Step::NeedMore => return Ok(((from, to), false)),
+            Step::End(n) => {
+                buf.consume(n);
+                return Ok(((from, to), true));
+            }
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Pooled buffers: taken when bytes arrive, given back when a connection goes idle, so that an idle connection
+//! owns none.
+
+use std::cell::RefCell;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+/// Size of an ordinary buffer.
+pub(crate) const SMALL: usize = 16 * 1_024;
+/// Size of a buffer for large heads and for bodies that are copied.
+pub(crate) const LARGE: usize = 128 * 1_024;
+/// Capacity asked for a pipe; the kernel may give less.
+const PIPE: usize = 1_024 * 1_024;
+/// Buffers of each kind that are kept for re-use.
+const KEPT_SMALL: usize = 256;
+const KEPT_LARGE: usize = 32;
+const KEPT_PIPES: usize = 64;
+
+/// The free buffers of one worker.
+#[derive(Debug, Default)]
+pub(crate) struct Buffers {
+    small: RefCell<Vec<Box<[u8]>>>,
+    large: RefCell<Vec<Box<[u8]>>>,
+    heads: RefCell<Vec<Vec<u8>>>,
+    pipes: RefCell<Vec<Pipe>>,
+}
+
+impl Buffers {
+    /// An empty [`SMALL`] buffer.
+    pub(crate) fn small(self: &Rc<Self>) -> Buf {
+        let data = self.small.borrow_mut().pop().unwrap_or_else(|| vec![0; SMALL].into());
+        Buf { data, pos: 0, end: 0, home: Rc::clone(self) }
+    }
+
+    /// An empty vector for a head to be written.
+    pub(crate) fn head(self: &Rc<Self>) -> Head {
+        Head { bytes: self.heads.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(2_048)), home: Rc::clone(self) }
+    }
+
+    /// An empty pipe, or `None` if the process has no descriptors left.
+    pub(crate) fn pipe(self: &Rc<Self>) -> Option<PipeGuard> {
+        let pipe = self.pipes.borrow_mut().pop();
+        let pipe = pipe.or_else(|| {
+            let flags = rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK;
+            let (read, write) = rustix::pipe::pipe_with(flags).ok()?;
+            let capacity = rustix::pipe::fcntl_setpipe_size(&write, PIPE)
+                .or_else(|_| rustix::pipe::fcntl_getpipe_size(&write))
+                .unwrap_or(4_096);
+            Some(Pipe { read, write, capacity, filled: 0 })
+        })?;
+        Some(PipeGuard { pipe: Some(pipe), home: Rc::clone(self) })
+    }
+}
+
+/// A kernel pipe through which bodies are spliced.
+#[derive(Debug)]
+pub(crate) struct Pipe {
+    pub(crate) read: OwnedFd,
+    pub(crate) write: OwnedFd,
+    pub(crate) capacity: usize,
+    /// Bytes inside.
+    pub(crate) filled: usize,
+}
+
+/// A [`Pipe`] on loan; only an empty one goes back.
+#[derive(Debug)]
+pub(crate) struct PipeGuard {
+    pipe: Option<Pipe>,
+    home: Rc<Buffers>,
+}
+
+impl PipeGuard {
+    pub(crate) fn pipe(&mut self) -> Option<&mut Pipe> {
+        self.pipe.as_mut()
+    }
+
+    pub(crate) fn filled(&self) -> usize {
+        self.pipe.as_ref().map_or(0, |pipe| pipe.filled)
+    }
+}
+
+impl Drop for PipeGuard {
+    fn drop(&mut self) {
+        let mut kept = self.home.pipes.borrow_mut();
+        if let Some(pipe) = self.pipe.take()
+            && pipe.filled == 0
+            && kept.len() < KEPT_PIPES
+        {
+            kept.push(pipe);
+        }
+    }
+}
+
+/// A head on loan, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Head {
+    bytes: Vec<u8>,
+    home: Rc<Buffers>,
+}
+
+impl std::ops::Deref for Head {
+    type Target = Vec<u8>;
+    fn deref(&self) -> &Vec<u8> {
+        &self.bytes
+    }
+}
+
+impl std::ops::DerefMut for Head {
+    fn deref_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+}
+
+impl Drop for Head {
+    fn drop(&mut self) {
+        let mut kept = self.home.heads.borrow_mut();
+        if kept.len() < KEPT_SMALL && self.bytes.capacity() <= SMALL {
+            self.bytes.clear();
+            kept.push(std::mem::take(&mut self.bytes));
+        }
+    }
+}
+
+/// A buffer on loan: `pos..end` is unread.
+#[derive(Debug)]
+pub(crate) struct Buf {
+    data: Box<[u8]>,
+    pos: usize,
+    end: usize,
+    home: Rc<Buffers>,
+}
+
+impl Buf {
+    /// Bytes not yet consumed.
+    #[inline]
+    pub(crate) fn unread(&self) -> &[u8] {
+        self.data.get(self.pos..self.end).unwrap_or_default()
+    }
+
+    /// Bytes at `from..to`, consumed or not.
+    #[inline]
+    pub(crate) fn range(&self, from: usize, to: usize) -> &[u8] {
+        self.data.get(from..to).unwrap_or_default()
+    }
+
+    /// Free space behind the unread bytes.
+    #[inline]
+    pub(crate) fn spare(&mut self) -> &mut [u8] {
+        self.data.get_mut(self.end..).unwrap_or_default()
+    }
+
+    /// Marks `n` bytes of [`Self::spare`] as filled.
+    #[inline]
+    pub(crate) fn filled(&mut self, n: usize) {
+        self.end = (self.end + n).min(self.data.len());
+    }
+
+    /// Marks `n` unread bytes as consumed.
+    #[inline]
+    pub(crate) fn consume(&mut self, n: usize) {
+        self.pos = (self.pos + n).min(self.end);
+    }
+
+    /// Position of the first unread byte.
+    #[inline]
+    pub(crate) fn position(&self) -> usize {
+        self.pos
+    }
+
+    /// Moves bytes `from..to` to `at` (for closing gaps in decoded data).
+    pub(crate) fn move_down(&mut self, from: usize, to: usize, at: usize) {
+        if from <= to && to <= self.data.len() && at <= from {
+            self.data.copy_within(from..to, at);
+        }
+    }
+
+    /// Forgets everything from `floor` on; only when nothing there is unread.
+    pub(crate) fn rewind(&mut self, floor: usize) {
+        if self.pos == self.end {
+            self.pos = floor.min(self.end);
+            self.end = self.pos;
+        }
+    }
+
+    /// Moves the unread bytes down to `floor`.
+    pub(crate) fn compact_to(&mut self, floor: usize) {
+        if self.pos > floor {
+            self.data.copy_within(self.pos..self.end, floor);
+            self.end -= self.pos - floor;
+            self.pos = floor;
+        }
+    }
+
+    /// True if nothing is unread.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pos == self.end
+    }
+
+    /// Total size.
+    pub(crate) fn capacity(&self) -> usize {
+        self.data.len()
+    }
+
+    /// Exchanges the memory for a [`LARGE`] one, keeping content and positions.
+    pub(crate) fn enlarge(&mut self) {
+        if self.data.len() >= LARGE {
+            return;
+        }
+        let mut data = self.home.large.borrow_mut().pop().unwrap_or_else(|| vec![0; LARGE].into());
+        if let (Some(to), Some(from)) = (data.get_mut(..self.end), self.data.get(..self.end)) {
+            to.copy_from_slice(from);
+        }
+        let small = std::mem::replace(&mut self.data, data);
+        give_back(&self.home, small);
+    }
+}
+
+impl Drop for Buf {
+    fn drop(&mut self) {
+        give_back(&self.home, std::mem::take(&mut self.data));
+    }
+}
+
+fn give_back(home: &Buffers, data: Box<[u8]>) {
+    let (kept, most) = match data.len() {
+        SMALL => (&home.small, KEPT_SMALL),
+        LARGE => (&home.large, KEPT_LARGE),
+        _ => return,
+    };
+    let mut kept = kept.borrow_mut();
+    if kept.len() < most {
+        kept.push(data);
+    }
+}

@@ -1,4 +1,17 @@
-//! HTTP/1.1 on the wire: strict parsing and canonical writing. Nothing here does I/O or knows a route.
+//! HTTP/1.1 on the wire: strict parsing and canonical writing (sans-I/O), and the driver of a client
+//! connection.
 
+pub(crate) mod answer;
+mod attempt;
 pub mod authority;
+pub(crate) mod chunked;
+pub(crate) mod connection;
+mod exchange;
+pub(crate) mod fields;
+pub(crate) mod head;
+mod plan;
+pub(crate) mod response;
+mod scan;
 pub mod target;
+mod tunnel;
+pub(crate) mod write;

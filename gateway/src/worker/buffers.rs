@@ -161,6 +161,11 @@ impl Buf {
         self.pos = (self.pos + n).min(self.end);
     }
 
+    /// Makes everything from `position` on unread again; only for bytes that were not overwritten since.
+    pub(crate) fn unconsume_to(&mut self, position: usize) {
+        self.pos = position.min(self.pos);
+    }
+
     /// Position of the first unread byte.
     #[inline]
     pub(crate) fn position(&self) -> usize {
@@ -189,6 +194,12 @@ impl Buf {
             self.end -= self.pos - floor;
             self.pos = floor;
         }
+    }
+
+    /// Forgets everything.
+    pub(crate) fn discard(&mut self) {
+        self.pos = 0;
+        self.end = 0;
     }
 
     /// True if nothing is unread.

@@ -1,0 +1,170 @@
+//! The workers as a whole: starting them, keeping their sockets in step with the table, draining.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use config::table::{Bind, RouteTable};
+use socket2::{Domain, Protocol, Socket as RawSocket, Type};
+
+use crate::access_log::AccessLog;
+use crate::live::Shared;
+use crate::metrics::Registry;
+use crate::worker::{self, Command, Socket, Thread};
+
+/// Connections that the kernel queues per socket before they are accepted.
+const BACKLOG: i32 = 4_096;
+
+/// A Bind that cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}")]
+pub struct BindError {
+    /// The configured address.
+    pub address: SocketAddr,
+    /// What the kernel said.
+    pub source: io::Error,
+}
+
+/// The running data plane. Owned by the control thread.
+#[derive(Debug)]
+pub struct Gateway {
+    workers: Vec<Thread>,
+    /// configured address → open socket and the address that it got
+    open: BTreeMap<SocketAddr, (Arc<Socket>, SocketAddr)>,
+    registry: Arc<Registry>,
+}
+
+impl Gateway {
+    /// Starts `workers` threads (at least one); they serve nothing before [`Self::open_binds`].
+    ///
+    /// # Errors
+    /// If a thread or its runtime cannot be made.
+    pub fn start(
+        workers: usize,
+        shared: &Arc<Shared>,
+        registry: &Arc<Registry>,
+        log: &AccessLog,
+    ) -> io::Result<Self> {
+        let start = |index| {
+            let metrics = registry.worker(index).cloned().unwrap_or_default();
+            worker::start(index, Arc::clone(shared), metrics, log.worker(index))
+        };
+        let workers = (0..workers.max(1)).map(start).collect::<io::Result<_>>()?;
+        Ok(Self { workers, open: BTreeMap::new(), registry: Arc::clone(registry) })
+    }
+
+    /// Opens what `table` has and is not open yet, and applies changed limits. Call before the table is
+    /// published. A Bind that fails is tried again at the next call; the others are not touched.
+    pub fn open_binds(&mut self, table: &RouteTable) -> Vec<BindError> {
+        let mut errors = Vec::new();
+        for bind in &table.binds {
+            let address = bind.config.address;
+            if let Some((socket, _)) = self.open.get(&address) {
+                socket.most.store(bind.config.limits.max_connections, Ordering::Relaxed);
+            } else if let Err(source) = self.open_bind(bind) {
+                errors.push(BindError { address, source });
+            }
+        }
+        errors
+    }
+
+    fn open_bind(&mut self, bind: &Bind) -> io::Result<()> {
+        let key = bind.config.address;
+        // SO_REUSEPORT would silently share the port with another process of the same user: look first.
+        let probe = raw_socket(key)?;
+        probe.bind(&key.into())?;
+        let actual = probe.local_addr()?.as_socket().unwrap_or(key);
+        drop(probe);
+        let listeners: Vec<TcpListener> =
+            self.workers.iter().map(|_| listen(actual)).collect::<io::Result<_>>()?;
+        let socket = Arc::new(Socket {
+            key,
+            config: Arc::clone(&bind.config),
+            open: AtomicUsize::new(0),
+            most: AtomicU32::new(bind.config.limits.max_connections),
+        });
+        for (worker, listener) in self.workers.iter().zip(listeners) {
+            // A worker that is gone has logged why.
+            let _sent = worker.commands.send(Command::Open(Arc::clone(&socket), listener));
+        }
+        self.open.insert(key, (socket, actual));
+        Ok(())
+    }
+
+    /// Stops accepting on what `table` no longer has. Call after the table is published; open connections
+    /// finish what they have.
+    pub fn close_binds(&mut self, table: &RouteTable) {
+        let wanted = |key: &SocketAddr| table.binds.iter().any(|bind| bind.config.address == *key);
+        let gone: Vec<SocketAddr> = self.open.keys().copied().filter(|key| !wanted(key)).collect();
+        for key in gone {
+            self.open.remove(&key);
+            self.command(|| Command::Close(key));
+        }
+    }
+
+    /// configured address → address listened on (they differ for port 0).
+    pub fn bound(&self) -> impl Iterator<Item = (SocketAddr, SocketAddr)> {
+        self.open.iter().map(|(key, (_, actual))| (*key, *actual))
+    }
+
+    /// Open client connections on all Binds.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.registry.open_connections()
+    }
+
+    /// Closes idle connections and announces `Connection: close` on the others; returns when none is left or
+    /// `deadline` has passed. True if none is left.
+    pub fn drain(&self, deadline: Duration) -> bool {
+        self.command(|| Command::Drain);
+        let end = Instant::now() + deadline;
+        loop {
+            // A worker that is about to take a connection from the queue counts it within one tick.
+            std::thread::sleep(Duration::from_millis(20));
+            if self.connections() == 0 {
+                return true;
+            }
+            if Instant::now() >= end {
+                return false;
+            }
+        }
+    }
+
+    /// Ends every connection and thread.
+    pub fn stop(self) {
+        self.command(|| Command::Stop);
+        for worker in self.workers {
+            if worker.handle.join().is_err() {
+                tracing::error!("a worker ended in a panic");
+            }
+        }
+    }
+
+    fn command(&self, command: impl Fn() -> Command) {
+        for worker in &self.workers {
+            // A worker that is gone needs no command.
+            let _sent = worker.commands.send(command());
+        }
+    }
+}
+
+fn raw_socket(address: SocketAddr) -> io::Result<RawSocket> {
+    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = raw_socket(address)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}

@@ -1,0 +1,87 @@
+//! Answers of the gateway itself: short, with the reason code and nothing else.
+
+use crate::record::Reason;
+
+/// What a local answer says besides its reason.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Answer<'a> {
+    pub(crate) reason: Option<Reason>,
+    pub(crate) status: u16,
+    /// `Location` of a redirect.
+    pub(crate) location: &'a [u8],
+    /// The request was HEAD: no body.
+    pub(crate) is_head: bool,
+    pub(crate) close: bool,
+    pub(crate) http10: bool,
+}
+
+/// Writes a complete response.
+pub(crate) fn write(out: &mut Vec<u8>, answer: &Answer<'_>) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(itoa::Buffer::new().format(answer.status).as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(phrase(answer.status).as_bytes());
+    out.extend_from_slice(b"\r\n");
+    let body = match answer.reason {
+        Some(reason) if !matches!(answer.status, 204 | 304) => reason.code(),
+        _ => "",
+    };
+    if !body.is_empty() {
+        out.extend_from_slice(b"Content-Type: text/plain\r\n");
+    }
+    if answer.status != 204 {
+        let length = if body.is_empty() { 0 } else { body.len() + 1 };
+        out.extend_from_slice(b"Content-Length: ");
+        out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    match answer.reason {
+        Some(Reason::MethodNotAllowed) => out.extend_from_slice(b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"),
+        Some(Reason::UpgradeRequired) => out.extend_from_slice(b"Sec-WebSocket-Version: 13\r\n"),
+        Some(Reason::Local) => out.extend_from_slice(b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"),
+        _ => {}
+    }
+    if !answer.location.is_empty() {
+        out.extend_from_slice(b"Location: ");
+        out.extend_from_slice(answer.location);
+        out.extend_from_slice(b"\r\n");
+    }
+    if answer.close {
+        out.extend_from_slice(b"Connection: close\r\n");
+    } else if answer.http10 {
+        out.extend_from_slice(b"Connection: keep-alive\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+    if !body.is_empty() && !answer.is_head {
+        out.extend_from_slice(body.as_bytes());
+        out.push(b'\n');
+    }
+}
+
+/// Reason phrase (RFC 9110 §15) of the statuses that the gateway makes.
+fn phrase(status: u16) -> &'static str {
+    match status {
+        204 => "No Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        417 => "Expectation Failed",
+        426 => "Upgrade Required",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "",
+    }
+}

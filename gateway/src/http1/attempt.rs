@@ -1,0 +1,481 @@
+//! One attempt: the request to one endpoint, the response from it. Upload and response run concurrently, so
+//! that an early answer is seen while a large body is still being sent.
+
+use std::future::poll_fn;
+use std::io::ErrorKind;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, Interest, ReadBuf};
+
+use super::connection::{Client, Next};
+use super::exchange::{Facts, delivered_by_error};
+use super::head::{Framing, RequestHead};
+use super::plan::Forward;
+use super::response::{self, ResponseHead};
+use super::scan::HeadScan;
+use super::write::{self, Delivery};
+use crate::live::Outcome;
+use crate::proxy::relay::{Fault, Relay};
+use crate::proxy::retry::{Delivered, Event};
+use crate::record::Reason;
+use crate::upstream::Connection;
+use crate::worker::Worker;
+use crate::worker::buffers::{Buf, Head};
+use crate::worker::timers::TICK;
+
+/// Informational responses before the final one.
+const MOST_INFORMATIONAL: u8 = 16;
+/// How long a body waits for `100 Continue` (RFC 9110 §10.1.1: not indefinitely).
+const CONTINUE_WAIT: Duration = Duration::from_secs(1);
+/// Grace before `min_body_rate` is judged, and the interval of judging.
+const RATE_WINDOW: Duration = Duration::from_secs(10);
+/// How long a reset may take to follow the FIN of an endpoint that never got the request.
+const RESET_WAIT: Duration = Duration::from_millis(200);
+
+/// How waiting for a response head ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// A final response head is parsed.
+    Head,
+    /// The endpoint switched to WebSocket.
+    Upgraded,
+    /// The client is to blame, or gone.
+    Client(Reason),
+    /// The endpoint is to blame.
+    Endpoint(Event, Reason),
+}
+
+/// One attempt in progress.
+#[derive(Debug)]
+pub(crate) struct Attempt<'a> {
+    pub(super) worker: &'a Worker,
+    pub(super) client: &'a mut Client,
+    head: &'a RequestHead,
+    pub(super) forward: &'a Forward,
+    pub(super) connection: Connection,
+    upload: Relay,
+    upload_error: Option<ErrorKind>,
+    read_error: Option<ErrorKind>,
+    pub(super) answer: Buf,
+    pub(super) response: ResponseHead,
+    response_length: usize,
+    informational: u8,
+    sent: Option<Instant>,
+    /// Tick by which the whole request must be over.
+    total: u32,
+    /// Tick by which the current phase must make progress (or be over).
+    phase: u32,
+    hold_until: u32,
+    rate_check: u32,
+    rate_seen: u64,
+}
+
+impl<'a> Attempt<'a> {
+    pub(crate) fn new(
+        worker: &'a Worker,
+        client: &'a mut Client,
+        head: &'a RequestHead,
+        forward: &'a Forward,
+        connection: Connection,
+        upload: Relay,
+        total: u32,
+    ) -> Self {
+        let never = client.timer.tick_after(Duration::ZERO);
+        let hold_until = if upload.hold { client.timer.tick_after(CONTINUE_WAIT) } else { never };
+        let rate = client.peer.config.limits.min_body_rate > 0 && head.framing != Framing::None;
+        let rate_check = if rate { client.timer.tick_after(RATE_WINDOW) } else { never };
+        let phase = client.timer.tick_after(forward.policy.timeouts.idle);
+        Self {
+            worker,
+            client,
+            head,
+            forward,
+            connection,
+            upload,
+            upload_error: None,
+            read_error: None,
+            answer: worker.buffers.small(),
+            response: ResponseHead::default(),
+            response_length: 0,
+            informational: 0,
+            sent: None,
+            total,
+            phase,
+            hold_until,
+            rate_check,
+            rate_seen: 0,
+        }
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        self.client
+    }
+
+    /// Body bytes received from the client.
+    pub(crate) fn received(&self) -> u64 {
+        self.upload.received
+    }
+
+    /// Nothing of the body was taken from the client, so that another attempt can send it.
+    pub(crate) fn body_untouched(&self) -> bool {
+        self.upload.received == 0
+    }
+
+    pub(crate) fn into_prefix(self) -> Head {
+        self.upload.into_prefix()
+    }
+
+    /// The status, if the policy retries on it.
+    pub(crate) fn retryable_status(&self) -> Option<u16> {
+        let status = self.response.status;
+        (self.head.idempotent && self.forward.policy.retry.codes.contains(&status)).then_some(status)
+    }
+
+    /// Sends the request and reads up to the final response head; relays informational ones.
+    pub(crate) async fn response_head(&mut self, facts: &mut Facts) -> Ended {
+        loop {
+            let mut scan = HeadScan::default();
+            let length = match poll_fn(|cx| self.poll_head(cx, &mut scan)).await {
+                Ok(length) => length,
+                Err(ended) => return ended,
+            };
+            let mut scratch = self.worker.scratch.borrow_mut();
+            let bytes = self.answer.unread().get(..length).unwrap_or_default();
+            let Ok(parsed) = response::parse(bytes, self.head.is_head, &mut scratch.fields) else {
+                return bad_response();
+            };
+            drop(scratch);
+            self.response = parsed;
+            self.response_length = length;
+            match parsed.status {
+                101 if self.head.websocket && parsed.upgrades_to_websocket => return Ended::Upgraded,
+                101 => return bad_response(),
+                100..=199 => {
+                    self.informational += 1;
+                    if self.informational > MOST_INFORMATIONAL || !self.relay_informational().await {
+                        return bad_response();
+                    }
+                }
+                _ => {
+                    facts.response_head = self.sent.map(|sent| sent.elapsed());
+                    return Ended::Head;
+                }
+            }
+        }
+    }
+
+    /// Passes a 1xx on (never to an HTTP/1.0 client, RFC 9110 §15.2). False if the client is gone.
+    async fn relay_informational(&mut self) -> bool {
+        let is_continue = self.response.status == 100;
+        if is_continue {
+            self.upload.hold = false;
+        }
+        let wanted = self.head.minor_version == 1 && (!is_continue || self.head.expect_continue);
+        if !wanted {
+            self.answer.consume(self.response_length);
+            return true;
+        }
+        let out = self.encode_head(Delivery { framing: Framing::None, close: false, http10: false, trailers: false });
+        self.client.timer.arm_at(self.phase.min(self.total));
+        self.client.write_all(&out).await
+    }
+
+    /// Writes the response's head for the client and consumes it.
+    pub(super) fn encode_head(&mut self, delivery: Delivery) -> Head {
+        let mut out = self.worker.buffers.head();
+        let mut scratch = self.worker.scratch.borrow_mut();
+        let bytes = self.answer.unread().get(..self.response_length).unwrap_or_default();
+        // Parsed again, because other requests may have used the scratch memory since; a head that parsed
+        // once parses alike.
+        let parsed = response::parse(bytes, self.head.is_head, &mut scratch.fields);
+        if let Ok(parsed) = parsed {
+            let modifier = &self.forward.policy.filters.response_headers;
+            write::response(&mut out, bytes, &parsed, &scratch.fields, delivery, modifier);
+        }
+        self.answer.consume(self.response_length);
+        out
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>, scan: &mut HeadScan) -> Poll<Result<usize, Ended>> {
+        if let Err(ended) = self.poll_upload(cx) {
+            return Poll::Ready(Err(ended));
+        }
+        loop {
+            match scan.advance(self.answer.unread()) {
+                Ok(Some(length)) => return Poll::Ready(Ok(length)),
+                Ok(None) => {}
+                Err(_) => return Poll::Ready(Err(bad_response())),
+            }
+            if self.answer.unread().len() >= self.client.peer.config.limits.head_bytes as usize {
+                return Poll::Ready(Err(bad_response()));
+            }
+            if self.answer.spare().is_empty() {
+                self.answer.enlarge();
+            }
+            let mut space = ReadBuf::new(self.answer.spare());
+            match Pin::new(&mut self.connection.stream).poll_read(cx, &mut space) {
+                Poll::Ready(Ok(())) if !space.filled().is_empty() => {
+                    let n = space.filled().len();
+                    self.answer.filled(n);
+                }
+                Poll::Ready(result) => {
+                    self.read_error = result.err().map(|error| error.kind());
+                    return Poll::Ready(Err(self.ended()));
+                }
+                Poll::Pending => break,
+            }
+        }
+        if self.upload.finished && self.client_left(cx) {
+            return Poll::Ready(Err(Ended::Client(Reason::ClientGone)));
+        }
+        self.poll_deadline(cx)
+    }
+
+    /// The endpoint's side ended before a head.
+    fn ended(&self) -> Ended {
+        if self.answer.is_empty() && self.informational == 0 {
+            Ended::Endpoint(Event::Ended { reused: self.connection.reused }, Reason::EmptyResponse)
+        } else {
+            bad_response()
+        }
+    }
+
+    /// Moves the request on. An error of the endpoint's side is kept for later: it may have answered already.
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
+        if self.upload.finished || self.upload_error.is_some() {
+            return Ok(());
+        }
+        let before = self.upload.received + self.upload.written;
+        let Some(buf) = &mut self.client.buf else { return Err(Ended::Client(Reason::ClientGone)) };
+        let polled =
+            self.upload.poll(cx, &mut self.client.stream, buf, &mut self.connection.stream, &self.worker.buffers);
+        match polled {
+            Poll::Ready(Ok(())) => {
+                self.sent = Some(Instant::now());
+                self.phase = self.client.timer.tick_after(self.forward.policy.timeouts.response_head);
+            }
+            Poll::Ready(Err(Fault::Destination(kind))) => self.upload_error = Some(kind),
+            Poll::Ready(Err(Fault::SourceMalformed)) => return Err(Ended::Client(Reason::BadRequest)),
+            Poll::Ready(Err(Fault::SourceClosed | Fault::Source(_))) => {
+                return Err(Ended::Client(Reason::ClientGone));
+            }
+            Poll::Pending if before != self.upload.received + self.upload.written => self.progressed(),
+            Poll::Pending => {}
+        }
+        Ok(())
+    }
+
+    fn progressed(&mut self) {
+        let idle = if self.upload.waits_for_source && !self.upload.finished {
+            self.client.peer.config.limits.body_idle_timeout
+        } else {
+            self.forward.policy.timeouts.idle
+        };
+        self.phase = self.client.timer.tick_after(idle);
+    }
+
+    fn poll_deadline(&mut self, cx: &Context<'_>) -> Poll<Result<usize, Ended>> {
+        loop {
+            let next = self.phase.min(self.total).min(self.hold_until).min(self.rate_check);
+            self.client.timer.arm_at(next);
+            if !self.client.timer.poll_expired(cx) {
+                return Poll::Pending;
+            }
+            let now = self.client.timer.now();
+            let never = self.client.timer.tick_after(Duration::ZERO);
+            if self.hold_until <= now {
+                self.hold_until = never;
+                self.upload.hold = false;
+                cx.waker().wake_by_ref();
+            } else if self.total <= now {
+                let event = Ended::Endpoint(Event::Timeout, Reason::RequestTimeout);
+                return Poll::Ready(Err(event));
+            } else if self.rate_check <= now {
+                if let Some(ended) = self.judge_rate() {
+                    return Poll::Ready(Err(ended));
+                }
+            } else if self.upload.finished {
+                return Poll::Ready(Err(Ended::Endpoint(Event::Timeout, Reason::ResponseTimeout)));
+            } else if self.upload.waits_for_source {
+                return Poll::Ready(Err(Ended::Client(Reason::BodyTimeout)));
+            } else {
+                return Poll::Ready(Err(Ended::Endpoint(Event::Timeout, Reason::IdleTimeout)));
+            }
+        }
+    }
+
+    /// Whether the client sent its body too slowly over the last window.
+    fn judge_rate(&mut self) -> Option<Ended> {
+        let rate = u64::from(self.client.peer.config.limits.min_body_rate);
+        let moved = self.upload.received - self.rate_seen;
+        self.rate_seen = self.upload.received;
+        let waits = !self.upload.finished && self.upload.waits_for_source && !self.upload.hold;
+        let window = if self.upload.finished { Duration::ZERO } else { RATE_WINDOW };
+        self.rate_check = self.client.timer.tick_after(window);
+        (waits && moved < rate * RATE_WINDOW.as_secs()).then_some(Ended::Client(Reason::BodyTimeout))
+    }
+
+    /// Takes in what the client pipelines; true when it is gone.
+    fn client_left(&mut self, cx: &mut Context<'_>) -> bool {
+        while !self.client.half_closed && self.client.buf.as_mut().is_some_and(|buf| !buf.spare().is_empty()) {
+            match self.client.poll_fill(cx) {
+                Poll::Ready(Ok(n)) if n > 0 => {}
+                Poll::Ready(Ok(_)) => return self.client.peer.config.abort_on_half_close,
+                Poll::Ready(Err(_)) => return true,
+                Poll::Pending => return false,
+            }
+        }
+        false
+    }
+
+    /// Whether the endpoint can have seen the request, after the attempt ended with `event`.
+    pub(crate) async fn delivered(&mut self, event: Event) -> Delivered {
+        if !matches!(event, Event::Ended { .. }) {
+            return Delivered::Possibly;
+        }
+        let stream = &self.connection.stream;
+        let mss = socket2::SockRef::from(stream).tcp_mss().unwrap_or(0);
+        let one_segment = self.upload.written <= u64::from(mss);
+        let pending = || stream.take_error().ok().flatten().map(|error| error.kind());
+        let mut error = self.upload_error.or(self.read_error).or_else(pending);
+        if error.is_none() && one_segment && !self.head.idempotent && self.connection.reused {
+            // A clean end: if the endpoint closed before the request reached it, its reset is on the way.
+            self.client.timer.arm(RESET_WAIT);
+            let mut reset = Box::pin(stream.ready(Interest::ERROR));
+            let timer = &self.client.timer;
+            poll_fn(|cx| match reset.as_mut().poll(cx) {
+                Poll::Ready(_) => Poll::Ready(()),
+                Poll::Pending if timer.poll_expired(cx) => Poll::Ready(()),
+                Poll::Pending => Poll::Pending,
+            })
+            .await;
+            error = pending();
+        }
+        delivered_by_error(self.upload.written, error, one_segment)
+    }
+
+    /// Tells the health state that a response came.
+    pub(crate) fn report(&mut self, facts: &Facts) {
+        let outcome = if self.response.status >= 500 { Outcome::ServerError } else { Outcome::Success };
+        self.forward.backend.report(&self.connection.endpoint, outcome, self.sent.unwrap_or(facts.started));
+        if let (Some(counters), Some(took)) =
+            (self.connection.endpoint.counters.of(self.worker.index), facts.response_head)
+        {
+            counters.response_head.observe(took);
+        }
+    }
+
+    /// Tells the health state that no (good) response came.
+    pub(crate) fn report_failure(&mut self, event: Event) {
+        let outcome = match event {
+            Event::ConnectFailed => Outcome::ConnectFailed,
+            Event::Ended { .. } => Outcome::Reset,
+            Event::Timeout => Outcome::Timeout,
+            Event::Status(_) => Outcome::ServerError,
+            Event::BadResponse => Outcome::BadResponse,
+        };
+        self.forward.backend.report(&self.connection.endpoint, outcome, Instant::now());
+        if let Some(counters) = self.connection.endpoint.counters.of(self.worker.index) {
+            counters.failures.add(1);
+        }
+    }
+
+    /// Sends the response to the client and settles both connections.
+    pub(crate) async fn deliver(mut self, facts: &mut Facts) -> Next {
+        let http10 = self.head.minor_version == 0;
+        let framing = match self.response.framing {
+            Framing::Chunked | Framing::Close if http10 => Framing::Close,
+            Framing::Chunked | Framing::Close => Framing::Chunked,
+            framing => framing,
+        };
+        let limits = &self.client.peer.config.limits;
+        let close = !self.head.keep_alive
+            || framing == Framing::Close
+            || !self.upload.finished
+            || self.worker.is_draining()
+            || self.client.is_last(limits);
+        facts.status = self.response.status;
+        let trailers = self.head.te_trailers;
+        let prefix = self.encode_head(Delivery { framing, close, http10, trailers });
+        let head_length = u64::try_from(prefix.len()).unwrap_or(0);
+        let mut down = Relay::new(prefix, self.response.framing, framing, trailers, 0);
+        self.phase = self.client.timer.tick_after(self.forward.policy.timeouts.idle);
+        let result = poll_fn(|cx| self.poll_deliver(cx, &mut down)).await;
+        facts.request_bytes = self.upload.received;
+        facts.response_bytes = down.written.saturating_sub(head_length);
+        let spliced = down.spliced + self.upload.spliced;
+        if spliced > 0 {
+            self.worker.metrics.spliced_bytes.add(spliced);
+        }
+        if let Err(reason) = result {
+            facts.reason = reason;
+            if reason == Reason::ResponseTruncated {
+                self.report_failure(Event::BadResponse);
+            }
+            return Next::Close;
+        }
+        let finished = self.upload.finished;
+        self.settle();
+        match (close, finished) {
+            (false, _) => Next::KeepAlive,
+            (true, true) if self.client.half_closed => Next::Close,
+            (true, _) => Next::Linger,
+        }
+    }
+
+    /// Returns the endpoint's connection to the pool if, and only if, it is in a known state: request fully
+    /// written, response fully framed and read, nothing left over, no upgrade attempted.
+    fn settle(self) {
+        let reusable = self.upload.finished
+            && self.response.keep_alive
+            && self.answer.is_empty()
+            && !self.head.websocket;
+        if !reusable {
+            return;
+        }
+        let policy = &self.forward.backend.config.policy;
+        let offered = self.response.keep_alive_timeout.map(|seconds| Duration::from_secs(u64::from(seconds.saturating_sub(1))));
+        let keep = offered.map_or(policy.keepalive_timeout, |offered| offered.min(policy.keepalive_timeout));
+        if keep < TICK {
+            return;
+        }
+        let now = self.client.timer.now();
+        let until = self.client.timer.tick_after(keep);
+        self.worker.pool.put(self.connection, now, until, policy.keepalive_connections);
+    }
+
+    fn poll_deliver(&mut self, cx: &mut Context<'_>, down: &mut Relay) -> Poll<Result<(), Reason>> {
+        let before = down.written + down.received;
+        let polled =
+            down.poll(cx, &mut self.connection.stream, &mut self.answer, &mut self.client.stream, &self.worker.buffers);
+        match polled {
+            Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+            Poll::Ready(Err(Fault::Destination(_))) => return Poll::Ready(Err(Reason::ClientGone)),
+            Poll::Ready(Err(_)) => return Poll::Ready(Err(Reason::ResponseTruncated)),
+            Poll::Pending if before != down.written + down.received => {
+                self.phase = self.client.timer.tick_after(self.forward.policy.timeouts.idle);
+            }
+            Poll::Pending => {}
+        }
+        if self.upload.finished {
+            if self.client_left(cx) {
+                return Poll::Ready(Err(Reason::ClientGone));
+            }
+        } else if self.poll_upload(cx).is_err() {
+            // The answer is under way; what the client does with the rest of its body no longer matters.
+            self.upload_error = Some(ErrorKind::ConnectionAborted);
+        }
+        self.client.timer.arm_at(self.phase.min(self.total));
+        if !self.client.timer.poll_expired(cx) {
+            return Poll::Pending;
+        }
+        let total = self.total <= self.client.timer.now();
+        Poll::Ready(Err(if total { Reason::RequestTimeout } else { Reason::IdleTimeout }))
+    }
+}
+
+fn bad_response() -> Ended {
+    Ended::Endpoint(Event::BadResponse, Reason::BadResponse)
+}

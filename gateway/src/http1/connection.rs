@@ -1,0 +1,353 @@
+//! The driver of one client connection: waits, reads heads, hands each request on, keeps or closes.
+//!
+//! An idle connection owns no buffer. A panic in here ends this connection only.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use config::table::{BindConfig, Limits};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::answer::{self, Answer};
+use super::exchange;
+use super::head;
+use super::plan::IpText;
+use super::scan::HeadScan;
+use crate::bind::proxy_protocol;
+use crate::metrics::LimitHit;
+use crate::record::{Reason, Record};
+use crate::worker::buffers::Buf;
+use crate::worker::timers::Timer;
+use crate::worker::{Admission, Worker};
+
+/// How long a refused client may still send before the connection is torn down, and how much.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 256 * 1_024;
+
+/// Who is at the other end.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    /// Key of the Bind in the table.
+    pub(crate) key: SocketAddr,
+    /// Settings when the connection was accepted.
+    pub(crate) config: Arc<BindConfig>,
+    /// The connected address, or the one that the PROXY header named; canonical.
+    pub(crate) address: SocketAddr,
+    /// Its IP as text.
+    pub(crate) text: IpText,
+    /// The local port as text.
+    pub(crate) port: IpText,
+}
+
+/// One client connection.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
+    pub(crate) peer: Peer,
+    pub(crate) timer: Timer,
+    /// Present while bytes are at hand.
+    pub(crate) buf: Option<Buf>,
+    /// The client has sent FIN.
+    pub(crate) half_closed: bool,
+    served: u32,
+    _admission: Admission,
+}
+
+/// What follows a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Next {
+    /// The next request on this connection.
+    KeepAlive,
+    /// Close now.
+    Close,
+    /// Close, but let the client read what was sent although it may still be sending.
+    Linger,
+}
+
+enum Received {
+    Head(usize),
+    Closed,
+    Refused(Reason),
+}
+
+impl Client {
+    pub(crate) fn new(worker: &Worker, stream: TcpStream, address: SocketAddr, admission: Admission) -> Self {
+        let socket = admission.socket();
+        let port = stream.local_addr().map_or(0, |local| local.port());
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        let peer = Peer {
+            key: socket.key,
+            config: Arc::clone(&socket.config),
+            address,
+            text: IpText::new(address.ip()),
+            port: IpText::new(port),
+        };
+        let timer = worker.timers.timer();
+        Self { stream, peer, timer, buf: None, half_closed: false, served: 0, _admission: admission }
+    }
+}
+
+/// Serves a connection until it ends.
+pub(crate) async fn serve(worker: Rc<Worker>, mut client: Client) {
+    if client.peer.config.proxy_protocol && !read_proxy_header(&worker, &mut client).await {
+        return;
+    }
+    loop {
+        let next = match receive(&worker, &mut client).await {
+            Received::Head(length) => exchange::run(&worker, &mut client, length).await,
+            Received::Closed => return,
+            Received::Refused(reason) => refuse(&worker, &mut client, reason).await,
+        };
+        client.served = client.served.saturating_add(1);
+        match next {
+            Next::KeepAlive => {}
+            Next::Close => return,
+            Next::Linger => return linger(&worker, &mut client).await,
+        }
+        let most = client.peer.config.limits.max_requests_per_connection;
+        if most > 0 && client.served >= most {
+            worker.metrics.limit_hit(LimitHit::RequestsPerConnection);
+            return linger(&worker, &mut client).await;
+        }
+    }
+}
+
+impl Client {
+    /// Whether the request being served is the last one that this connection may carry.
+    pub(crate) fn is_last(&self, limits: &Limits) -> bool {
+        limits.max_requests_per_connection > 0 && self.served + 1 >= limits.max_requests_per_connection
+    }
+
+    /// Gives the buffer back if nothing is in it, else moves what is left to its front.
+    fn settle_buffer(&mut self) {
+        if let Some(mut buf) = self.buf.take()
+            && !buf.is_empty()
+        {
+            buf.compact_to(0);
+            self.buf = Some(buf);
+        }
+    }
+
+    /// Waits for bytes with no buffer. False when the connection is to be closed.
+    async fn wait_idle(&mut self, worker: &Worker) -> bool {
+        if self.half_closed {
+            return false;
+        }
+        let limits = &self.peer.config.limits;
+        let (limit, wait) = if self.served == 0 {
+            (LimitHit::HeaderTimeout, limits.header_timeout)
+        } else {
+            (LimitHit::IdleTimeout, limits.idle_timeout)
+        };
+        self.timer.arm(wait);
+        let served = self.served;
+        poll_fn(|cx| {
+            if let Poll::Ready(result) = self.stream.poll_read_ready(cx) {
+                return Poll::Ready(result.is_ok());
+            }
+            if self.timer.poll_expired(cx) {
+                worker.metrics.limit_hit(limit);
+                return Poll::Ready(false);
+            }
+            if worker.is_draining() && served > 0 { Poll::Ready(false) } else { Poll::Pending }
+        })
+        .await
+    }
+
+    /// Reads more into the buffer.
+    pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
+        let Some(buf) = &mut self.buf else { return Poll::Ready(Ok(0)) };
+        let mut space = ReadBuf::new(buf.spare());
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut space))?;
+        let n = space.filled().len();
+        buf.filled(n);
+        self.half_closed |= n == 0;
+        Poll::Ready(Ok(n))
+    }
+
+    /// As [`Self::poll_fill`], bounded by the timer: `None` when it expired.
+    async fn fill(&mut self) -> Option<std::io::Result<usize>> {
+        poll_fn(|cx| {
+            if let Poll::Ready(result) = self.poll_fill(cx) {
+                return Poll::Ready(Some(result));
+            }
+            if self.timer.poll_expired(cx) { Poll::Ready(None) } else { Poll::Pending }
+        })
+        .await
+    }
+
+    /// Writes all of `bytes`, bounded by the timer. False when it failed.
+    pub(crate) async fn write_all(&mut self, bytes: &[u8]) -> bool {
+        let mut rest = bytes;
+        poll_fn(|cx| {
+            while !rest.is_empty() {
+                match Pin::new(&mut self.stream).poll_write(cx, rest) {
+                    Poll::Ready(Ok(n)) if n > 0 => rest = rest.get(n..).unwrap_or_default(),
+                    Poll::Ready(_) => return Poll::Ready(false),
+                    Poll::Pending if self.timer.poll_expired(cx) => return Poll::Ready(false),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            Poll::Ready(true)
+        })
+        .await
+    }
+}
+
+/// Reads until a complete head is at the front of the buffer.
+async fn receive(worker: &Worker, client: &mut Client) -> Received {
+    client.settle_buffer();
+    if client.buf.is_none() {
+        if !client.wait_idle(worker).await {
+            return Received::Closed;
+        }
+        client.buf = Some(worker.buffers.small());
+        match client.fill().await {
+            Some(Ok(n)) if n > 0 => {}
+            _ => return Received::Closed,
+        }
+    }
+    let config = Arc::clone(&client.peer.config);
+    let limits = &config.limits;
+    client.timer.arm(limits.header_timeout);
+    let mut scan = HeadScan::default();
+    let mut skipped = false;
+    loop {
+        let Some(buf) = &mut client.buf else { return Received::Closed };
+        // One empty line before a request is a habit of old clients (RFC 9112 §2.2).
+        if !skipped && buf.unread().starts_with(b"\r\n") {
+            skipped = true;
+            buf.consume(2);
+            buf.compact_to(0);
+        }
+        match scan.advance(buf.unread()) {
+            Ok(Some(length)) if length <= limits.head_bytes as usize => return Received::Head(length),
+            Ok(Some(_)) => return Received::Refused(Reason::HeaderTooLarge),
+            Err(_) => return Received::Refused(early(buf.unread(), &scan, limits).unwrap_or(Reason::BadRequest)),
+            Ok(None) => {}
+        }
+        if buf.unread().first() == Some(&0x16) {
+            // A TLS ClientHello on a cleartext port: no answer that it could understand.
+            return Received::Closed;
+        }
+        if let Some(reason) = early(buf.unread(), &scan, limits) {
+            return Received::Refused(reason);
+        }
+        if buf.spare().is_empty() {
+            buf.enlarge();
+        }
+        match client.fill().await {
+            None => return Received::Refused(Reason::HeaderTimeout),
+            Some(Ok(n)) if n > 0 => {}
+            Some(_) => return Received::Closed,
+        }
+    }
+}
+
+fn early(partial: &[u8], scan: &HeadScan, limits: &Limits) -> Option<Reason> {
+    if partial.is_empty() || partial == b"\r" {
+        return None;
+    }
+    head::refuse_early(partial, scan.has_first_line(), limits)
+}
+
+/// Answers a request that never became one, and ends the connection.
+pub(crate) async fn refuse(worker: &Worker, client: &mut Client, reason: Reason) -> Next {
+    count_limit(worker, reason);
+    let mut out = worker.buffers.head();
+    answer::write(&mut out, &Answer { reason: Some(reason), status: reason.status(), close: true, ..Answer::default() });
+    let record = Record {
+        client: client.peer.address.ip(),
+        method: b"",
+        host: b"",
+        target: b"",
+        minor_version: 1,
+        request_id: b"",
+        user_agent: b"",
+        referer: b"",
+        status: reason.status(),
+        reason,
+        route: None,
+        backend: None,
+        endpoint: None,
+        attempts: 0,
+        request_bytes: 0,
+        response_bytes: 0,
+        duration: Duration::ZERO,
+        response_head: None,
+    };
+    worker.metrics.request_done(&record);
+    worker.log.borrow_mut().write(&record, std::time::SystemTime::now());
+    client.timer.arm(LINGER);
+    if client.write_all(&out).await { Next::Linger } else { Next::Close }
+}
+
+pub(crate) fn count_limit(worker: &Worker, reason: Reason) {
+    let limit = match reason {
+        Reason::HeaderTooLarge => LimitHit::HeadBytes,
+        Reason::UriTooLong => LimitHit::RequestLine,
+        Reason::HeaderTimeout => LimitHit::HeaderTimeout,
+        Reason::BodyTimeout => LimitHit::BodyIdleTimeout,
+        _ => return,
+    };
+    worker.metrics.limit_hit(limit);
+}
+
+/// Ends the sending side and discards what still arrives, so that the answer is not lost to a reset.
+async fn linger(worker: &Worker, client: &mut Client) {
+    client.timer.arm(LINGER);
+    if client.stream.shutdown().await.is_err() {
+        return;
+    }
+    let mut seen = 0;
+    let buf = client.buf.get_or_insert_with(|| worker.buffers.small());
+    poll_fn(|cx| {
+        loop {
+            buf.discard();
+            let mut space = ReadBuf::new(buf.spare());
+            match Pin::new(&mut client.stream).poll_read(cx, &mut space) {
+                Poll::Ready(Ok(())) if !space.filled().is_empty() && seen < LINGER_BYTES => {
+                    seen += space.filled().len();
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending if client.timer.poll_expired(cx) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    })
+    .await;
+}
+
+/// Reads the PROXY protocol header that this Bind requires. False when there is none.
+async fn read_proxy_header(worker: &Worker, client: &mut Client) -> bool {
+    client.timer.arm(client.peer.config.limits.header_timeout);
+    client.buf = Some(worker.buffers.small());
+    loop {
+        match client.fill().await {
+            Some(Ok(n)) if n > 0 => {}
+            _ => break,
+        }
+        let Some(buf) = &mut client.buf else { break };
+        match proxy_protocol::parse(buf.unread()) {
+            Ok(proxy_protocol::Parsed::Incomplete) if !buf.spare().is_empty() => {}
+            Ok(proxy_protocol::Parsed::Incomplete) => buf.enlarge(),
+            Ok(proxy_protocol::Parsed::Done { consumed, source, .. }) => {
+                buf.consume(consumed);
+                if let Some(source) = source {
+                    client.peer.address = SocketAddr::new(source.ip().to_canonical(), source.port());
+                    client.peer.text = IpText::new(client.peer.address.ip());
+                }
+                return true;
+            }
+            Err(_) => break,
+        }
+    }
+    worker.metrics.proxy_protocol_errors.add(1);
+    false
+}

@@ -1,0 +1,421 @@
+//! One request from its head to the end of its response: plan, attempts, delivery, record.
+
+use std::future::poll_fn;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::answer::{self, Answer};
+use super::attempt::{Attempt, Ended};
+use super::connection::{Client, Next, count_limit, refuse};
+use super::head::{Framing, RequestHead};
+use super::plan::{self, Forward, Plan, Then};
+use super::tunnel;
+use crate::live::{EndpointState, InFlight, Outcome, PickError, PickRequest};
+use crate::proxy::relay::Relay;
+use crate::proxy::retry::{Delivered, Event, may_retry};
+use crate::record::{Reason, Record};
+use crate::upstream::{self, Connection};
+use crate::worker::Worker;
+use crate::worker::buffers::Buf;
+
+/// A request that is not idempotent goes out only on a pooled connection that was idle for less than this many
+/// ticks: endpoints' idle timeouts are longer, so none is about to be closed under it.
+const YOUNG: u32 = 10;
+/// Endpoints that may fail one request before it is given up, whatever the policy allows.
+const MOST_EXCLUDED: usize = 8;
+
+/// What is known of a request as it goes along; becomes the [`Record`].
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) started: Instant,
+    pub(crate) status: u16,
+    pub(crate) reason: Reason,
+    pub(crate) endpoint: Option<SocketAddr>,
+    pub(crate) attempts: u8,
+    pub(crate) request_bytes: u64,
+    pub(crate) response_bytes: u64,
+    pub(crate) response_head: Option<Duration>,
+}
+
+/// Serves the request whose head is the first `length` bytes of the client's buffer.
+pub(crate) async fn run(worker: &Worker, client: &mut Client, length: usize) -> Next {
+    let Some(mut buf) = client.buf.take() else { return Next::Close };
+    let planned = plan::make(worker, &client.peer, buf.range(0, length));
+    let plan = match planned {
+        Ok(plan) => plan,
+        Err(reason) => {
+            client.buf = Some(buf);
+            return refuse(worker, client, reason).await;
+        }
+    };
+    buf.consume(length);
+    client.buf = Some(buf);
+    if !Arc::ptr_eq(&client.peer.config, &plan.config) {
+        client.peer.config = Arc::clone(&plan.config);
+    }
+    let mut facts = Facts {
+        started: Instant::now(),
+        status: 0,
+        reason: Reason::Forwarded,
+        endpoint: None,
+        attempts: 0,
+        request_bytes: 0,
+        response_bytes: 0,
+        response_head: None,
+    };
+    let Plan { head, id, client: address, current, config: _, route, then } = plan;
+    let (next, backend) = match then {
+        Then::Answer(reason) => {
+            facts.reason = reason;
+            let status = if reason == Reason::Local { 204 } else { reason.status() };
+            (respond(worker, client, &head, &mut facts, status, b"").await, None)
+        }
+        Then::Redirect { status, location } => {
+            facts.reason = Reason::Redirected;
+            (respond(worker, client, &head, &mut facts, status, &location).await, None)
+        }
+        Then::Forward(forward) => {
+            let backend = Arc::clone(&forward.backend);
+            (exchange(worker, client, &head, length, forward, &mut facts).await, Some(backend))
+        }
+    };
+    let route = route.and_then(|route| current.live.routes.at(route.0));
+    let bytes = client.buf.as_ref().map_or(&[][..], |buf| buf.range(0, length));
+    let record = Record {
+        client: address,
+        method: head.method.get(bytes),
+        host: head.host.get(bytes),
+        target: head.target.get(bytes),
+        minor_version: head.minor_version,
+        request_id: id.bytes(bytes),
+        user_agent: head.user_agent.get(bytes),
+        referer: head.referer.get(bytes),
+        status: facts.status,
+        reason: facts.reason,
+        route: route.map(|route| &*route.info.name),
+        backend: backend.as_ref().map(|backend| &*backend.config.name),
+        endpoint: facts.endpoint,
+        attempts: facts.attempts,
+        request_bytes: facts.request_bytes,
+        response_bytes: facts.response_bytes,
+        duration: facts.started.elapsed(),
+        response_head: facts.response_head,
+    };
+    count_limit(worker, record.reason);
+    worker.metrics.request_done(&record);
+    if let Some(counters) = route.and_then(|route| route.counters.of(worker.index)) {
+        counters.request_done(&record);
+    }
+    if worker.log.borrow().is_on() {
+        worker.log.borrow_mut().write(&record, SystemTime::now());
+    }
+    next
+}
+
+/// Answers without an endpoint. The connection is kept if the request's body is at hand in full.
+async fn respond(
+    worker: &Worker,
+    client: &mut Client,
+    head: &RequestHead,
+    facts: &mut Facts,
+    status: u16,
+    location: &[u8],
+) -> Next {
+    facts.status = status;
+    if status == 0 {
+        return Next::Close;
+    }
+    let consumed = consume_body(client, head.framing);
+    let limits = &client.peer.config.limits;
+    let close = !consumed || !head.keep_alive || worker.is_draining() || client.is_last(limits);
+    let mut out = worker.buffers.head();
+    let http10 = head.minor_version == 0;
+    let answer = Answer { reason: Some(facts.reason), status, location, is_head: head.is_head, close, http10 };
+    answer::write(&mut out, &answer);
+    client.timer.arm(limits.body_idle_timeout);
+    match (client.write_all(&out).await, close) {
+        (false, _) => Next::Close,
+        (true, false) => Next::KeepAlive,
+        (true, true) => Next::Linger,
+    }
+}
+
+/// Consumes a body that has arrived completely.
+fn consume_body(client: &mut Client, framing: Framing) -> bool {
+    match (framing, &mut client.buf) {
+        (Framing::None | Framing::Length(0), _) => true,
+        (Framing::Length(length), Some(buf)) => match usize::try_from(length) {
+            Ok(length) if length <= buf.unread().len() => {
+                buf.consume(length);
+                true
+            }
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+/// The state of a request over its attempts.
+struct Attempts<'a> {
+    worker: &'a Worker,
+    head: &'a RequestHead,
+    forward: &'a Forward,
+    /// Ids of endpoints that failed this request.
+    excluded: [u64; MOST_EXCLUDED],
+    failures: usize,
+    /// A pooled connection turned out to be dead: take none for the rest of this request.
+    fresh_only: bool,
+    retries_left: u8,
+}
+
+/// What an attempt needs.
+struct Acquired {
+    in_flight: InFlight,
+    connection: Connection,
+}
+
+async fn exchange(
+    worker: &Worker,
+    client: &mut Client,
+    head: &RequestHead,
+    floor: usize,
+    mut forward: Forward,
+    facts: &mut Facts,
+) -> Next {
+    let prefix = std::mem::replace(&mut forward.bytes, worker.buffers.head());
+    let body_at_hand = body_at_hand(client, head.framing);
+    let mut upload = Relay::new(prefix, head.framing, head.framing, head.te_trailers, floor);
+    upload.hold = head.expect_continue && client.buf.as_ref().is_none_or(Buf::is_empty);
+    let mut attempts = Attempts {
+        worker,
+        head,
+        forward: &forward,
+        excluded: [0; MOST_EXCLUDED],
+        failures: 0,
+        fresh_only: head.websocket,
+        retries_left: forward.policy.retry.attempts,
+    };
+    let body_start = client.buf.as_ref().map_or(0, Buf::position);
+    let total = client.timer.tick_after(forward.policy.timeouts.total);
+    loop {
+        let Acquired { in_flight, connection } = match attempts.acquire(client, total, facts).await {
+            Ok(acquired) => acquired,
+            Err(reason) => {
+                facts.reason = reason;
+                return respond(worker, client, head, facts, reason.status(), b"").await;
+            }
+        };
+        let reused = connection.reused;
+        let endpoint = Arc::clone(&connection.endpoint);
+        let mut attempt = Attempt::new(worker, client, head, &forward, connection, upload, total);
+        let ended = attempt.response_head(facts).await;
+        let (event, reason) = match ended {
+            Ended::Head => match attempt.retryable_status() {
+                Some(status) => (Event::Status(status), Reason::Forwarded),
+                None => {
+                    attempt.report(facts);
+                    let next = attempt.deliver(facts).await;
+                    drop(in_flight);
+                    return next;
+                }
+            },
+            Ended::Upgraded => {
+                attempt.report(facts);
+                return tunnel::run(attempt, facts).await;
+            }
+            Ended::Client(reason) => {
+                facts.request_bytes = attempt.received();
+                facts.reason = reason;
+                drop(attempt);
+                return abandon(worker, client, head, facts).await;
+            }
+            Ended::Endpoint(event, reason) => (event, reason),
+        };
+        let delivered = attempt.delivered(event).await;
+        if !matches!(event, Event::Ended { reused: true }) {
+            attempt.report_failure(event);
+        }
+        let replayable = body_at_hand || attempt.body_untouched();
+        let retry = !client_is_gone(attempt.client())
+            && may_retry(event, delivered, head.idempotent, replayable, &forward.policy.retry)
+            && attempts.take_retry(event, &endpoint);
+        if !retry {
+            facts.reason = reason;
+            if let Event::Status(_) = event {
+                attempt.report(facts);
+                return attempt.deliver(facts).await;
+            }
+            facts.request_bytes = attempt.received();
+            drop(attempt);
+            return respond(worker, client, head, facts, reason.status(), b"").await;
+        }
+        attempts.fresh_only |= reused;
+        worker.metrics.retries.add(1);
+        let prefix = attempt.into_prefix();
+        upload = Relay::new(prefix, head.framing, head.framing, head.te_trailers, floor);
+        if let Some(buf) = &mut client.buf {
+            buf.unconsume_to(body_start);
+        }
+    }
+}
+
+/// Whether the whole body is in the buffer, so that it can be sent again. Chunked bodies are decoded in place
+/// and never can.
+fn body_at_hand(client: &Client, framing: Framing) -> bool {
+    let at_hand = client.buf.as_ref().map_or(0, |buf| buf.unread().len());
+    match framing {
+        Framing::None => true,
+        Framing::Length(length) => usize::try_from(length).is_ok_and(|length| length <= at_hand),
+        Framing::Chunked | Framing::Close => false,
+    }
+}
+
+/// Whether the client's socket has an error pending: nothing is retried for nobody.
+fn client_is_gone(client: &Client) -> bool {
+    !matches!(client.stream.take_error(), Ok(None))
+}
+
+/// Ends a request whose client misbehaved or left.
+async fn abandon(worker: &Worker, client: &mut Client, head: &RequestHead, facts: &mut Facts) -> Next {
+    match facts.reason.status() {
+        0 => Next::Close,
+        status => {
+            // Whatever the client still sends belongs to no request.
+            let _kept = respond(worker, client, head, facts, status, b"").await;
+            Next::Linger
+        }
+    }
+}
+
+impl Attempts<'_> {
+    /// Picks an endpoint and gets a connection to it; tries others while none comes about.
+    async fn acquire(&mut self, client: &mut Client, total: u32, facts: &mut Facts) -> Result<Acquired, Reason> {
+        loop {
+            let in_flight = self.pick().await?;
+            let endpoint = in_flight.endpoint();
+            facts.endpoint = Some(endpoint.address);
+            facts.attempts = facts.attempts.saturating_add(1);
+            let counters = endpoint.counters.of(self.worker.index);
+            if let Some(counters) = counters {
+                counters.requests.add(1);
+            }
+            if let Some(connection) = self.pooled(endpoint, client.timer.now()) {
+                self.worker.metrics.upstream_reuses.add(1);
+                return Ok(Acquired { in_flight, connection });
+            }
+            match self.connect(client, total, endpoint).await {
+                Ok(connection) => {
+                    self.worker.metrics.upstream_connects.add(1);
+                    if let Some(counters) = counters {
+                        counters.connects.add(1);
+                    }
+                    return Ok(Acquired { in_flight, connection });
+                }
+                Err(error) => {
+                    self.worker.metrics.upstream_connect_failures.add(1);
+                    if matches!(error, ErrorKind::TooManyLinks) {
+                        self.worker.pool.clear();
+                    }
+                    self.forward.backend.report(endpoint, Outcome::ConnectFailed, Instant::now());
+                    if let Some(counters) = counters {
+                        counters.failures.add(1);
+                    }
+                    if client.timer.now() >= total {
+                        return Err(Reason::RequestTimeout);
+                    }
+                    let endpoint = Arc::clone(endpoint);
+                    if !self.take_retry(Event::ConnectFailed, &endpoint) {
+                        return Err(Reason::ConnectFailed);
+                    }
+                    self.worker.metrics.retries.add(1);
+                }
+            }
+        }
+    }
+
+    async fn pick(&self) -> Result<InFlight, Reason> {
+        let exclude = self.excluded.get(..self.failures).unwrap_or_default();
+        let request =
+            PickRequest { hash: self.forward.hash, exclude, now: Instant::now(), worker: self.worker.index };
+        let picked = match self.forward.backend.pick(&request) {
+            // Boxed: waiting is rare, and its state would make every connection's task larger.
+            Err(PickError::AtCapacity) => Box::pin(self.forward.backend.wait_for_slot(&request)).await,
+            other => other,
+        };
+        picked.map_err(|error| match error {
+            PickError::NoEndpoint => Reason::NoEndpoint,
+            PickError::AtCapacity => Reason::Overloaded,
+        })
+    }
+
+    fn pooled(&self, endpoint: &Arc<EndpointState>, now: u32) -> Option<Connection> {
+        if self.fresh_only {
+            return None;
+        }
+        let not_before = if self.head.idempotent { 0 } else { now.saturating_sub(YOUNG) };
+        self.worker.pool.take(endpoint, now, not_before)
+    }
+
+    /// Connects within the connect timeout and what is left of the total one.
+    async fn connect(
+        &self,
+        client: &mut Client,
+        total: u32,
+        endpoint: &Arc<EndpointState>,
+    ) -> Result<Connection, ErrorKind> {
+        let policy = &self.forward.backend.config.policy;
+        let deadline = client.timer.tick_after(policy.connect_timeout).min(total);
+        client.timer.arm_at(deadline);
+        // Boxed: connecting is rare, and its state would make every connection's task larger.
+        let mut connecting = Box::pin(upstream::connect(endpoint.address));
+        let result = poll_fn(|cx| {
+            if let Poll::Ready(result) = connecting.as_mut().poll(cx) {
+                return Poll::Ready(result.map_err(|error| match error.raw_os_error() {
+                    // EMFILE, ENFILE: no descriptor left; give idle ones back.
+                    Some(24 | 23) => ErrorKind::TooManyLinks,
+                    _ => error.kind(),
+                }));
+            }
+            if client.timer.poll_expired(cx) { Poll::Ready(Err(ErrorKind::TimedOut)) } else { Poll::Pending }
+        });
+        let stream = result.await?;
+        Ok(Connection { stream, endpoint: Arc::clone(endpoint), reused: false })
+    }
+
+    /// Takes one retry from what the policy and the budget allow, and excludes the endpoint that failed.
+    fn take_retry(&mut self, event: Event, endpoint: &Arc<EndpointState>) -> bool {
+        if let Event::Ended { reused: true } = event {
+            // The endpoint may be well; only the pooled connection was stale. Costs nothing but a connect.
+            return !self.fresh_only;
+        }
+        if let Some(slot) = self.excluded.get_mut(self.failures) {
+            *slot = endpoint.id;
+            self.failures += 1;
+        }
+        let Some(left) = self.retries_left.checked_sub(1) else { return false };
+        self.retries_left = left;
+        // A failed connect loads no endpoint; everything else could amplify an overload.
+        let allowed = event == Event::ConnectFailed || self.forward.backend.retry_allowed();
+        let counters = self.forward.backend.state.counters.of(self.worker.index);
+        if let Some(counters) = counters {
+            if allowed { counters.retries.add(1) } else { counters.retries_denied.add(1) }
+        }
+        allowed
+    }
+}
+
+/// Whether the endpoint can have seen the request, judged by how its reused connection ended. `Nothing` only
+/// when that is certain.
+pub(crate) fn delivered_by_error(written: u64, error: Option<ErrorKind>, one_segment: bool) -> Delivered {
+    match error {
+        _ if written == 0 => Delivered::Nothing,
+        // Linux reports EPIPE when a reset arrives after a FIN: the endpoint had closed its side, and what
+        // it then received (this request) was thrown away by its kernel. With more than one segment, an
+        // earlier one could have been read before.
+        Some(ErrorKind::BrokenPipe) if one_segment => Delivered::Nothing,
+        _ => Delivered::Possibly,
+    }
+}

@@ -1,0 +1,335 @@
+//! From a complete request head to a plan: parse, route, and write the onward head. One synchronous step, so
+//! that its working memory can be shared by all connections of the worker.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use config::table::{Bind, BindConfig, RequestParts, RouteId, Rule, RulePolicy};
+
+use super::authority::parse_authority;
+use super::connection::Peer;
+use super::head::{self, RequestHead, Span};
+use super::target::{Target, canonical_path, split_target, valid_query};
+use super::write::{self, Onward, Request};
+use crate::live::LiveBackend;
+use crate::proxy::route::{self, Refusal};
+use crate::record::Reason;
+use crate::worker::buffers::Head;
+use crate::worker::{Current, Scratch, Worker};
+
+/// A parsed request and what becomes of it.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) head: RequestHead,
+    pub(crate) id: RequestId,
+    pub(crate) client: IpAddr,
+    pub(crate) current: Rc<Current>,
+    pub(crate) config: Arc<BindConfig>,
+    pub(crate) route: Option<RouteId>,
+    pub(crate) then: Then,
+}
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub(crate) enum Then {
+    /// It is sent to an endpoint.
+    Forward(Forward),
+    /// The gateway redirects.
+    Redirect { status: u16, location: Vec<u8> },
+    /// The gateway answers itself.
+    Answer(Reason),
+}
+
+/// A request ready to be sent.
+#[derive(Debug)]
+pub(crate) struct Forward {
+    pub(crate) policy: Arc<RulePolicy>,
+    pub(crate) backend: Arc<LiveBackend>,
+    /// Hash of the consistent-hash key.
+    pub(crate) hash: u64,
+    /// The onward head.
+    pub(crate) bytes: Head,
+}
+
+/// `X-Request-ID` of a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum RequestId {
+    /// Made by the gateway.
+    Ours([u8; 32]),
+    /// Sent by a trusted peer.
+    Theirs(Span),
+}
+
+impl RequestId {
+    pub(crate) fn bytes<'a>(&'a self, head: &'a [u8]) -> &'a [u8] {
+        match self {
+            Self::Ours(id) => id,
+            Self::Theirs(span) => span.get(head),
+        }
+    }
+}
+
+/// A request's parts for matchers.
+struct Parts<'a> {
+    request: Request<'a>,
+    query: Option<&'a [u8]>,
+}
+
+impl RequestParts for Parts<'_> {
+    fn method(&self) -> &[u8] {
+        self.request.head.method.get(self.request.bytes)
+    }
+
+    fn query(&self) -> Option<&[u8]> {
+        self.query
+    }
+
+    fn any_header(&self, name: &str, visit: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+        let bytes = self.request.bytes;
+        let named = |field: &&head::Field| field.name.get(bytes).eq_ignore_ascii_case(name.as_bytes());
+        self.request.fields.iter().filter(named).any(|field| visit(field.value.get(bytes)))
+    }
+}
+
+/// Makes a plan for the head in `bytes`.
+///
+/// # Errors
+/// The reason to refuse a malformed request with; its connection must be closed.
+pub(crate) fn make(worker: &Worker, peer: &Peer, bytes: &[u8]) -> Result<Plan, Reason> {
+    let current = worker.live();
+    let bind = route::bind(&current.live, peer.key);
+    let config = bind.map_or(&peer.config, |bind| &bind.config);
+    let mut scratch = worker.scratch.borrow_mut();
+    let scratch = &mut *scratch;
+    let parsed = head::parse(bytes, &config.limits, &mut scratch.fields)?;
+    if parsed.target.get(bytes).len() + 16 > config.limits.request_line_bytes as usize {
+        return Err(Reason::UriTooLong);
+    }
+    let trusted = !config.trusted_proxies.0.is_empty() && config.trusted_proxies.contains(peer.address.ip());
+    let request = Request { bytes, head: &parsed, fields: &scratch.fields };
+    let client = if trusted { resolve_client(request, config, peer) } else { peer.address.ip() };
+    let id = request_id(worker, request, trusted);
+    let mut plan = Plan {
+        head: parsed,
+        id,
+        client,
+        current: Rc::clone(&current),
+        config: Arc::clone(config),
+        route: None,
+        then: Then::Answer(Reason::NoRoute),
+    };
+    let target = split_target(parsed.target.get(bytes)).map_err(|_| Reason::BadRequest)?;
+    plan_target(worker, peer, bytes, bind, target, trusted, scratch, &mut plan)?;
+    Ok(plan)
+}
+
+#[expect(clippy::too_many_arguments, reason = "one step of `make`, split for length")]
+fn plan_target(
+    worker: &Worker,
+    peer: &Peer,
+    bytes: &[u8],
+    bind: Option<&Arc<Bind>>,
+    target: Target<'_>,
+    trusted: bool,
+    scratch: &mut Scratch,
+    plan: &mut Plan,
+) -> Result<(), Reason> {
+    let host = plan.head.host.get(bytes);
+    let (authority, path, query) = match target {
+        Target::Asterisk if plan.head.method.get(bytes) == b"OPTIONS" => {
+            plan.then = Then::Answer(Reason::Local);
+            return check_host(host, plan.head.minor_version, &mut scratch.host);
+        }
+        Target::Asterisk => return Err(Reason::BadRequest),
+        Target::Origin { path, query } => (host, path, query),
+        Target::Absolute { scheme_https: true, .. } => return Err(Reason::BadRequest),
+        Target::Absolute { authority, path, query, .. } => {
+            same_authority(authority, host)?;
+            (authority, path, query)
+        }
+    };
+    if query.is_some_and(|query| !valid_query(query)) {
+        return Err(Reason::BadRequest);
+    }
+    let path = canonical_path(path, &mut scratch.path).map_err(|_| Reason::BadRequest)?;
+    let name = if authority.is_empty() && plan.head.minor_version == 0 {
+        ""
+    } else {
+        parse_authority(authority, &mut scratch.host).map_err(|_| Reason::BadRequest)?.host
+    };
+    let Some(bind) = bind else { return Ok(()) };
+    let request = Request { bytes, head: &plan.head, fields: &scratch.fields };
+    let parts = Parts { request, query };
+    let rule = match route::rule(bind, name, path, &parts) {
+        Ok(rule) => rule,
+        Err(Reason::NoRoute) => return Ok(()),
+        Err(reason) => return Err(reason),
+    };
+    plan.route = Some(rule.route);
+    plan.then = match route::split(rule) {
+        Err(Refusal::Reason(reason)) => Then::Answer(reason),
+        Err(Refusal::Redirect(redirect)) => {
+            let location = location(redirect, rule, authority, path, query, &mut scratch.rewritten)?;
+            Then::Redirect { status: redirect.status, location }
+        }
+        Ok(split) => match route::backend(&plan.current.live, split, worker.random.borrow_mut().u64(..)) {
+            Err(reason) => Then::Answer(reason),
+            Ok(backend) => {
+                let to = Destination { peer, trusted, authority, path, query };
+                Then::Forward(forward(worker, plan, &parts, rule, backend, &to, &mut scratch.rewritten)?)
+            }
+        },
+    };
+    Ok(())
+}
+
+struct Destination<'a> {
+    peer: &'a Peer,
+    trusted: bool,
+    authority: &'a [u8],
+    path: &'a str,
+    query: Option<&'a [u8]>,
+}
+
+fn forward(
+    worker: &Worker,
+    plan: &Plan,
+    parts: &Parts<'_>,
+    rule: &Rule,
+    backend: &Arc<LiveBackend>,
+    to: &Destination<'_>,
+    rewritten: &mut Vec<u8>,
+) -> Result<Forward, Reason> {
+    let filters = &rule.policy.filters;
+    let rewrite = filters.rewrite.as_ref();
+    let path = match rewrite.and_then(|rewrite| rewrite.path.as_ref()) {
+        None => to.path,
+        Some(modifier) => {
+            route::modified_path(modifier, &rule.path, to.path, rewritten)?;
+            std::str::from_utf8(rewritten).map_err(|_| Reason::BadRequest)?
+        }
+    };
+    let resolved;
+    let client = if plan.client == to.peer.address.ip() {
+        to.peer.text.as_str()
+    } else {
+        resolved = IpText::new(plan.client);
+        resolved.as_str()
+    };
+    let hash = backend.needs_hash().map_or(0, |key| route::hash(key, client, (path, to.query), parts));
+    let hostname = rewrite.and_then(|rewrite| rewrite.hostname.as_ref());
+    let onward = Onward {
+        path,
+        query: to.query,
+        host: hostname.map_or(to.authority, |host| host.as_bytes()),
+        original_host: to.authority,
+        trusted: to.trusted,
+        peer: to.peer.text.as_str(),
+        client,
+        port: to.peer.port.as_str(),
+        request_id: plan.id.bytes(parts.request.bytes),
+        modifier: &filters.request_headers,
+    };
+    let mut bytes = worker.buffers.head();
+    write::request(&mut bytes, parts.request, &onward);
+    Ok(Forward { policy: Arc::clone(&rule.policy), backend: Arc::clone(backend), hash, bytes })
+}
+
+/// `OPTIONS *` needs a valid Host as every request does.
+fn check_host(host: &[u8], minor_version: u8, scratch: &mut Vec<u8>) -> Result<(), Reason> {
+    if host.is_empty() && minor_version == 0 {
+        return Ok(());
+    }
+    parse_authority(host, scratch).map(|_| ()).map_err(|_| Reason::BadRequest)
+}
+
+/// An absolute-form target must name the same authority as Host, default port aside: a mismatch is how
+/// requests are smuggled past what was checked.
+fn same_authority(target: &[u8], host: &[u8]) -> Result<(), Reason> {
+    let (mut one, mut other) = (Vec::new(), Vec::new());
+    let target = parse_authority(target, &mut one).map_err(|_| Reason::BadRequest)?;
+    let host = parse_authority(host, &mut other).map_err(|_| Reason::BadRequest)?;
+    let port = |port: Option<u16>| port.unwrap_or(80);
+    let same = target.host == host.host && port(target.port) == port(host.port);
+    if same { Ok(()) } else { Err(Reason::BadRequest) }
+}
+
+/// The first address from the right of `X-Forwarded-For` that no trusted proxy has.
+fn resolve_client(request: Request<'_>, config: &BindConfig, peer: &Peer) -> IpAddr {
+    let mut client = peer.address.ip();
+    for hop in write::forwarded_for(request).take(16) {
+        if !config.trusted_proxies.contains(client) {
+            break;
+        }
+        let Ok(address) = hop.parse::<IpAddr>() else { break };
+        client = address.to_canonical();
+    }
+    client
+}
+
+fn request_id(worker: &Worker, request: Request<'_>, trusted: bool) -> RequestId {
+    if trusted
+        && let Some(field) = request.fields.iter().find(|field| field.kind == super::fields::Name::RequestId)
+        && write::is_request_id(field.value.get(request.bytes))
+    {
+        return RequestId::Theirs(field.value);
+    }
+    RequestId::Ours(write::hex(worker.random.borrow_mut().u128(..)))
+}
+
+fn location(
+    redirect: &config::table::Redirect,
+    rule: &Rule,
+    authority: &[u8],
+    path: &str,
+    query: Option<&[u8]>,
+    rewritten: &mut Vec<u8>,
+) -> Result<Vec<u8>, Reason> {
+    let mut scratch = Vec::new();
+    let requested = parse_authority(authority, &mut scratch).map_err(|_| Reason::BadRequest)?;
+    let scheme = redirect.scheme.as_deref().unwrap_or("http");
+    let host = redirect.hostname.as_deref().unwrap_or(requested.host);
+    let mut out = format!("{scheme}://{host}").into_bytes();
+    // Without a port setting: the request's port, unless the scheme changes to one with its own default.
+    let port = redirect.port.or(if redirect.scheme.is_some() { None } else { requested.port });
+    if let Some(port) = port.filter(|port| (scheme, *port) != ("http", 80) && (scheme, *port) != ("https", 443)) {
+        out.extend_from_slice(format!(":{port}").as_bytes());
+    }
+    match &redirect.path {
+        None => out.extend_from_slice(path.as_bytes()),
+        Some(modifier) => {
+            route::modified_path(modifier, &rule.path, path, rewritten)?;
+            out.extend_from_slice(rewritten);
+        }
+    }
+    if let Some(query) = query {
+        out.push(b'?');
+        out.extend_from_slice(query);
+    }
+    Ok(out)
+}
+
+/// An address or port as text, without allocation.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct IpText {
+    bytes: [u8; 45],
+    length: u8,
+}
+
+impl IpText {
+    /// The text of `value`, cut at 45 bytes (no address is longer).
+    pub(crate) fn new(value: impl std::fmt::Display) -> Self {
+        use std::io::Write as _;
+        let mut out = Self::default();
+        let mut rest = &mut out.bytes[..];
+        // An error means that the text did not fit, which no address reaches.
+        let _fits = write!(rest, "{value}");
+        out.length = u8::try_from(45 - rest.len()).unwrap_or(0);
+        out
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        self.bytes.get(..usize::from(self.length)).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default()
+    }
+}

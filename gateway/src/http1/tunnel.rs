@@ -1,0 +1,96 @@
+//! After `101 Switching Protocols`: bytes both ways, half-close aware, until both sides have ended or nothing
+//! moved for the idle timeout. No table swap touches it.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
+
+use super::attempt::Attempt;
+use super::connection::Next;
+use super::exchange::Facts;
+use super::head::Framing;
+use super::write::Delivery;
+use crate::metrics::LimitHit;
+use crate::proxy::relay::Relay;
+use crate::record::Reason;
+
+/// Counts an open tunnel, panics included.
+struct Open<'a>(&'a crate::metrics::WorkerMetrics);
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.tunnels_closed.add(1);
+    }
+}
+
+/// Relays until the end; the client connection ends with it.
+pub(crate) async fn run(mut attempt: Attempt<'_>, facts: &mut Facts) -> Next {
+    let worker = attempt.worker;
+    worker.metrics.tunnels_opened.add(1);
+    let _open = Open(&worker.metrics);
+    facts.status = 101;
+    let delivery = Delivery { framing: Framing::None, close: false, http10: false, trailers: false };
+    let head = attempt.encode_head(delivery);
+    let head_length = u64::try_from(head.len()).unwrap_or(0);
+    let floor = attempt.client.buf.as_ref().map_or(0, |buf| buf.position());
+    let mut up = Relay::new(worker.buffers.head(), Framing::Close, Framing::Close, false, floor);
+    let mut down = Relay::new(head, Framing::Close, Framing::Close, false, 0);
+    let idle = attempt.client.peer.config.limits.tunnel_idle_timeout;
+    attempt.client.timer.arm(idle);
+    let mut shut = (false, false);
+    let result = poll_fn(|cx| {
+        let before = up.received + down.received;
+        let done = poll_both(cx, &mut attempt, &mut up, &mut down, &mut shut);
+        if before != up.received + down.received {
+            attempt.client.timer.arm(idle);
+        }
+        match done {
+            Poll::Pending if attempt.client.timer.poll_expired(cx) => {
+                attempt.worker.metrics.limit_hit(LimitHit::TunnelIdleTimeout);
+                Poll::Ready(Err(Reason::IdleTimeout))
+            }
+            other => other,
+        }
+    })
+    .await;
+    if let Err(reason) = result {
+        facts.reason = reason;
+    }
+    facts.request_bytes = up.received;
+    facts.response_bytes = down.written.saturating_sub(head_length);
+    Next::Close
+}
+
+fn poll_both(
+    cx: &mut Context<'_>,
+    attempt: &mut Attempt<'_>,
+    up: &mut Relay,
+    down: &mut Relay,
+    shut: &mut (bool, bool),
+) -> Poll<Result<(), Reason>> {
+    let buffers = &attempt.worker.buffers;
+    let Some(buf) = &mut attempt.client.buf else { return Poll::Ready(Err(Reason::ClientGone)) };
+    let (client, endpoint) = (&mut attempt.client.stream, &mut attempt.connection.stream);
+    let upward = up.poll(cx, client, buf, endpoint, buffers);
+    let downward = down.poll(cx, endpoint, &mut attempt.answer, client, buffers);
+    match (upward, downward) {
+        (Poll::Ready(Err(_)), _) => Poll::Ready(Err(Reason::ClientGone)),
+        (_, Poll::Ready(Err(_))) => Poll::Ready(Err(Reason::ResponseTruncated)),
+        (upward, downward) => {
+            let up_ended = upward.is_ready() && end_sending(cx, endpoint, &mut shut.0);
+            let down_ended = downward.is_ready() && end_sending(cx, client, &mut shut.1);
+            if up_ended && down_ended { Poll::Ready(Ok(())) } else { Poll::Pending }
+        }
+    }
+}
+
+/// Passes a FIN on, once.
+fn end_sending(cx: &mut Context<'_>, stream: &mut TcpStream, done: &mut bool) -> bool {
+    if !*done {
+        *done = Pin::new(stream).poll_shutdown(cx).is_ready();
+    }
+    *done
+}

@@ -1,0 +1,5 @@
+//! The request pipeline that every HTTP version goes through: match → filters → pick → exchange → response.
+
+pub(crate) mod relay;
+pub(crate) mod retry;
+pub(crate) mod route;

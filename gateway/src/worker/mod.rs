@@ -1,0 +1,169 @@
+//! One worker: a `current_thread` runtime with its own sockets, buffers, pools and counters. Nothing in a
+//! [`Worker`] is shared with another thread but what it is given in [`Shared`] and the metrics.
+
+pub(crate) mod buffers;
+mod run;
+pub(crate) mod timers;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use config::table::BindConfig;
+use std::net::SocketAddr;
+
+use self::buffers::Buffers;
+use self::timers::Timers;
+use crate::access_log::WorkerLog;
+use crate::http1::head::Field;
+use crate::live::{Live, Shared};
+use crate::metrics::WorkerMetrics;
+use crate::upstream::Pool;
+
+pub(crate) use self::run::{Command, Thread, start};
+
+/// What the tasks of one thread share.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) index: usize,
+    shared: Arc<Shared>,
+    live: RefCell<Rc<Current>>,
+    pub(crate) metrics: Arc<WorkerMetrics>,
+    pub(crate) log: RefCell<WorkerLog>,
+    pub(crate) timers: Rc<Timers>,
+    pub(crate) buffers: Rc<Buffers>,
+    pub(crate) pool: Pool,
+    pub(crate) scratch: RefCell<Scratch>,
+    pub(crate) random: RefCell<fastrand::Rng>,
+    /// No new request is accepted on a connection that has served one.
+    draining: Cell<bool>,
+    started: Instant,
+}
+
+/// The table version that this worker serves from.
+#[derive(Debug)]
+pub(crate) struct Current {
+    pub(crate) live: Arc<Live>,
+    version: u64,
+}
+
+/// Memory for parsing, used between two awaits only.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    pub(crate) fields: Vec<Field>,
+    pub(crate) path: Vec<u8>,
+    pub(crate) host: Vec<u8>,
+    pub(crate) rewritten: Vec<u8>,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        index: usize,
+        shared: Arc<Shared>,
+        metrics: Arc<WorkerMetrics>,
+        log: WorkerLog,
+        started: Instant,
+    ) -> Rc<Self> {
+        let version = shared.version();
+        let live = arc_swap::Guard::into_inner(shared.load());
+        Rc::new(Self {
+            index,
+            shared,
+            live: RefCell::new(Rc::new(Current { live, version })),
+            metrics,
+            log: RefCell::new(log),
+            timers: Rc::default(),
+            buffers: Rc::default(),
+            pool: Pool::default(),
+            scratch: RefCell::default(),
+            random: RefCell::new(fastrand::Rng::new()),
+            draining: Cell::new(false),
+            started,
+        })
+    }
+
+    /// The current table and state, one cheap version check per call. Holding it keeps that version alive, so
+    /// that a request sees one table from its head to its end.
+    #[inline]
+    pub(crate) fn live(&self) -> Rc<Current> {
+        if self.live.borrow().version != self.shared.version() {
+            self.reload();
+        }
+        Rc::clone(&self.live.borrow())
+    }
+
+    #[cold]
+    fn reload(&self) {
+        // The version is read first: a publish in between is seen by the next call.
+        let version = self.shared.version();
+        let live = arc_swap::Guard::into_inner(self.shared.load());
+        *self.live.borrow_mut() = Rc::new(Current { live, version });
+        self.metrics.swaps_seen.add(1);
+    }
+
+    /// Whether the process is going down.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Announces the end on every connection and wakes the idle ones.
+    pub(crate) fn drain(&self) {
+        self.draining.set(true);
+        self.timers.wake_all();
+    }
+
+    /// What is done once per tick.
+    pub(crate) fn tick(&self) {
+        self.timers.advance(self.started.elapsed());
+        self.log.borrow_mut().flush();
+        if self.live.borrow().version != self.shared.version() {
+            self.reload();
+        }
+        self.pool.sweep(self.timers.now());
+        let evicted = self.pool.take_evicted();
+        if evicted > 0 {
+            self.metrics.upstream_evictions.add(evicted);
+        }
+    }
+}
+
+/// One Bind as the workers see it: its settings as of the last request, and its open connections.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    /// The configured address: the key in the table.
+    pub(crate) key: SocketAddr,
+    /// Settings when the socket was opened; used until the first table lookup.
+    pub(crate) config: Arc<BindConfig>,
+    /// Open client connections over all workers.
+    pub(crate) open: AtomicUsize,
+    /// Connections are accepted only below this.
+    pub(crate) most: AtomicU32,
+}
+
+impl Socket {
+    /// Counts a connection in, unless the limit is reached.
+    pub(crate) fn admit(self: &Arc<Self>) -> Option<Admission> {
+        let before = self.open.fetch_add(1, Ordering::Relaxed);
+        let admission = Admission(Arc::clone(self));
+        (before < self.most.load(Ordering::Relaxed) as usize).then_some(admission)
+    }
+}
+
+/// A counted connection; counts itself out when dropped, panics included.
+#[derive(Debug)]
+pub(crate) struct Admission(Arc<Socket>);
+
+impl Admission {
+    /// The Bind that the connection came in on.
+    pub(crate) fn socket(&self) -> &Arc<Socket> {
+        &self.0
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}

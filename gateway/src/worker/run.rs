@@ -1,0 +1,143 @@
+//! The thread of one worker: runtime, accept loops, the tick, and commands from the control thread.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, LocalSet};
+
+use super::timers::TICK;
+use super::{Socket, Worker};
+use crate::access_log::WorkerLog;
+use crate::http1::connection::{self, Client};
+use crate::live::Shared;
+use crate::metrics::WorkerMetrics;
+
+/// What the control thread asks of a worker.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Accept on this socket.
+    Open(Arc<Socket>, std::net::TcpListener),
+    /// Take what is queued, then stop accepting on the Bind.
+    Close(SocketAddr),
+    /// Announce the end on every connection.
+    Drain,
+    /// End now.
+    Stop,
+}
+
+/// A running worker.
+#[derive(Debug)]
+pub(crate) struct Thread {
+    pub(crate) commands: mpsc::UnboundedSender<Command>,
+    pub(crate) handle: thread::JoinHandle<()>,
+}
+
+/// Starts the thread.
+///
+/// # Errors
+/// If the thread or its runtime cannot be made.
+pub(crate) fn start(
+    index: usize,
+    shared: Arc<Shared>,
+    metrics: Arc<WorkerMetrics>,
+    log: WorkerLog,
+) -> io::Result<Thread> {
+    let (commands, receiver) = mpsc::unbounded_channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().event_interval(61).build()?;
+    let main = move || {
+        let worker = Worker::new(index, shared, metrics, log, Instant::now());
+        let local = LocalSet::new();
+        local.block_on(&runtime, run(Rc::clone(&worker), receiver));
+        // Open connections end here, inside the runtime they are registered with.
+        let _context = runtime.enter();
+        drop(local);
+        worker.log.borrow_mut().flush();
+    };
+    let handle = thread::Builder::new().name(format!("worker-{index}")).spawn(main)?;
+    Ok(Thread { commands, handle })
+}
+
+async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>) {
+    let mut accepting: HashMap<SocketAddr, JoinHandle<()>> = HashMap::new();
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => worker.tick(),
+            command = commands.recv() => match command {
+                Some(Command::Open(socket, listener)) => {
+                    let key = socket.key;
+                    match TcpListener::from_std(listener) {
+                        Ok(listener) => {
+                            let task = tokio::task::spawn_local(accept(Rc::clone(&worker), socket, listener));
+                            accepting.insert(key, task);
+                        }
+                        Err(error) => tracing::error!(bind = %key, %error, "cannot accept on socket"),
+                    }
+                }
+                Some(Command::Close(key)) => {
+                    if let Some(task) = accepting.remove(&key) {
+                        task.abort();
+                    }
+                }
+                Some(Command::Drain) => worker.drain(),
+                Some(Command::Stop) | None => return,
+            },
+        }
+    }
+}
+
+async fn accept(worker: Rc<Worker>, socket: Arc<Socket>, listener: TcpListener) {
+    loop {
+        // Admitted before accepting: at the limit, connections wait in the kernel's queue.
+        let Some(admission) = socket.admit() else {
+            worker.metrics.limit_hit(crate::metrics::LimitHit::Connections);
+            tokio::time::sleep(TICK).await;
+            continue;
+        };
+        match listener.accept().await {
+            Ok((stream, address)) => {
+                worker.metrics.connections_accepted.add(1);
+                // Nagle would hold back the last part of a response; an error here means that the client
+                // is gone already, which the first read tells as well.
+                let _nodelay = stream.set_nodelay(true);
+                let client = Client::new(&worker, stream, address, admission);
+                tokio::task::spawn_local(guarded(Rc::clone(&worker), client));
+            }
+            Err(error) => {
+                tracing::warn!(bind = %socket.key, %error, "cannot accept a connection");
+                if matches!(error.raw_os_error(), Some(24 | 23)) {
+                    worker.metrics.connections_rejected.add(1);
+                    worker.pool.clear();
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+}
+
+/// Ends one connection, not the worker, when a panic comes out of it.
+async fn guarded(worker: Rc<Worker>, client: Client) {
+    let address = client.peer.address;
+    let mut serving = std::pin::pin!(connection::serve(Rc::clone(&worker), client));
+    let ended = std::future::poll_fn(|cx| {
+        match std::panic::catch_unwind(AssertUnwindSafe(|| serving.as_mut().poll(cx))) {
+            Ok(polled) => polled.map(Ok),
+            Err(panic) => std::task::Poll::Ready(Err(panic)),
+        }
+    })
+    .await;
+    if ended.is_err() {
+        worker.metrics.panics.add(1);
+        tracing::error!(client.addr = %address, "a connection ended in a panic; please report this");
+    }
+    worker.metrics.connections_closed.add(1);
+}

@@ -8,8 +8,14 @@ pub mod access_log;
 pub mod admin;
 pub mod balance;
 pub mod bind;
+mod gateway;
 pub mod health;
 pub mod http1;
 pub mod live;
 pub mod metrics;
+mod proxy;
 pub mod record;
+mod upstream;
+mod worker;
+
+pub use self::gateway::{BindError, Gateway};

@@ -43,6 +43,12 @@ impl WorkerLog {
         Self { format, clock: Clock::default(), stats, buffer, lines: 0, pipe }
     }
 
+    /// Whether lines are written at all.
+    #[must_use]
+    pub const fn is_on(&self) -> bool {
+        self.pipe.is_some()
+    }
+
     /// Adds one line; never blocks. `wall` is the time of the request's end. When the writer is behind, the
     /// line is dropped and counted.
     #[inline]

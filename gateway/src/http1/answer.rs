@@ -36,9 +36,13 @@ pub(crate) fn write(out: &mut Vec<u8>, answer: &Answer<'_>) {
         out.extend_from_slice(b"\r\n");
     }
     match answer.reason {
-        Some(Reason::MethodNotAllowed) => out.extend_from_slice(b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"),
+        Some(Reason::MethodNotAllowed) => {
+            out.extend_from_slice(b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n")
+        }
         Some(Reason::UpgradeRequired) => out.extend_from_slice(b"Sec-WebSocket-Version: 13\r\n"),
-        Some(Reason::Local) => out.extend_from_slice(b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"),
+        Some(Reason::Local) => {
+            out.extend_from_slice(b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n")
+        }
         _ => {}
     }
     if !answer.location.is_empty() {

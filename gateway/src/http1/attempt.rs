@@ -141,12 +141,7 @@ impl<'a> Attempt<'a> {
                 Ok(length) => length,
                 Err(ended) => return ended,
             };
-            let mut scratch = self.worker.scratch.borrow_mut();
-            let bytes = self.answer.unread().get(..length).unwrap_or_default();
-            let Ok(parsed) = response::parse(bytes, self.head.is_head, &mut scratch.fields) else {
-                return bad_response();
-            };
-            drop(scratch);
+            let Some(parsed) = self.parse(length) else { return bad_response() };
             self.response = parsed;
             self.response_length = length;
             match parsed.status {
@@ -166,6 +161,12 @@ impl<'a> Attempt<'a> {
         }
     }
 
+    fn parse(&self, length: usize) -> Option<ResponseHead> {
+        let mut scratch = self.worker.scratch.borrow_mut();
+        let bytes = self.answer.unread().get(..length)?;
+        response::parse(bytes, self.head.is_head, &mut scratch.fields).ok()
+    }
+
     /// Passes a 1xx on (never to an HTTP/1.0 client, RFC 9110 §15.2). False if the client is gone.
     async fn relay_informational(&mut self) -> bool {
         let is_continue = self.response.status == 100;
@@ -177,7 +178,12 @@ impl<'a> Attempt<'a> {
             self.answer.consume(self.response_length);
             return true;
         }
-        let out = self.encode_head(Delivery { framing: Framing::None, close: false, http10: false, trailers: false });
+        let out = self.encode_head(Delivery {
+            framing: Framing::None,
+            close: false,
+            http10: false,
+            trailers: false,
+        });
         self.client.timer.arm_at(self.phase.min(self.total));
         self.client.write_all(&out).await
     }
@@ -249,8 +255,13 @@ impl<'a> Attempt<'a> {
         }
         let before = self.upload.received + self.upload.written;
         let Some(buf) = &mut self.client.buf else { return Err(Ended::Client(Reason::ClientGone)) };
-        let polled =
-            self.upload.poll(cx, &mut self.client.stream, buf, &mut self.connection.stream, &self.worker.buffers);
+        let polled = self.upload.poll(
+            cx,
+            &mut self.client.stream,
+            buf,
+            &mut self.connection.stream,
+            &self.worker.buffers,
+        );
         match polled {
             Poll::Ready(Ok(())) => {
                 self.sent = Some(Instant::now());
@@ -319,7 +330,8 @@ impl<'a> Attempt<'a> {
 
     /// Takes in what the client pipelines; true when it is gone.
     fn client_left(&mut self, cx: &mut Context<'_>) -> bool {
-        while !self.client.half_closed && self.client.buf.as_mut().is_some_and(|buf| !buf.spare().is_empty()) {
+        while !self.client.half_closed && self.client.buf.as_mut().is_some_and(|buf| !buf.spare().is_empty())
+        {
             match self.client.poll_fill(cx) {
                 Poll::Ready(Ok(n)) if n > 0 => {}
                 Poll::Ready(Ok(_)) => return self.client.peer.config.abort_on_half_close,
@@ -357,7 +369,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// Tells the health state that a response came.
-    pub(crate) fn report(&mut self, facts: &Facts) {
+    pub(crate) fn report(&self, facts: &Facts) {
         let outcome = if self.response.status >= 500 { Outcome::ServerError } else { Outcome::Success };
         self.forward.backend.report(&self.connection.endpoint, outcome, self.sent.unwrap_or(facts.started));
         if let (Some(counters), Some(took)) =
@@ -368,7 +380,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// Tells the health state that no (good) response came.
-    pub(crate) fn report_failure(&mut self, event: Event) {
+    pub(crate) fn report_failure(&self, event: Event) {
         let outcome = match event {
             Event::ConnectFailed => Outcome::ConnectFailed,
             Event::Ended { .. } => Outcome::Reset,
@@ -417,10 +429,11 @@ impl<'a> Attempt<'a> {
             return Next::Close;
         }
         let finished = self.upload.finished;
+        let half_closed = self.client.half_closed;
         self.settle();
         match (close, finished) {
             (false, _) => Next::KeepAlive,
-            (true, true) if self.client.half_closed => Next::Close,
+            (true, true) if half_closed => Next::Close,
             (true, _) => Next::Linger,
         }
     }
@@ -436,7 +449,10 @@ impl<'a> Attempt<'a> {
             return;
         }
         let policy = &self.forward.backend.config.policy;
-        let offered = self.response.keep_alive_timeout.map(|seconds| Duration::from_secs(u64::from(seconds.saturating_sub(1))));
+        let offered = self
+            .response
+            .keep_alive_timeout
+            .map(|seconds| Duration::from_secs(u64::from(seconds.saturating_sub(1))));
         let keep = offered.map_or(policy.keepalive_timeout, |offered| offered.min(policy.keepalive_timeout));
         if keep < TICK {
             return;
@@ -448,8 +464,13 @@ impl<'a> Attempt<'a> {
 
     fn poll_deliver(&mut self, cx: &mut Context<'_>, down: &mut Relay) -> Poll<Result<(), Reason>> {
         let before = down.written + down.received;
-        let polled =
-            down.poll(cx, &mut self.connection.stream, &mut self.answer, &mut self.client.stream, &self.worker.buffers);
+        let polled = down.poll(
+            cx,
+            &mut self.connection.stream,
+            &mut self.answer,
+            &mut self.client.stream,
+            &self.worker.buffers,
+        );
         match polled {
             Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
             Poll::Ready(Err(Fault::Destination(_))) => return Poll::Ready(Err(Reason::ClientGone)),

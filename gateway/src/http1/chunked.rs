@@ -74,7 +74,14 @@ pub(crate) struct Decoder {
 
 impl Default for Decoder {
     fn default() -> Self {
-        Self { state: State::SizeStart, remaining: 0, digits: 0, extension: 0, extensions: 0, trailers: Vec::new() }
+        Self {
+            state: State::SizeStart,
+            remaining: 0,
+            digits: 0,
+            extension: 0,
+            extensions: 0,
+            trailers: Vec::new(),
+        }
     }
 }
 
@@ -252,11 +259,35 @@ mod tests {
     #[test]
     fn refuses_every_malformed_size_and_line_end() {
         let bad: &[&[u8]] = &[
-            b"0x5\r\n", b"+5\r\n", b"-0\r\n", b"-5\r\n", b"0_5\r\n", b" 5\r\n", b"\t5\r\n", b"5g\r\n", b"\r\n",
-            b"5 \r\n", b"00000000000000005\r\n", b"FFFFFFFFFFFFFFFF1\r\n", b"FFFFFFFFFFFFFFFF\r\n", b"5\nhello",
-            b"5\r\nhello\n", b"5\rhello", b"5\r\r;a", b"5;\n", b"5;a\nhello", b"5;\r\n", b"5;=v\r\n", b"5;a b\r\n",
-            b"5;a=\"unterminated\r\n", b"5;[\r\n", b"5\r\nhello!!\r\n", b"0\r\n\n", b"0\r\nX\r\n\r\n",
-            b"0\r\nX: a\n\r\n", b"0\r\nX:POST / HTTP/1.1\x00\r\n",
+            b"0x5\r\n",
+            b"+5\r\n",
+            b"-0\r\n",
+            b"-5\r\n",
+            b"0_5\r\n",
+            b" 5\r\n",
+            b"\t5\r\n",
+            b"5g\r\n",
+            b"\r\n",
+            b"5 \r\n",
+            b"00000000000000005\r\n",
+            b"FFFFFFFFFFFFFFFF1\r\n",
+            b"FFFFFFFFFFFFFFFF\r\n",
+            b"5\nhello",
+            b"5\r\nhello\n",
+            b"5\rhello",
+            b"5\r\r;a",
+            b"5;\n",
+            b"5;a\nhello",
+            b"5;\r\n",
+            b"5;=v\r\n",
+            b"5;a b\r\n",
+            b"5;a=\"unterminated\r\n",
+            b"5;[\r\n",
+            b"5\r\nhello!!\r\n",
+            b"0\r\n\n",
+            b"0\r\nX\r\n\r\n",
+            b"0\r\nX: a\n\r\n",
+            b"0\r\nX:POST / HTTP/1.1\x00\r\n",
         ];
         for input in bad {
             assert_eq!(decode(input, 64), Err(BadChunk), "{:?}", String::from_utf8_lossy(input));

@@ -229,7 +229,9 @@ async fn receive(worker: &Worker, client: &mut Client) -> Received {
         match scan.advance(buf.unread()) {
             Ok(Some(length)) if length <= limits.head_bytes as usize => return Received::Head(length),
             Ok(Some(_)) => return Received::Refused(Reason::HeaderTooLarge),
-            Err(_) => return Received::Refused(early(buf.unread(), &scan, limits).unwrap_or(Reason::BadRequest)),
+            Err(_) => {
+                return Received::Refused(early(buf.unread(), &scan, limits).unwrap_or(Reason::BadRequest));
+            }
             Ok(None) => {}
         }
         if buf.unread().first() == Some(&0x16) {
@@ -261,7 +263,10 @@ fn early(partial: &[u8], scan: &HeadScan, limits: &Limits) -> Option<Reason> {
 pub(crate) async fn refuse(worker: &Worker, client: &mut Client, reason: Reason) -> Next {
     count_limit(worker, reason);
     let mut out = worker.buffers.head();
-    answer::write(&mut out, &Answer { reason: Some(reason), status: reason.status(), close: true, ..Answer::default() });
+    answer::write(
+        &mut out,
+        &Answer { reason: Some(reason), status: reason.status(), close: true, ..Answer::default() },
+    );
     let record = Record {
         client: client.peer.address.ip(),
         method: b"",

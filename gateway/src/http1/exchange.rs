@@ -133,7 +133,8 @@ async fn respond(
     let close = !consumed || !head.keep_alive || worker.is_draining() || client.is_last(limits);
     let mut out = worker.buffers.head();
     let http10 = head.minor_version == 0;
-    let answer = Answer { reason: Some(facts.reason), status, location, is_head: head.is_head, close, http10 };
+    let answer =
+        Answer { reason: Some(facts.reason), status, location, is_head: head.is_head, close, http10 };
     answer::write(&mut out, &answer);
     client.timer.arm(limits.body_idle_timeout);
     match (client.write_all(&out).await, close) {
@@ -292,7 +293,12 @@ async fn abandon(worker: &Worker, client: &mut Client, head: &RequestHead, facts
 
 impl Attempts<'_> {
     /// Picks an endpoint and gets a connection to it; tries others while none comes about.
-    async fn acquire(&mut self, client: &mut Client, total: u32, facts: &mut Facts) -> Result<Acquired, Reason> {
+    async fn acquire(
+        &mut self,
+        client: &mut Client,
+        total: u32,
+        facts: &mut Facts,
+    ) -> Result<Acquired, Reason> {
         loop {
             let in_flight = self.pick().await?;
             let endpoint = in_flight.endpoint();

@@ -23,7 +23,7 @@ pub(crate) struct Span {
 
 impl Span {
     /// The part of `head` that `part` is; empty if it is none.
-    fn of(head: &[u8], part: &[u8]) -> Self {
+    pub(crate) fn of(head: &[u8], part: &[u8]) -> Self {
         let at = (part.as_ptr() as usize).wrapping_sub(head.as_ptr() as usize);
         match (u32::try_from(at), u32::try_from(part.len())) {
             (Ok(at), Ok(len)) if at as usize + part.len() <= head.len() => Self { at, len },
@@ -136,7 +136,10 @@ fn first_line_fault(head: &[u8]) -> Reason {
     let parts = line.split(|byte| *byte == b' ').count();
     match version {
         [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
-            if parts == 3 && major.is_ascii_digit() && minor.is_ascii_digit() && !matches!(version, b"HTTP/1.0" | b"HTTP/1.1") =>
+            if parts == 3
+                && major.is_ascii_digit()
+                && minor.is_ascii_digit()
+                && !matches!(version, b"HTTP/1.0" | b"HTTP/1.1") =>
         {
             Reason::VersionNotSupported
         }
@@ -174,13 +177,16 @@ fn interpret(head: &[u8], fields: &[Field], out: &mut RequestHead) -> Result<(),
             Name::ContentLength => once(&mut seen.length, value)?,
             Name::TransferEncoding => once(&mut seen.coding, value)?,
             Name::Connection => connection_options(value, &mut seen, out)?,
-            Name::Expect if out.minor_version == 1 => {
+            Name::Expect if out.minor_version == 0 => {}
+            Name::Expect => {
                 if seen.expect.replace(value).is_some() {
                     return Err(Reason::ExpectationFailed);
                 }
             }
             Name::Upgrade => once(&mut seen.upgrade, value)?,
-            Name::Te => out.te_trailers |= fields::list(value).any(|coding| coding.eq_ignore_ascii_case(b"trailers")),
+            Name::Te => {
+                out.te_trailers |= fields::list(value).any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
+            }
             Name::UserAgent => out.user_agent = field.value,
             Name::Referer => out.referer = field.value,
             Name::WebSocketKey => once(&mut seen.ws_key, value)?,

@@ -292,8 +292,10 @@ fn location(
     let host = redirect.hostname.as_deref().unwrap_or(requested.host);
     let mut out = format!("{scheme}://{host}").into_bytes();
     // Without a port setting: the request's port, unless the scheme changes to one with its own default.
-    let port = redirect.port.or(if redirect.scheme.is_some() { None } else { requested.port });
-    if let Some(port) = port.filter(|port| (scheme, *port) != ("http", 80) && (scheme, *port) != ("https", 443)) {
+    let port = redirect.port.or_else(|| requested.port.filter(|_| redirect.scheme.is_none()));
+    if let Some(port) =
+        port.filter(|port| (scheme, *port) != ("http", 80) && (scheme, *port) != ("https", 443))
+    {
         out.extend_from_slice(format!(":{port}").as_bytes());
     }
     match &redirect.path {
@@ -311,7 +313,7 @@ fn location(
 }
 
 /// An address or port as text, without allocation.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct IpText {
     bytes: [u8; 45],
     length: u8,
@@ -321,7 +323,7 @@ impl IpText {
     /// The text of `value`, cut at 45 bytes (no address is longer).
     pub(crate) fn new(value: impl std::fmt::Display) -> Self {
         use std::io::Write as _;
-        let mut out = Self::default();
+        let mut out = Self { bytes: [0; 45], length: 0 };
         let mut rest = &mut out.bytes[..];
         // An error means that the text did not fit, which no address reaches.
         let _fits = write!(rest, "{value}");
@@ -330,6 +332,9 @@ impl IpText {
     }
 
     pub(crate) fn as_str(&self) -> &str {
-        self.bytes.get(..usize::from(self.length)).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default()
+        self.bytes
+            .get(..usize::from(self.length))
+            .and_then(|text| std::str::from_utf8(text).ok())
+            .unwrap_or_default()
     }
 }

@@ -30,7 +30,11 @@ pub(crate) struct ResponseHead {
 ///
 /// # Errors
 /// [`BadResponse`] for everything malformed or ambiguous.
-pub(crate) fn parse(head: &[u8], to_head: bool, fields: &mut Vec<Field>) -> Result<ResponseHead, BadResponse> {
+pub(crate) fn parse(
+    head: &[u8],
+    to_head: bool,
+    fields: &mut Vec<Field>,
+) -> Result<ResponseHead, BadResponse> {
     let mut headers = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; MAX_FIELDS];
     let mut response = httparse::Response::new(&mut []);
     let mut parser = httparse::ParserConfig::default();

@@ -59,7 +59,9 @@ pub(crate) fn request(out: &mut Vec<u8>, from: Request<'_>, to: &Onward<'_>) {
     forwarding(out, from, to, &kept);
     modifications(out, to.modifier);
     match from.head.framing {
-        Framing::Length(length) => put!(out, b"Content-Length: ", itoa::Buffer::new().format(length).as_bytes(), b"\r\n"),
+        Framing::Length(length) => {
+            put!(out, b"Content-Length: ", itoa::Buffer::new().format(length).as_bytes(), b"\r\n")
+        }
         Framing::Chunked => put!(out, b"Transfer-Encoding: chunked\r\n"),
         Framing::None | Framing::Close => {}
     }
@@ -175,7 +177,9 @@ pub(crate) fn forwarded_for<'a>(from: Request<'a>) -> impl Iterator<Item = &'a s
     let fields = from.fields.iter().rev().filter(|field| field.kind == Name::ForwardedFor);
     fields
         .flat_map(move |field| field.value.get(from.bytes).rsplit(|byte| *byte == b',').map(fields::trim))
-        .map_while(|hop| std::str::from_utf8(hop).ok().filter(|text| text.parse::<std::net::IpAddr>().is_ok()))
+        .map_while(|hop| {
+            std::str::from_utf8(hop).ok().filter(|text| text.parse::<std::net::IpAddr>().is_ok())
+        })
 }
 
 /// How the response is framed towards the client and what becomes of the connection.
@@ -228,7 +232,9 @@ pub(crate) fn response(
     }
     modifications(out, modifier);
     match delivery.framing {
-        Framing::Length(length) => put!(out, b"Content-Length: ", itoa::Buffer::new().format(length).as_bytes(), b"\r\n"),
+        Framing::Length(length) => {
+            put!(out, b"Content-Length: ", itoa::Buffer::new().format(length).as_bytes(), b"\r\n")
+        }
         Framing::Chunked => put!(out, b"Transfer-Encoding: chunked\r\n"),
         Framing::None | Framing::Close => {}
     }

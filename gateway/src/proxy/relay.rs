@@ -81,7 +81,13 @@ pub(crate) struct Relay {
 
 impl Relay {
     /// A relay that writes `prefix` and then the body. `floor` = start of the buffer region it may recycle.
-    pub(crate) fn new(prefix: Head, input: Framing, output: Framing, with_trailers: bool, floor: usize) -> Self {
+    pub(crate) fn new(
+        prefix: Head,
+        input: Framing,
+        output: Framing,
+        with_trailers: bool,
+        floor: usize,
+    ) -> Self {
         let input = match input {
             Framing::None => Input::Length(0),
             Framing::Length(length) => Input::Length(length),
@@ -283,7 +289,12 @@ impl Relay {
         self.tail = self.tail.get(tail..).unwrap_or_default();
     }
 
-    fn poll_fill(&mut self, cx: &mut Context<'_>, from: &mut TcpStream, buf: &mut Buf) -> Poll<Result<(), Fault>> {
+    fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut TcpStream,
+        buf: &mut Buf,
+    ) -> Poll<Result<(), Fault>> {
         buf.rewind(self.floor);
         let wants_large = match &self.input {
             Input::Length(remaining) => *remaining > LARGE_BODY as u64,
@@ -323,7 +334,8 @@ impl Relay {
         if self.pipe.as_ref().is_some_and(|pipe| pipe.filled() > 0) {
             return true;
         }
-        if !matches!(self.input, Input::Length(remaining) if remaining >= SPLICE_FROM) && self.pipe.is_none() {
+        if !matches!(self.input, Input::Length(remaining) if remaining >= SPLICE_FROM) && self.pipe.is_none()
+        {
             return false;
         }
         if self.pipe.is_none() {
@@ -347,7 +359,11 @@ impl Relay {
         loop {
             if pipe.filled > 0 {
                 self.waits_for_source = false;
-                let flags = if *remaining > 0 { SpliceFlags::MORE | SpliceFlags::NONBLOCK } else { SpliceFlags::NONBLOCK };
+                let flags = if *remaining > 0 {
+                    SpliceFlags::MORE | SpliceFlags::NONBLOCK
+                } else {
+                    SpliceFlags::NONBLOCK
+                };
                 let moved = to.try_io(Interest::WRITABLE, || {
                     Ok(rustix::pipe::splice(&pipe.read, None, to, None, pipe.filled, flags)?)
                 });

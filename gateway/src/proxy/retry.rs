@@ -86,7 +86,10 @@ mod tests {
         assert!(!retried(Event::Status(503), Delivered::Possibly, IDEMPOTENT));
         let policy = Retry { codes: vec![503], on_timeout: true, ..Retry::default() };
         for (idempotent, expected) in [(IDEMPOTENT, true), (NOT_IDEMPOTENT, false)] {
-            assert_eq!(may_retry(Event::Status(503), Delivered::Possibly, idempotent, true, &policy), expected);
+            assert_eq!(
+                may_retry(Event::Status(503), Delivered::Possibly, idempotent, true, &policy),
+                expected
+            );
             assert_eq!(may_retry(Event::Timeout, Delivered::Possibly, idempotent, true, &policy), expected);
         }
     }

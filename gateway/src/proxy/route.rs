@@ -41,7 +41,11 @@ pub(crate) fn rule<'t>(
 ///
 /// # Errors
 /// The reason why this share cannot be served.
-pub(crate) fn backend<'l>(live: &'l Live, split: &Split, random: u64) -> Result<&'l Arc<LiveBackend>, Reason> {
+pub(crate) fn backend<'l>(
+    live: &'l Live,
+    split: &Split,
+    random: u64,
+) -> Result<&'l Arc<LiveBackend>, Reason> {
     let chosen = match split {
         Split::One(id) => Ok(*id),
         Split::Weighted(shares) => {
@@ -122,8 +126,13 @@ pub(crate) fn modified_path(
 
 /// Hash of the request's key for a consistent-hash backend. Falls back to the client's address when the
 /// request lacks the key.
-pub(crate) fn hash(key: &HashKey, client: &str, uri: (&str, Option<&[u8]>), request: &impl RequestParts) -> u64 {
-    use crate::balance::key_hash;
+pub(crate) fn hash(
+    key: &HashKey,
+    client: &str,
+    uri: (&str, Option<&[u8]>),
+    request: &impl RequestParts,
+) -> u64 {
+    use crate::balance::consistent_hash::key_hash;
     let mut found = None;
     match key {
         HashKey::SourceIp => {}

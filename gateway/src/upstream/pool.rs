@@ -42,7 +42,12 @@ pub(crate) struct Pool {
 
 impl Pool {
     /// The youngest usable connection to `endpoint` that was idle since `not_before` or later.
-    pub(crate) fn take(&self, endpoint: &Arc<EndpointState>, now: u32, not_before: u32) -> Option<Connection> {
+    pub(crate) fn take(
+        &self,
+        endpoint: &Arc<EndpointState>,
+        now: u32,
+        not_before: u32,
+    ) -> Option<Connection> {
         let mut slots = self.slots.borrow_mut();
         let slot = slots.get_mut(&endpoint.id)?;
         while let Some(idle) = slot.idle.pop() {
@@ -52,7 +57,11 @@ impl Pool {
             }
             self.count.set(self.count.get().saturating_sub(1));
             if idle.until > now && is_quiet(&idle.stream) {
-                return Some(Connection { stream: idle.stream, endpoint: Arc::clone(endpoint), reused: true });
+                return Some(Connection {
+                    stream: idle.stream,
+                    endpoint: Arc::clone(endpoint),
+                    reused: true,
+                });
             }
             self.evicted.set(self.evicted.get() + 1);
         }
@@ -66,10 +75,9 @@ impl Pool {
             return;
         }
         let mut slots = self.slots.borrow_mut();
-        let slot = slots.entry(connection.endpoint.id).or_insert_with(|| Slot {
-            endpoint: Arc::clone(&connection.endpoint),
-            idle: Vec::new(),
-        });
+        let slot = slots
+            .entry(connection.endpoint.id)
+            .or_insert_with(|| Slot { endpoint: Arc::clone(&connection.endpoint), idle: Vec::new() });
         if slot.idle.len() >= most_per_endpoint as usize {
             self.evicted.set(self.evicted.get() + 1);
             return;

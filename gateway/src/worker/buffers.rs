@@ -34,7 +34,10 @@ impl Buffers {
 
     /// An empty vector for a head to be written.
     pub(crate) fn head(self: &Rc<Self>) -> Head {
-        Head { bytes: self.heads.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(2_048)), home: Rc::clone(self) }
+        Head {
+            bytes: self.heads.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(2_048)),
+            home: Rc::clone(self),
+        }
     }
 
     /// An empty pipe, or `None` if the process has no descriptors left.
@@ -205,11 +208,6 @@ impl Buf {
     /// True if nothing is unread.
     pub(crate) fn is_empty(&self) -> bool {
         self.pos == self.end
-    }
-
-    /// Total size.
-    pub(crate) fn capacity(&self) -> usize {
-        self.data.len()
     }
 
     /// Exchanges the memory for a [`LARGE`] one, keeping content and positions.

@@ -4,8 +4,19 @@
 //! from a counter and never locks on the request path.
 
 pub mod cells;
+mod families;
+mod process;
 mod registry;
+mod sums;
+mod table;
+mod text;
 mod worker;
 
+#[cfg(test)]
+mod tests;
+
+pub use families::{FAMILIES, Family, FamilyKind};
 pub use registry::Registry;
+pub use table::SeriesLimits;
+pub use text::CONTENT_TYPE;
 pub use worker::{LimitHit, WorkerMetrics};

@@ -1,0 +1,146 @@
+//! The pages of the admin port.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::{Body, Frame, SizeHint};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
+use hyper::{Method, Request, Response, StatusCode};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::query::TableQuery;
+use super::{AdminState, Phase, debug_table};
+use crate::metrics;
+
+/// Answers of `/metrics` and `/debug/table` that may be made or on their way at one time. It bounds the
+/// memory that slow readers can hold; probes need none of it.
+pub(super) const MAX_RENDERS: usize = 4;
+
+/// How long a request waits for its turn before 503.
+const RENDER_WAIT: Duration = Duration::from_secs(5);
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+
+const INDEX: &str = "\
+sluicegate admin port (read-only)
+
+/livez         200 while the process runs
+/readyz        200 when traffic may be sent here, else 503 with what it waits for
+/metrics       Prometheus text format
+/debug/table   the route table as served, as JSON; ?host=NAME for one host, ?limit=N rules (default 1000)
+";
+
+/// The state with the turnstile for large answers.
+pub(super) struct Admission {
+    pub(super) state: Arc<AdminState>,
+    pub(super) renders: Arc<Semaphore>,
+}
+
+/// A whole answer, with its place in the turnstile until it is sent.
+#[derive(Debug)]
+pub(super) struct Page {
+    bytes: Full<Bytes>,
+    _turn: Option<OwnedSemaphorePermit>,
+}
+
+impl Body for Page {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut self.bytes).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.bytes.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.bytes.size_hint()
+    }
+}
+
+pub(super) async fn respond<B>(admission: Arc<Admission>, request: &Request<B>) -> Response<Page> {
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        let mut refused = page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n");
+        refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return refused;
+    }
+    let query = request.uri().query().unwrap_or_default();
+    match request.uri().path() {
+        "/" => page(StatusCode::OK, TEXT, INDEX),
+        "/livez" => page(StatusCode::OK, TEXT, "ok\n"),
+        "/readyz" => ready(&admission.state),
+        "/metrics" => rendered(admission, metrics::CONTENT_TYPE, render_metrics).await,
+        "/debug/table" => match TableQuery::parse(query) {
+            Ok(query) => rendered(admission, JSON, move |state| debug_table::render(state, &query)).await,
+            Err(error) => page(StatusCode::BAD_REQUEST, TEXT, format!("{error}\n")),
+        },
+        _ => page(StatusCode::NOT_FOUND, TEXT, INDEX),
+    }
+}
+
+fn ready(state: &AdminState) -> Response<Page> {
+    let waiting = match state.readiness.phase() {
+        Phase::Draining => "draining: open requests are being finished, new ones should go elsewhere\n",
+        _ if !state.shared.ready() => "starting: waiting for the first table\n",
+        Phase::Starting => "starting: waiting for the listening sockets\n",
+        Phase::Ready => return page(StatusCode::OK, TEXT, "ok\n"),
+    };
+    page(StatusCode::SERVICE_UNAVAILABLE, TEXT, waiting)
+}
+
+fn render_metrics(state: &AdminState) -> String {
+    let mut out = String::with_capacity(64 * 1024);
+    let live = state.shared.load();
+    state.registry.render(Some(&live), &mut out);
+    (state.extra_metrics)(&mut out);
+    out
+}
+
+/// Makes a large answer on a thread that may block: a table of 100,000 routes takes long enough to delay
+/// what else this runtime does.
+async fn rendered(
+    admission: Arc<Admission>,
+    content_type: &'static str,
+    render: impl FnOnce(&AdminState) -> String + Send + 'static,
+) -> Response<Page> {
+    let turn = Arc::clone(&admission.renders).acquire_owned();
+    let Ok(Ok(turn)) = tokio::time::timeout(RENDER_WAIT, turn).await else {
+        let mut busy =
+            page(StatusCode::SERVICE_UNAVAILABLE, TEXT, "too many large answers are on their way\n");
+        busy.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
+        return busy;
+    };
+    // The turn goes along, so that an aborted connection does not make room before the work is done.
+    let work = tokio::task::spawn_blocking(move || (render(&admission.state), turn));
+    match work.await {
+        Ok((text, turn)) => {
+            let mut page = page(StatusCode::OK, content_type, text);
+            page.body_mut()._turn = Some(turn);
+            page
+        }
+        Err(error) => {
+            tracing::error!(%error, "admin page failed");
+            page(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "the page could not be made; see the log\n")
+        }
+    }
+}
+
+fn page(status: StatusCode, content_type: &'static str, text: impl Into<Bytes>) -> Response<Page> {
+    let mut response = Response::new(Page { bytes: Full::new(text.into()), _turn: None });
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

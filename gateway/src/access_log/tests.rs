@@ -249,3 +249,25 @@ fn format_names_are_those_of_the_command_line() {
     }
     assert_eq!("JSON".parse::<Format>(), Err(UnknownFormat));
 }
+
+#[test]
+fn the_documented_keys_and_examples_are_what_is_written() {
+    let page = include_str!("../../../docs/access-log.md");
+    let json = written(Format::Json, &[record()]);
+    let combined = written(Format::Combined, &[record()]);
+    assert!(page.contains(&format!("```json\n{json}```")), "the JSON example differs from\n{json}");
+    assert!(page.contains(&format!("```text\n{combined}```")), "the example differs from\n{combined}");
+    let documented: Vec<_> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+        .map(|(key, _)| key)
+        .collect();
+    let mut at = 0;
+    for key in &documented {
+        let found = json.find(&format!("\"{key}\":")).unwrap_or_else(|| panic!("{key} is not written"));
+        assert!(found >= at, "{key} is not in the documented order");
+        at = found;
+    }
+    let line: serde_json::Map<String, Value> = serde_json::from_str(&json).unwrap();
+    assert_eq!(documented.len(), line.len(), "an undocumented key is written");
+}

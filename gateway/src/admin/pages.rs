@@ -1,13 +1,10 @@
 //! The pages of the admin port.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::{Body, Frame, SizeHint};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -41,34 +38,19 @@ pub(super) struct Admission {
     pub(super) renders: Arc<Semaphore>,
 }
 
-/// A whole answer, with its place in the turnstile until it is sent.
-#[derive(Debug)]
-pub(super) struct Page {
-    bytes: Full<Bytes>,
-    _turn: Option<OwnedSemaphorePermit>,
+/// The bytes of a large answer, with its place in the turnstile until the last of them is sent.
+struct Held {
+    text: String,
+    _turn: OwnedSemaphorePermit,
 }
 
-impl Body for Page {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Pin::new(&mut self.bytes).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.bytes.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.bytes.size_hint()
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        self.text.as_bytes()
     }
 }
 
-pub(super) async fn respond<B>(admission: Arc<Admission>, request: &Request<B>) -> Response<Page> {
+pub(super) async fn respond<B>(admission: Arc<Admission>, request: &Request<B>) -> Response<Full<Bytes>> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut refused = page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n");
         refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -88,7 +70,7 @@ pub(super) async fn respond<B>(admission: Arc<Admission>, request: &Request<B>) 
     }
 }
 
-fn ready(state: &AdminState) -> Response<Page> {
+fn ready(state: &AdminState) -> Response<Full<Bytes>> {
     let waiting = match state.readiness.phase() {
         Phase::Draining => "draining: open requests are being finished, new ones should go elsewhere\n",
         _ if !state.shared.ready() => "starting: waiting for the first table\n",
@@ -112,7 +94,7 @@ async fn rendered(
     admission: Arc<Admission>,
     content_type: &'static str,
     render: impl FnOnce(&AdminState) -> String + Send + 'static,
-) -> Response<Page> {
+) -> Response<Full<Bytes>> {
     let turn = Arc::clone(&admission.renders).acquire_owned();
     let Ok(Ok(turn)) = tokio::time::timeout(RENDER_WAIT, turn).await else {
         let mut busy =
@@ -121,13 +103,9 @@ async fn rendered(
         return busy;
     };
     // The turn goes along, so that an aborted connection does not make room before the work is done.
-    let work = tokio::task::spawn_blocking(move || (render(&admission.state), turn));
+    let work = tokio::task::spawn_blocking(move || Held { text: render(&admission.state), _turn: turn });
     match work.await {
-        Ok((text, turn)) => {
-            let mut page = page(StatusCode::OK, content_type, text);
-            page.body_mut()._turn = Some(turn);
-            page
-        }
+        Ok(held) => page(StatusCode::OK, content_type, Bytes::from_owner(held)),
         Err(error) => {
             tracing::error!(%error, "admin page failed");
             page(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "the page could not be made; see the log\n")
@@ -135,8 +113,8 @@ async fn rendered(
     }
 }
 
-fn page(status: StatusCode, content_type: &'static str, text: impl Into<Bytes>) -> Response<Page> {
-    let mut response = Response::new(Page { bytes: Full::new(text.into()), _turn: None });
+fn page(status: StatusCode, content_type: &'static str, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(text.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

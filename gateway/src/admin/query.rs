@@ -99,10 +99,7 @@ mod tests {
     #[test]
     fn a_host_is_taken_as_the_table_files_it() {
         let host = |query: &str| TableQuery::parse(query).map(|query| query.host);
-        assert_eq!(
-            host("host=Shop.Example.com.:8080"),
-            Ok(Some(Hostname::Exact("shop.example.com.".into())))
-        );
+        assert_eq!(host("host=Shop.Example.com.:8080"), Ok(Some(Hostname::Exact("shop.example.com".into()))));
         assert_eq!(host("host=shop.example.com."), Ok(Some(Hostname::Exact("shop.example.com".into()))));
         assert_eq!(host("host=%2A.Example.com&limit=5"), Ok(Some(Hostname::Wildcard(".example.com".into()))));
         assert_eq!(host("host=[::1]:80"), Ok(Some(Hostname::Exact("[::1]".into()))));

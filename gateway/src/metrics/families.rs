@@ -79,6 +79,7 @@ families! {
     ROUTE_RESPONSE_BYTES: Counter "sluicegate_route_response_body_bytes_total" ["route"] "Body bytes sent to clients."
 
     BACKEND_ENDPOINTS: Gauge "sluicegate_backend_endpoints" ["backend", "state"] "Endpoints of the backend that are healthy and unhealthy."
+    BACKEND_WAITING: Gauge "sluicegate_backend_waiting" ["backend"] "Requests that wait for a free slot now."
     BACKEND_RETRIES: Counter "sluicegate_backend_retries_total" ["backend"] "Further attempts after a failed one."
     BACKEND_RETRIES_DENIED: Counter "sluicegate_backend_retries_denied_total" ["backend"] "Retries that the retry budget forbade."
     BACKEND_NO_ENDPOINT: Counter "sluicegate_backend_no_endpoint_total" ["backend"] "Requests that found no endpoint."

@@ -3,7 +3,7 @@
 //! Only what saw traffic has counters, and at most [`SeriesLimits`] of each kind have series of their own;
 //! the rest is summed up under `_other`. Gauges of health fill what room is left, unhealthy ones first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::families as f;
 use super::registry::STATUS_CLASSES;
 use super::sums::{BackendSums, EndpointSums, Folded, Folding, RouteSums, Sums};
 use super::text::{Text, label};
-use crate::live::Live;
+use crate::live::{EndpointState, Live};
 
 /// The label value under which everything beyond the limits is summed up.
 const OTHER: &str = "_other";
@@ -22,7 +22,7 @@ const OTHER: &str = "_other";
 pub struct SeriesLimits {
     /// Routes, 26 series each.
     pub routes: usize,
-    /// Backends, 7 series each.
+    /// Backends, 8 series each.
     pub backends: usize,
     /// Endpoints, 22 series each.
     pub endpoints: usize,
@@ -42,10 +42,13 @@ struct EndpointKey(Arc<str>, SocketAddr);
 struct BackendGauges {
     healthy: u64,
     unhealthy: u64,
+    waiting: u64,
 }
 
 #[derive(Debug)]
 struct EndpointGauges {
+    /// See [`EndpointState::id`].
+    id: u64,
     healthy: bool,
     in_flight: u64,
 }
@@ -68,46 +71,49 @@ struct Rows {
 impl Rows {
     fn of(live: &Live) -> Self {
         let mut rows = Self::default();
+        // Two slots of one name may share their state, which then counts once.
+        let mut seen = HashSet::new();
         for (_, route) in live.routes.iter() {
-            if let Some(sums) = RouteSums::over_workers(&route.counters) {
+            if let Some(sums) = RouteSums::over_workers(&route.counters)
+                && seen.insert(Arc::as_ptr(route).addr())
+            {
                 merge(&mut rows.routes, Arc::clone(&route.info.name), &sums);
             }
         }
         for (_, backend) in live.backends.iter() {
             let name = &backend.config.name;
-            if let Some(sums) = BackendSums::over_workers(&backend.state.counters) {
+            if let Some(sums) = BackendSums::over_workers(&backend.state.counters)
+                && seen.insert(Arc::as_ptr(&backend.state).addr())
+            {
                 merge(&mut rows.backends, Arc::clone(name), &sums);
             }
+            let gauges = rows.backend_gauges.entry(Arc::clone(name)).or_default();
+            gauges.waiting = u64::from(backend.state.queued());
             for endpoint in &backend.endpoints {
-                let gauges = EndpointGauges {
-                    healthy: endpoint.is_healthy(),
-                    in_flight: u64::from(endpoint.in_flight()),
-                };
-                let sums = EndpointSums::over_workers(&endpoint.counters);
-                rows.endpoint(name, endpoint.address, gauges, sums.as_ref());
+                rows.endpoint(name, endpoint);
             }
         }
         rows
     }
 
-    fn endpoint(
-        &mut self,
-        backend: &Arc<str>,
-        address: SocketAddr,
-        gauges: EndpointGauges,
-        sums: Option<&EndpointSums>,
-    ) {
+    fn endpoint(&mut self, backend: &Arc<str>, endpoint: &EndpointState) {
+        let key = EndpointKey(Arc::clone(backend), endpoint.address);
+        let before = self.endpoint_gauges.get(&key);
+        if before.is_some_and(|before| before.id == endpoint.id) {
+            return;
+        }
+        let healthy = endpoint.is_healthy();
         let of_backend = self.backend_gauges.entry(Arc::clone(backend)).or_default();
-        if gauges.healthy {
+        if healthy {
             of_backend.healthy += 1;
         } else {
             of_backend.unhealthy += 1;
         }
-        let key = EndpointKey(Arc::clone(backend), address);
-        if let Some(sums) = sums {
-            merge(&mut self.endpoints, key.clone(), sums);
+        if let Some(sums) = EndpointSums::over_workers(&endpoint.counters) {
+            merge(&mut self.endpoints, key.clone(), &sums);
         }
-        self.endpoint_gauges.insert(key, gauges);
+        let in_flight = u64::from(endpoint.in_flight());
+        self.endpoint_gauges.insert(key, EndpointGauges { id: endpoint.id, healthy, in_flight });
     }
 }
 
@@ -229,6 +235,10 @@ fn render_backend_gauges(text: &mut Text<'_>, rows: &[(Arc<str>, BackendGauges)]
             let labels = format!("{},{}", label("backend", name), label("state", state));
             text.sample(&f::BACKEND_ENDPOINTS, &labels, count);
         }
+    }
+    text.family(&f::BACKEND_WAITING);
+    for (name, gauges) in rows {
+        text.sample(&f::BACKEND_WAITING, &label("backend", name), gauges.waiting);
     }
 }
 

@@ -300,13 +300,19 @@ fn routes_and_endpoints_beyond_the_limit_are_folded_and_counted() {
 }
 
 #[test]
-fn routes_and_backends_of_one_name_share_a_series() {
+fn slots_of_one_name_share_a_series_and_count_once() {
     let registry = Registry::new(2);
     let (shared, _publisher) = published(&["r", "r"], vec![backend("b", &[8001]), backend("b", &[8001])]);
     (0..2).for_each(|id| count_traffic(&shared, id));
     let scrape = Scrape::parse(&scrape(&registry, &shared));
-    let responses = scrape.value("sluicegate_route_responses_total{route=\"r\",class=\"2xx\"}");
-    assert_eq!(responses, Some(2.0));
+    for (series, value) in [
+        ("sluicegate_route_responses_total{route=\"r\",class=\"2xx\"}", 2.0),
+        ("sluicegate_backend_retries_total{backend=\"b\"}", 2.0),
+        ("sluicegate_backend_endpoints{backend=\"b\",state=\"healthy\"}", 1.0),
+        ("sluicegate_endpoint_requests_total{backend=\"b\",endpoint=\"127.0.0.1:8001\"}", 4.0),
+    ] {
+        assert_eq!(scrape.value(series), Some(value), "{series}");
+    }
 }
 
 #[test]

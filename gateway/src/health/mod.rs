@@ -1,6 +1,7 @@
 //! Whether an endpoint may take requests: one pure state machine, fed by what real requests saw and by probes.
 
 pub mod machine;
+pub mod probe;
 
 use serde::Serialize;
 

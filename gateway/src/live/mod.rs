@@ -9,6 +9,8 @@ mod backend;
 mod budget;
 mod clock;
 mod endpoint;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod pick;
 mod queue;
 mod registry;
@@ -44,3 +46,6 @@ pub struct RouteState {
     /// `worker → counters`.
     pub counters: PerWorker<RouteCounters>,
 }
+
+#[cfg(test)]
+mod tests;

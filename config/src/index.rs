@@ -8,7 +8,8 @@ use std::sync::Arc;
 use foldhash::quality::FixedState;
 
 use crate::report::{Kind, ObjectRef, Problem};
-use crate::resource::{Ingress, IngressClass, Object, ObjectSpec, Service};
+use crate::resource::native::EndpointHost;
+use crate::resource::{Ingress, IngressClass, NativeBackend, NativeRoute, Object, ObjectSpec, Service};
 
 /// What happened outside.
 #[derive(Clone, Debug)]
@@ -208,6 +209,21 @@ impl Index {
         }
     }
 
+    pub(crate) fn native_backend(&self, name: &str) -> Option<(&Object, &NativeBackend)> {
+        let reference = ObjectRef { kind: Kind::Backend, namespace: "".into(), name: name.into() };
+        match self.objects.get(&reference)? {
+            object @ Object { spec: ObjectSpec::Backend(backend), .. } => Some((object, backend)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn native_route(&self, reference: &ObjectRef) -> Option<(&Object, &NativeRoute)> {
+        match self.objects.get(reference)? {
+            object @ Object { spec: ObjectSpec::Route(route), .. } => Some((object, route)),
+            _ => None,
+        }
+    }
+
     pub(crate) fn slices(&self, key: &ServiceKey) -> impl Iterator<Item = &Object> {
         self.slices.get(key).into_iter().flatten().filter_map(|reference| self.objects.get(reference))
     }
@@ -232,6 +248,14 @@ impl Index {
 fn wanted_names(spec: &ObjectSpec) -> Vec<&Arc<str>> {
     match spec {
         ObjectSpec::Service(Service { external_name: Some(Ok(name)), .. }) => vec![name],
+        ObjectSpec::Backend(backend) => {
+            let hosts = backend.spec.endpoints.iter().map(|endpoint| &endpoint.host);
+            let names = hosts.filter_map(|host| match host {
+                EndpointHost::Name(name) => Some(name),
+                EndpointHost::Address(_) => None,
+            });
+            names.collect()
+        }
         _ => Vec::new(),
     }
 }

@@ -7,4 +7,5 @@ pub mod compile;
 pub mod index;
 pub mod report;
 pub mod resource;
+pub mod schema;
 pub mod table;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::native;
 use crate::index::{Index, ServiceKey};
 use crate::report::Problem;
 use crate::resource::endpoint_slice::{EndpointSlice, Readiness};
@@ -22,9 +23,19 @@ pub(super) enum BackendKey {
         /// The Ingress (of the same namespace) whose annotations override the Service's.
         via: Option<Arc<str>>,
     },
+    /// A backend of the native format.
+    Native { name: Arc<str> },
 }
 
 impl BackendKey {
+    /// What it must be compiled again with.
+    pub(super) fn service(&self) -> ServiceKey {
+        match self {
+            Self::Service { service, .. } => service.clone(),
+            Self::Native { name } => native::key(name),
+        }
+    }
+
     /// Stable display name.
     pub(super) fn name(&self) -> String {
         match self {
@@ -34,6 +45,7 @@ impl BackendKey {
             Self::Service { service: (namespace, name), port, via: Some(ingress) } => {
                 format!("{namespace}/{name}:{port}@{ingress}")
             }
+            Self::Native { name } => name.to_string(),
         }
     }
 }
@@ -43,6 +55,8 @@ impl BackendKey {
 pub(super) struct Resolved {
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) problem: Option<Problem>,
+    /// DNS names that it depends on.
+    pub(super) names: Vec<Arc<str>>,
 }
 
 /// The endpoints of `port` of a Service, sorted by address, each address once.
@@ -79,10 +93,10 @@ pub(super) fn service_endpoints(index: &Index, key: &ServiceKey, port: u16) -> R
         let (reason, message) = no_endpoints(&key.1, spec, slices, with_port);
         let finding = Finding::warning("", 0, reason, message);
         let problem = Some(finding.into_problem(&object.reference, object.location.as_ref()));
-        return Resolved { endpoints: Vec::new(), problem };
+        return Resolved { endpoints: Vec::new(), problem, names: Vec::new() };
     }
     let endpoint = |(address, identity)| Endpoint { address, weight: 1, identity, dns_name: None };
-    Resolved { endpoints: usable.into_iter().map(endpoint).collect(), problem: None }
+    Resolved { endpoints: usable.into_iter().map(endpoint).collect(), ..Resolved::default() }
 }
 
 /// The port number that `slice` gives to the Service port.
@@ -124,7 +138,8 @@ fn no_endpoints(name: &str, port: &ServicePort, slices: usize, with_port: usize)
 }
 
 fn external_endpoints(index: &Index, object: &Object, name: &Arc<str>, port: u16) -> Resolved {
-    let Some(addresses) = index.addresses(name) else { return Resolved::default() };
+    let names = vec![Arc::clone(name)];
+    let Some(addresses) = index.addresses(name) else { return Resolved { names, ..Resolved::default() } };
     let (allowed, refused): (Vec<_>, Vec<_>) =
         addresses.iter().partition(|address| service::is_external(**address));
     let message = match (allowed.is_empty(), refused.first()) {
@@ -145,5 +160,5 @@ fn external_endpoints(index: &Index, object: &Object, name: &Arc<str>, port: u16
         identity: None,
         dns_name: Some(Arc::clone(name)),
     };
-    Resolved { endpoints: allowed.into_iter().map(endpoint).collect(), problem }
+    Resolved { endpoints: allowed.into_iter().map(endpoint).collect(), problem, names }
 }

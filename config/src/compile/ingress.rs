@@ -55,7 +55,7 @@ pub(super) fn compile(shop: &mut Workshop<'_>, object: &Object, ingress: &Ingres
     entries.sort_by(|a, b| a.host.cmp(&b.host));
     let Compilation { problems, backends, services, shop, .. } = work;
     let route = Route {
-        order: Order { created: ingress.created, object: object.reference.clone() },
+        order: Order { created: ingress.created, rank: 0, object: object.reference.clone() },
         binds: Arc::clone(&shop.ingress_binds),
         entries: entries.into(),
         backends: backends.into_iter().collect(),

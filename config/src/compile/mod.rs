@@ -7,6 +7,7 @@ mod backend;
 mod class;
 mod hosts;
 mod ingress;
+mod native;
 mod policy;
 mod route;
 mod slots;
@@ -21,6 +22,7 @@ use foldhash::quality::FixedState;
 use self::backend::BackendKey;
 use self::class::{Classes, Verdict};
 use self::hosts::{BindState, Loss};
+use self::native::Listeners;
 use self::policy::Shared;
 use self::route::{Outcome, Route};
 use self::slots::Slots;
@@ -69,6 +71,9 @@ impl Default for Settings {
     }
 }
 
+/// The namespace of native backends, as dependencies of routes.
+const NATIVE: &str = "";
+
 /// Who told a problem, so that it can take it back.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Owner {
@@ -83,6 +88,8 @@ struct BackendSlot {
     key: BackendKey,
     /// Routes that hold it.
     users: u32,
+    /// DNS names that it depends on.
+    names: Vec<Arc<str>>,
 }
 
 /// Compiles an [`Index`], again and again, at the cost of what changed.
@@ -98,6 +105,8 @@ pub struct Compiler {
     routes_of: HashMap<ServiceKey, Vec<u32>, FixedState>,
     /// DNS name → ids of the backends with endpoints from it
     backends_by_name: HashMap<Arc<str>, BTreeSet<u32>, FixedState>,
+    listeners: Listeners,
+    native_namespace: Arc<str>,
     binds: BTreeMap<SocketAddr, BindState>,
     problems: BTreeMap<Owner, Vec<Problem>>,
     backend_policies: Shared<BackendPolicy>,
@@ -116,6 +125,8 @@ struct Workshop<'a> {
     index: &'a Index,
     settings: &'a Settings,
     ingress_binds: Arc<[SocketAddr]>,
+    listeners: &'a Listeners,
+    native_namespace: Arc<str>,
     backends: &'a mut Slots<BackendKey, BackendSlot>,
     backends_of: &'a mut HashMap<ServiceKey, Vec<u32>, FixedState>,
     rule_policies: &'a mut Shared<RulePolicy>,
@@ -128,9 +139,8 @@ impl Workshop<'_> {
     fn acquire(&mut self, key: BackendKey, held: &mut BTreeSet<BackendId>) -> BackendId {
         let id = self.backends.reserve(&key);
         if self.backends.at(id).is_none() {
-            let BackendKey::Service { service, .. } = &key;
-            self.backends_of.entry(service.clone()).or_default().push(id);
-            self.backends.put(id, BackendSlot { key, users: 0 });
+            self.backends_of.entry(key.service()).or_default().push(id);
+            self.backends.put(id, BackendSlot { key, users: 0, names: Vec::new() });
         }
         // An Ingress' own settings may have changed with it.
         self.dirty_backends.insert(id);
@@ -172,6 +182,8 @@ struct Work {
     routes: BTreeSet<ObjectRef>,
     backends: BTreeSet<u32>,
     problems: bool,
+    /// Binds came or went.
+    changed: bool,
 }
 
 impl Compiler {
@@ -190,6 +202,8 @@ impl Compiler {
             backends_of: HashMap::default(),
             routes_of: HashMap::default(),
             backends_by_name: HashMap::default(),
+            listeners: Listeners::default(),
+            native_namespace: NATIVE.into(),
             binds,
             problems: BTreeMap::new(),
             backend_policies: Shared::default(),
@@ -207,7 +221,7 @@ impl Compiler {
     /// everything. Where nothing changed, the same allocation is returned.
     pub fn compile(&mut self, index: &Index, change: &Change) -> (Arc<RouteTable>, Arc<Report>) {
         let mut work = self.plan(index, change);
-        let mut changed = false;
+        let mut changed = work.changed;
         let classes = Classes::new(index, &self.settings.ingress_class);
         for reference in std::mem::take(&mut work.routes) {
             changed |= self.compile_route(index, &classes, &reference, &mut work);
@@ -236,8 +250,14 @@ impl Compiler {
         let mut work = Work { problems: change.problems, ..Work::default() };
         if !std::mem::replace(&mut self.started, true) {
             work.problems = true;
+            self.sync_binds(index, &mut work);
             work.routes.extend(index.objects().map(|object| object.reference.clone()).filter(is_route));
             return work;
+        }
+        if change.objects.iter().any(|reference| reference.kind == Kind::Listener) {
+            self.sync_binds(index, &mut work);
+            let objects = index.objects().map(|object| &object.reference);
+            work.routes.extend(objects.filter(|r| r.kind == Kind::Route).cloned());
         }
         for reference in &change.objects {
             match reference.kind {
@@ -245,7 +265,7 @@ impl Compiler {
                     let ingresses = index.objects().map(|object| &object.reference);
                     work.routes.extend(ingresses.filter(|r| r.kind == Kind::Ingress).cloned());
                 }
-                Kind::Service => {
+                Kind::Service | Kind::Backend => {
                     let key = (Arc::clone(&reference.namespace), Arc::clone(&reference.name));
                     self.touch_service(&key, &mut work);
                     let users = self.routes_of.get(&key).into_iter().flatten();
@@ -280,27 +300,7 @@ impl Compiler {
         work: &mut Work,
     ) -> bool {
         let known = self.routes.id(reference);
-        let outcome = match index.ingress(reference).map(|found| (found, classes.judge(found.1))) {
-            Some(((object, ingress), Verdict::Ours)) => {
-                let id = self.routes.reserve(reference);
-                let mut shop = Workshop {
-                    index,
-                    settings: &self.settings,
-                    ingress_binds: Arc::clone(&self.ingress_binds),
-                    backends: &mut self.backends,
-                    backends_of: &mut self.backends_of,
-                    rule_policies: &mut self.rule_policies,
-                    texts: &self.texts,
-                    dirty_backends: &mut work.backends,
-                };
-                ingress::compile(&mut shop, object, ingress, RouteId(id))
-            }
-            Some(((object, _), Verdict::Nobody(finding))) => {
-                let problem = finding.into_problem(&object.reference, object.location.as_ref());
-                Outcome { route: None, problems: vec![problem] }
-            }
-            Some((_, Verdict::Foreign)) | None => Outcome { route: None, problems: Vec::new() },
-        };
+        let outcome = self.outcome(index, classes, reference, work);
         self.tell(Owner::Object(reference.clone()), outcome.problems, work);
         match outcome.route {
             Some(route) => {
@@ -323,6 +323,87 @@ impl Compiler {
                 true
             }
         }
+    }
+
+    fn outcome(
+        &mut self,
+        index: &Index,
+        classes: &Classes,
+        reference: &ObjectRef,
+        work: &mut Work,
+    ) -> Outcome {
+        let nothing = Outcome { route: None, problems: Vec::new() };
+        let ingress = index.ingress(reference);
+        match ingress.map(|(object, ingress)| (object, classes.judge(ingress))) {
+            Some((_, Verdict::Foreign)) => return nothing,
+            Some((object, Verdict::Nobody(finding))) => {
+                let problem = finding.into_problem(&object.reference, object.location.as_ref());
+                return Outcome { route: None, problems: vec![problem] };
+            }
+            Some((_, Verdict::Ours)) => {}
+            None if index.native_route(reference).is_none() => return nothing,
+            None => {}
+        }
+        let id = RouteId(self.routes.reserve(reference));
+        let mut shop = Workshop {
+            index,
+            settings: &self.settings,
+            ingress_binds: Arc::clone(&self.ingress_binds),
+            listeners: &self.listeners,
+            native_namespace: Arc::clone(&self.native_namespace),
+            backends: &mut self.backends,
+            backends_of: &mut self.backends_of,
+            rule_policies: &mut self.rule_policies,
+            texts: &self.texts,
+            dirty_backends: &mut work.backends,
+        };
+        match (ingress, index.native_route(reference)) {
+            (Some((object, ingress)), _) => ingress::compile(&mut shop, object, ingress, id),
+            (None, Some((object, route))) => native::compile(&mut shop, object, route, id),
+            (None, None) => nothing,
+        }
+    }
+
+    /// Brings the binds in line with the listeners.
+    fn sync_binds(&mut self, index: &Index, work: &mut Work) {
+        let mut listeners = Listeners::new(index);
+        for (owner, _) in std::mem::take(&mut self.listeners.problems) {
+            self.tell(Owner::Object(owner), Vec::new(), work);
+        }
+        for (owner, problem) in &listeners.problems {
+            self.tell(Owner::Object(owner.clone()), vec![problem.clone()], work);
+        }
+        if let Some(address) = self.settings.http {
+            // The settings of a listener that the user wrote go before those of the command line.
+            let ingress = ingress_bind(&self.settings, address);
+            match listeners.configs.get_mut(&address) {
+                Some(native) => native.listeners.extend(ingress.listeners),
+                None => {
+                    listeners.configs.insert(address, ingress);
+                }
+            }
+        }
+        let before = self.binds.len();
+        self.binds.retain(|address, _| listeners.configs.contains_key(address));
+        work.changed |= self.binds.len() != before;
+        for (address, config) in std::mem::take(&mut listeners.configs) {
+            match self.binds.get_mut(&address) {
+                Some(bind) => bind.set_config(config),
+                None => {
+                    self.binds.insert(address, BindState::new(Arc::new(config)));
+                }
+            }
+        }
+        let gone: Vec<Owner> =
+            self.problems.keys().filter(|owner| self.is_of_lost_bind(owner)).cloned().collect();
+        for owner in gone {
+            self.tell(owner, Vec::new(), work);
+        }
+        self.listeners = listeners;
+    }
+
+    fn is_of_lost_bind(&self, owner: &Owner) -> bool {
+        matches!(owner, Owner::Host(address, _) if !self.binds.contains_key(address))
     }
 
     /// Makes `route` a member of its hosts and a user of its Services.
@@ -378,19 +459,16 @@ impl Compiler {
             return;
         }
         let key = slot.key.clone();
+        self.set_names(id, Vec::new());
         self.backends.remove(&key);
         work.backends.remove(&id);
-        let BackendKey::Service { service, .. } = &key;
-        if let Some(ids) = self.backends_of.get_mut(service) {
+        let service = key.service();
+        if let Some(ids) = self.backends_of.get_mut(&service) {
             ids.retain(|other| *other != id);
             if ids.is_empty() {
-                self.backends_of.remove(service);
+                self.backends_of.remove(&service);
             }
         }
-        self.backends_by_name.values_mut().for_each(|ids| {
-            ids.remove(&id);
-        });
-        self.backends_by_name.retain(|_, ids| !ids.is_empty());
         self.backend_table.set(id, None);
         self.tell(Owner::Backend(key), Vec::new(), work);
     }
@@ -399,18 +477,24 @@ impl Compiler {
     fn compile_backend(&mut self, index: &Index, id: u32, work: &mut Work) -> bool {
         let Some(slot) = self.backends.at(id) else { return false };
         let key = slot.key.clone();
-        let BackendKey::Service { service, port, via } = &key;
-        let resolved = backend::service_endpoints(index, service, *port);
-        let found = index.service(service).map(|(_, service)| service);
-        if let Some(Ok(name)) = found.and_then(|service| service.external_name.as_ref()) {
-            self.backends_by_name.entry(Arc::clone(name)).or_default().insert(id);
-        }
-        let own = via.as_ref().and_then(|name| {
-            let (namespace, name) = (Arc::clone(&service.0), Arc::clone(name));
-            index.ingress(&ObjectRef { kind: Kind::Ingress, namespace, name })?.1.settings.as_deref()
-        });
-        let levels = [own, found.and_then(|service| service.settings.as_deref())];
-        let policy = policy::backend(levels, &self.settings.backend);
+        let (resolved, policy) = match &key {
+            BackendKey::Service { service, port, via } => {
+                let found = index.service(service).map(|(_, service)| service);
+                let own = via.as_ref().and_then(|name| {
+                    let (namespace, name) = (Arc::clone(&service.0), Arc::clone(name));
+                    index.ingress(&ObjectRef { kind: Kind::Ingress, namespace, name })?.1.settings.as_deref()
+                });
+                let levels = [own, found.and_then(|service| service.settings.as_deref())];
+                let policy = policy::backend(levels, &self.settings.backend);
+                (backend::service_endpoints(index, service, *port), policy)
+            }
+            BackendKey::Native { name } => {
+                let Some((_, native)) = index.native_backend(name) else { return false };
+                let policy = native::backend_policy(&native.spec, &self.settings.backend);
+                (native::endpoints(index, name), policy)
+            }
+        };
+        self.set_names(id, resolved.names);
         self.tell(Owner::Backend(key.clone()), resolved.problem.into_iter().collect(), work);
         let old = self.backend_table.at(id);
         let same_policy = old.filter(|old| *old.policy == policy).map(|old| Arc::clone(&old.policy));
@@ -424,6 +508,25 @@ impl Compiler {
         let endpoints = same_endpoints.unwrap_or_else(|| resolved.endpoints.into());
         self.backend_table.set(id, Some(Arc::new(Backend { name, endpoints, policy })));
         true
+    }
+
+    /// Files the backend under the DNS names that it depends on now.
+    fn set_names(&mut self, id: u32, names: Vec<Arc<str>>) {
+        let Some(slot) = self.backends.at_mut(id) else { return };
+        if slot.names == names {
+            return;
+        }
+        for name in std::mem::replace(&mut slot.names, names.clone()) {
+            if let Some(ids) = self.backends_by_name.get_mut(&name) {
+                ids.remove(&id);
+                if ids.is_empty() {
+                    self.backends_by_name.remove(&name);
+                }
+            }
+        }
+        for name in names {
+            self.backends_by_name.entry(name).or_default().insert(id);
+        }
     }
 
     fn rebuild_hosts(&mut self, index: &Index, work: &mut Work) -> bool {
@@ -469,11 +572,14 @@ impl Compiler {
 }
 
 fn is_route(reference: &ObjectRef) -> bool {
-    matches!(reference.kind, Kind::Ingress)
+    matches!(reference.kind, Kind::Ingress | Kind::Route)
 }
 
 fn route_info(reference: &ObjectRef) -> RouteInfo {
-    let name = format!("ingress/{}/{}", reference.namespace, reference.name);
+    let name = match reference.kind {
+        Kind::Ingress => format!("ingress/{}/{}", reference.namespace, reference.name),
+        _ => format!("route/{}", reference.name),
+    };
     RouteInfo { object: reference.clone(), name: name.into() }
 }
 
@@ -505,18 +611,29 @@ fn conflict(index: &Index, host: &Hostname, loss: &Loss) -> Option<Problem> {
         (ObjectSpec::Ingress(ingress), Some(index)) => Some(ingress.paths.get(index as usize)?),
         _ => None,
     };
+    if let ObjectSpec::Route(route) = &object.spec {
+        let field = loss
+            .index
+            .map_or_else(|| route.field.clone(), |index| format!("{}.matches[{index}]", route.field));
+        let message = format!(
+            "for {host}, {} comes first and has the same path and conditions, so this one is not served",
+            loss.winner
+        );
+        let finding = Finding::warning(field, 0, "Conflict", message);
+        return Some(finding.into_problem(&object.reference, object.location.as_ref()));
+    }
     let finding = match path {
         Some(path) => {
             let field = format!("spec.rules[{}].http.paths[{}]", path.rule, path.index);
             let message = format!(
-                "for {host}, {} is older and has the same path, so this one is not served",
+                "for {host}, {} goes first (by age, then name) and has the same path, so this one is not served",
                 loss.winner
             );
             Finding::warning(field, path.line, "Conflict", message)
         }
         None => {
             let message = format!(
-                "for {host}, {} is older and has a default backend, so this one is not used",
+                "for {host}, {} goes first (by age, then name) and has a default backend, so this one is not used",
                 loss.winner
             );
             Finding::warning("spec.defaultBackend", 0, "Conflict", message)

@@ -30,6 +30,8 @@ pub(super) struct Route {
 pub(super) struct Order {
     /// Seconds since 1970; what has no age is younger than everything else.
     pub(super) created: Option<i64>,
+    /// Position in a native file; 0 for Kubernetes objects.
+    pub(super) rank: u32,
     pub(super) object: ObjectRef,
 }
 
@@ -39,6 +41,7 @@ impl Ord for Order {
         let age = |order: &Self| order.created.unwrap_or(i64::MAX);
         age(self)
             .cmp(&age(other))
+            .then_with(|| self.rank.cmp(&other.rank))
             .then_with(|| a.namespace.cmp(&b.namespace))
             .then_with(|| a.name.cmp(&b.name))
             .then_with(|| a.kind.cmp(&b.kind))

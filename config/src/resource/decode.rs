@@ -7,6 +7,9 @@ use serde::Deserialize;
 use super::endpoint_slice::EndpointSliceObject;
 use super::ingress::{IngressClassObject, IngressObject};
 use super::meta::ObjectMeta;
+use super::native::{BackendSpec, RouteSpec};
+use super::native_route::Builder;
+use super::native_types::{ListenerEntry, made_up_name};
 use super::node::{self, MAX_FILE_BYTES, Node, Value};
 use super::reader::{self, Findings, ReadError};
 use super::service::ServiceObject;
@@ -17,7 +20,7 @@ use crate::report::{Kind, ObjectRef, Problem, Severity, SourceLocation};
 /// read are skipped. `file` is the name that problems show.
 #[must_use]
 pub fn decode(file: &Arc<str>, text: &[u8]) -> Decoded {
-    let mut decoder = Decoder { file, out: Decoded::default() };
+    let mut decoder = Decoder { file, out: Decoded::default(), routes: 0 };
     match usable_text(text) {
         Ok(text) => {
             for document in node::documents(text) {
@@ -52,6 +55,8 @@ fn usable_text(text: &[u8]) -> Result<&str, (u32, &'static str, String)> {
 struct Decoder<'a> {
     file: &'a Arc<str>,
     out: Decoded,
+    /// Native routes so far, over all documents of the file.
+    routes: u32,
 }
 
 /// `apiVersion` and `kind`.
@@ -113,8 +118,12 @@ impl<'a> Decoder<'a> {
             return self.broken(node.line, "WrongType", message);
         }
         let api_version = node.field("apiVersion").and_then(Node::text).unwrap_or_default();
+        if is_native(node, api_version) {
+            return self.native(node, api_version);
+        }
         let Some(kind) = node.field("kind").and_then(Node::text) else {
-            let message = "`kind` is required, as in `kind: Ingress`".to_owned();
+            let hint = unknown_top_level(node).map(|(_, _, hint)| hint).unwrap_or_default();
+            let message = format!("`kind` is required, as in `kind: Ingress`{hint}");
             self.file_problem(node.line, Severity::Error, "kind", "MissingField", message);
             self.out.incomplete = true;
             return;
@@ -180,6 +189,80 @@ impl<'a> Decoder<'a> {
                 let message = format!("`items` of a {kind} must be a list");
                 self.file_problem(node.line, Severity::Error, "items", "WrongType", message);
                 self.out.incomplete = true;
+            }
+        }
+    }
+
+    /// A file of the native format: each entry is an object, so that a wrong one costs only itself.
+    fn native(&mut self, node: &Node, api_version: &str) {
+        if !matches!(api_version, "" | NATIVE_VERSION) {
+            let line = node.field("apiVersion").map_or(node.line, |at| at.line);
+            let message = format!("`{api_version}` is not read: write `apiVersion: {NATIVE_VERSION}`");
+            self.file_problem(line, Severity::Error, "apiVersion", "UnsupportedVersion", message);
+            self.out.incomplete = true;
+            return;
+        }
+        if let Some((key, line, hint)) = unknown_top_level(node) {
+            let message = format!("unknown field `{key}`{hint}");
+            self.file_problem(line, Severity::Error, &key, "UnknownField", message);
+            self.out.incomplete = true;
+        }
+        for (section, kind) in
+            [("listeners", Kind::Listener), ("routes", Kind::Route), ("backends", Kind::Backend)]
+        {
+            match node.field(section).map(|at| (&at.value, at.line)) {
+                None => {}
+                Some((Value::List(items), _)) => {
+                    for (index, item) in items.iter().enumerate() {
+                        self.entry(kind, format!("{section}[{index}]"), item);
+                    }
+                }
+                Some((_, line)) => {
+                    let message = format!("`{section}` must be a list: start each entry with `- `");
+                    self.file_problem(line, Severity::Error, section, "WrongType", message);
+                    self.out.incomplete = true;
+                }
+            }
+        }
+    }
+
+    fn entry(&mut self, kind: Kind, field: String, node: &Node) {
+        if kind == Kind::Route {
+            self.routes += 1;
+        }
+        let written = node.field("name").and_then(Node::text).map(Arc::from);
+        let name: Option<Arc<str>> = match kind {
+            Kind::Route => written.or_else(|| Some(made_up_name(self.file, self.routes))),
+            Kind::Listener => {
+                written.or_else(|| node.text().or_else(|| node.field("address")?.text()).map(Arc::from))
+            }
+            _ => written,
+        };
+        let Some(name) = name.filter(|name| !name.is_empty()) else {
+            let message = "`name` is required".to_owned();
+            self.file_problem(node.line, Severity::Error, &format!("{field}.name"), "MissingField", message);
+            self.out.incomplete = true;
+            return;
+        };
+        let reference = ObjectRef { kind, namespace: "".into(), name };
+        let result = native_object(kind, &reference.name, &field, node, self.routes);
+        match result {
+            Ok(spec) => {
+                if self.out.objects.iter().any(|object| object.reference == reference) {
+                    let message = format!("`{}` is there twice; the first one is used", reference.name);
+                    let finding =
+                        Finding::error(format!("{field}.name"), node.line, "DuplicateObject", message);
+                    let location = self.location(node.line);
+                    self.out.problems.push(finding.into_problem(&reference, Some(&location)));
+                    return;
+                }
+                let location = Some(self.location(node.line));
+                self.out.objects.push(Object { reference, location, spec });
+            }
+            Err(finding) => {
+                let location = self.location(node.line);
+                self.out.problems.push(finding.into_problem(&reference, Some(&location)));
+                self.out.invalid.push(reference);
             }
         }
     }
@@ -306,6 +389,66 @@ fn is_unrelated(text: &str) -> bool {
         group => ours.contains(&group),
     };
     !related && !kind.is_empty()
+}
+
+const NATIVE_VERSION: &str = "sluicegate.dev/v1alpha1";
+const SECTIONS: [&str; 3] = ["listeners", "routes", "backends"];
+
+fn is_native(node: &Node, api_version: &str) -> bool {
+    let has_section = SECTIONS.iter().any(|section| node.field(section).is_some());
+    match node.field("kind").and_then(Node::text) {
+        Some("Config") => api_version.is_empty() || api_version.starts_with("sluicegate.dev/"),
+        Some(_) => false,
+        None => has_section && (api_version.is_empty() || api_version.starts_with("sluicegate.dev/")),
+    }
+}
+
+/// The first field of a native file that does not exist: name, line, hint.
+fn unknown_top_level(node: &Node) -> Option<(String, u32, String)> {
+    let Value::Map(entries) = &node.value else { return None };
+    let known = SECTIONS.into_iter().chain(["apiVersion", "kind", "metadata"]);
+    let unknown = entries.iter().find(|entry| !known.clone().any(|known| *known == *entry.key))?;
+    Some((unknown.key.to_string(), unknown.line, suggest::hint(&unknown.key, known)))
+}
+
+/// Reads one entry of a native file.
+fn native_object(
+    kind: Kind,
+    name: &Arc<str>,
+    field: &str,
+    node: &Node,
+    position: u32,
+) -> Result<ObjectSpec, Finding> {
+    let builder = Builder { field, line: node.line };
+    let located = |error: ReadError| {
+        let (path, line) = error.place();
+        Finding::error(
+            path,
+            if line == 0 { node.line } else { line },
+            error.reason(),
+            error.message().to_owned(),
+        )
+    };
+    match kind {
+        Kind::Listener => {
+            let (entry, _) = reader::read::<ListenerEntry>(node, field, true).map_err(located)?;
+            if let Some(written) = &entry.0.name {
+                builder.name(written)?;
+            }
+            Ok(ObjectSpec::Listener(builder.listener(name, &entry.0)?))
+        }
+        Kind::Route => {
+            let (spec, _) = reader::read::<RouteSpec>(node, field, true).map_err(located)?;
+            if let Some(written) = &spec.name {
+                builder.name(written)?;
+            }
+            Ok(ObjectSpec::Route(Box::new(builder.route(spec, position)?)))
+        }
+        _ => {
+            let (spec, _) = reader::read::<BackendSpec>(node, field, true).map_err(located)?;
+            Ok(ObjectSpec::Backend(builder.backend(spec)?))
+        }
+    }
 }
 
 /// Wire types with `metadata`.

@@ -9,6 +9,9 @@ pub mod endpoint_slice;
 pub mod ingress;
 mod known;
 mod meta;
+pub(crate) mod native;
+pub(crate) mod native_route;
+pub(crate) mod native_types;
 mod node;
 mod reader;
 pub mod service;
@@ -20,6 +23,7 @@ use std::sync::Arc;
 pub use decode::decode;
 pub use endpoint_slice::EndpointSlice;
 pub use ingress::{Ingress, IngressClass};
+pub use native_route::{NativeBackend, NativeListener, NativeRoute};
 pub use node::MAX_FILE_BYTES;
 pub use service::Service;
 
@@ -49,6 +53,12 @@ pub enum ObjectSpec {
     EndpointSlice(EndpointSlice),
     /// `v1` Secret.
     Secret(Secret),
+    /// A listener of the native format.
+    Listener(NativeListener),
+    /// A route of the native format.
+    Route(Box<NativeRoute>),
+    /// A backend of the native format.
+    Backend(NativeBackend),
 }
 
 /// A Secret. Nothing reads its bytes yet, so they are dropped at once.

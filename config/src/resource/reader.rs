@@ -143,6 +143,13 @@ impl serde::de::Error for ReadError {
         Self::new("InvalidValue", format!("`{variant}` is not one of {}{hint}", expected.join(", ")))
     }
 
+    fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
+        let hint = suggest::hint(field, expected.iter().copied());
+        let mut error = Self::new("UnknownField", format!("unknown field `{field}`{hint}"));
+        error.0.leaf = Some(field.to_owned());
+        error
+    }
+
     fn missing_field(field: &'static str) -> Self {
         let mut error = Self::new("MissingField", format!("`{field}` is required"));
         error.0.leaf = Some(field.to_owned());

@@ -1,0 +1,334 @@
+//! The command line: every command, flag and environment variable, and nothing of what they do.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+
+const EXAMPLES: &str = "\
+Examples:
+  sluicegate demo
+  sluicegate run --config examples/quickstart/ --http 127.0.0.1:8080
+  sluicegate check examples/quickstart/
+  sluicegate explain GET http://shop.example.com/cart --config examples/quickstart/";
+
+/// Load balancer, Ingress controller and edge proxy in one binary.
+#[derive(Debug, Parser)]
+#[command(name = "sluicegate", version, about, after_help = EXAMPLES, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve what files and folders describe, and follow their changes
+    Run(Box<RunArgs>),
+    /// Say what is wrong with manifests and native files, without serving them
+    Check(CheckArgs),
+    /// Say which route would serve a request, and why the others would not
+    Explain(ExplainArgs),
+    /// Start a gateway with three backends on this machine and show what it does
+    Demo(DemoArgs),
+    /// Print the JSON Schema of the native file format, for completion in editors
+    #[command(after_help = SCHEMA_EXAMPLES)]
+    Schema,
+    /// Print the version
+    Version(VersionArgs),
+    /// Print a completion script for a shell
+    #[command(after_help = COMPLETION_EXAMPLES)]
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+const SCHEMA_EXAMPLES: &str = "\
+Examples:
+  sluicegate schema > sluicegate.schema.json
+  # then, as the first line of a native file, for editors with a YAML language server:
+  # yaml-language-server: $schema=sluicegate.schema.json";
+
+const COMPLETION_EXAMPLES: &str = "\
+Examples:
+  sluicegate completion bash > ~/.local/share/bash-completion/completions/sluicegate
+  sluicegate completion zsh > ~/.zfunc/_sluicegate
+  sluicegate completion fish > ~/.config/fish/completions/sluicegate.fish";
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  # Ingress manifests of a folder, on a port that needs no rights
+  sluicegate run --config examples/quickstart/ --http 127.0.0.1:8080
+  # a native file that has its own listeners, access log as JSON on standard output
+  sluicegate run --config edge.yaml --http none --access-log json
+  # behind a load balancer that speaks the PROXY protocol, with a drain of a minute
+  sluicegate run --config /etc/sluicegate --http 0.0.0.0:80 --proxy-protocol --drain-timeout 60s
+
+Signals:
+  SIGTERM, SIGINT   drain and exit; a second one exits at once
+  SIGHUP            read all files again, reopen the access log
+
+Exit status: 0 after a drain, 1 when something could not be started.";
+
+#[derive(Args, Clone, Debug)]
+#[command(after_help = RUN_EXAMPLES)]
+pub(crate) struct RunArgs {
+    /// Files and folders to serve: Kubernetes manifests (Ingress, IngressClass, Service, EndpointSlice, Secret)
+    /// and native files. Below a folder, every *.yaml, *.yml and *.json is read, and read again on change
+    #[arg(long, value_name = "PATH", num_args = 1.., required = true, env = "SLUICEGATE_CONFIG")]
+    pub(crate) config: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) ingress: IngressArgs,
+
+    /// Where /livez, /readyz, /metrics and /debug/table are served, or "none"
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9901", env = "SLUICEGATE_ADMIN")]
+    pub(crate) admin: Listen,
+
+    /// Worker threads, each with its own sockets; default: one for each usable core
+    #[arg(long, value_name = "N", env = "SLUICEGATE_WORKERS", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) workers: Option<u16>,
+
+    /// Access log format
+    #[arg(long, value_name = "FORMAT", default_value = "off", env = "SLUICEGATE_ACCESS_LOG")]
+    pub(crate) access_log: AccessLogFormat,
+
+    /// Access log file, appended to and reopened on SIGHUP; default: standard output
+    #[arg(long, value_name = "PATH", env = "SLUICEGATE_ACCESS_LOG_FILE")]
+    pub(crate) access_log_file: Option<PathBuf>,
+
+    /// What is logged on standard error: error, warn, info, debug, trace, or a filter such as info,gateway=debug
+    #[arg(long, value_name = "LEVEL", default_value = "info", env = "SLUICEGATE_LOG_LEVEL")]
+    pub(crate) log_level: String,
+
+    /// Form of the log on standard error
+    #[arg(long, value_name = "FORMAT", default_value = "text", env = "SLUICEGATE_LOG_FORMAT")]
+    pub(crate) log_format: LogFormat,
+
+    /// After SIGTERM, go on serving this long with readiness off, so that whoever sends traffic can notice.
+    /// Behind a load balancer or in a cluster, 5s to 15s are usual; standalone there is nobody to wait for
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = humantime::parse_duration, env = "SLUICEGATE_LAME_DUCK")]
+    pub(crate) lame_duck: Duration,
+
+    /// After the lame-duck time, let requests that are under way finish for this long
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration, env = "SLUICEGATE_DRAIN_TIMEOUT")]
+    pub(crate) drain_timeout: Duration,
+}
+
+/// What shapes the compiled table besides the files.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct IngressArgs {
+    /// Where Ingresses are served over HTTP, or "none"; default 0.0.0.0:80 as root or in a cluster,
+    /// 127.0.0.1:8080 otherwise
+    #[arg(long, value_name = "ADDR", env = "SLUICEGATE_HTTP")]
+    pub(crate) http: Option<Listen>,
+
+    /// Controller name by which an IngressClass is ours
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "sluicegate.dev/ingress-controller",
+        env = "SLUICEGATE_INGRESS_CLASS"
+    )]
+    pub(crate) ingress_class: String,
+
+    /// Require a PROXY protocol header (v1 or v2) on the Ingress address
+    #[arg(long, env = "SLUICEGATE_PROXY_PROTOCOL", help_heading = "Ingress address")]
+    pub(crate) proxy_protocol: bool,
+
+    /// Networks whose X-Forwarded-* and X-Request-ID are believed
+    #[arg(long, value_name = "CIDR", num_args = 1.., value_delimiter = ',', value_parser = network, env = "SLUICEGATE_TRUSTED_PROXY", help_heading = "Ingress address")]
+    pub(crate) trusted_proxy: Vec<IpNet>,
+
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+}
+
+/// Limits of the Ingress address. Native listeners have their own.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Limits of the Ingress address")]
+pub(crate) struct LimitArgs {
+    /// Open client connections [default: 16384]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), env = "SLUICEGATE_MAX_CONNECTIONS")]
+    pub(crate) max_connections: Option<u32>,
+    /// Requests on one connection, 0 = no limit [default: 0]
+    #[arg(long, value_name = "N", env = "SLUICEGATE_MAX_REQUESTS_PER_CONNECTION")]
+    pub(crate) max_requests_per_connection: Option<u32>,
+    /// Size of a request head [default: 65536]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1_024..=65_536), env = "SLUICEGATE_MAX_HEAD_BYTES")]
+    pub(crate) max_head_bytes: Option<u32>,
+    /// Fields in a request head [default: 100]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256), env = "SLUICEGATE_MAX_HEAD_FIELDS")]
+    pub(crate) max_head_fields: Option<u16>,
+    /// Length of a request line [default: 8192]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(8_000..=65_536), env = "SLUICEGATE_MAX_REQUEST_LINE_BYTES")]
+    pub(crate) max_request_line_bytes: Option<u32>,
+    /// Time for a whole request head [default: 10s]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, env = "SLUICEGATE_HEADER_TIMEOUT")]
+    pub(crate) header_timeout: Option<Duration>,
+    /// Time that a connection may be without a request [default: 75s]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, env = "SLUICEGATE_IDLE_TIMEOUT")]
+    pub(crate) idle_timeout: Option<Duration>,
+    /// Time without a byte of an expected body [default: 30s]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, env = "SLUICEGATE_BODY_IDLE_TIMEOUT")]
+    pub(crate) body_idle_timeout: Option<Duration>,
+    /// Slowest accepted request body in bytes per second, 0 = any [default: 240]
+    #[arg(long, value_name = "BYTES", env = "SLUICEGATE_MIN_BODY_RATE")]
+    pub(crate) min_body_rate: Option<u32>,
+    /// Time without a byte in an upgraded connection [default: 1h]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, env = "SLUICEGATE_TUNNEL_IDLE_TIMEOUT")]
+    pub(crate) tunnel_idle_timeout: Option<Duration>,
+}
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  sluicegate check examples/quickstart/
+  sluicegate check routes.yaml more/ --json | jq '.problems[].message'
+
+Exit status: 0 if there is no error (warnings are allowed), 1 otherwise.";
+
+#[derive(Args, Debug)]
+#[command(after_help = CHECK_EXAMPLES)]
+pub(crate) struct CheckArgs {
+    /// Files and folders, as for `run --config`
+    #[arg(value_name = "PATH", required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Exit with 1 on warnings as well
+    #[arg(long)]
+    pub(crate) strict: bool,
+    #[command(flatten)]
+    pub(crate) ingress: IngressArgs,
+}
+
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  sluicegate explain GET http://shop.example.com/cart --config examples/quickstart/
+  sluicegate explain POST http://shop.example.com/api -H 'x-canary: yes' --config routes.yaml --json
+
+Exit status: 0 if a route was found, 1 otherwise.";
+
+#[derive(Args, Debug)]
+#[command(after_help = EXPLAIN_EXAMPLES)]
+pub(crate) struct ExplainArgs {
+    /// Request method
+    pub(crate) method: String,
+    /// Request URL: http://host[:port]/path[?query]. A port that is given chooses the listener
+    pub(crate) url: String,
+    /// Request header, as 'name: value'
+    #[arg(short = 'H', long = "header", value_name = "HEADER")]
+    pub(crate) headers: Vec<String>,
+    /// Files and folders, as for `run --config`
+    #[arg(long, value_name = "PATH", num_args = 1.., required = true, env = "SLUICEGATE_CONFIG")]
+    pub(crate) config: Vec<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) ingress: IngressArgs,
+}
+
+const DEMO_EXAMPLES: &str = "\
+Examples:
+  sluicegate demo
+  sluicegate demo --once
+
+Everything is on free loopback ports and in a temporary folder; Ctrl-C removes it.";
+
+#[derive(Args, Debug)]
+#[command(after_help = DEMO_EXAMPLES)]
+pub(crate) struct DemoArgs {
+    /// Exit when the show is over, with 1 if it did not go as it should
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  sluicegate version\n  sluicegate version --json")]
+pub(crate) struct VersionArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// An address to listen on, or none. Port 0 is any free port; the ready line says which.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Listen(pub(crate) Option<SocketAddr>);
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        let advice = || "expected ADDRESS:PORT such as 127.0.0.1:8080 or [::]:80, or \"none\"".to_owned();
+        text.parse().map(|address| Self(Some(address))).map_err(|_| advice())
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum AccessLogFormat {
+    Off,
+    Json,
+    Combined,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+/// A network, or a single address.
+fn network(text: &str) -> Result<IpNet, String> {
+    text.parse::<IpNet>()
+        .or_else(|_| text.parse().map(|address: std::net::IpAddr| IpNet::from(address)))
+        .map_err(|_| "expected a network such as 10.0.0.0/8 or an address".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_help_with_examples() {
+        for command in Cli::command().get_subcommands_mut() {
+            let help = command.render_long_help().to_string();
+            assert!(help.contains("Examples:"), "{}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn listen_address_is_an_address_or_none() {
+        assert_eq!("none".parse(), Ok(Listen(None)));
+        assert_eq!("[::1]:80".parse(), Ok(Listen(Some("[::1]:80".parse().unwrap()))));
+        assert!("8080".parse::<Listen>().is_err());
+    }
+
+    #[test]
+    fn network_may_be_a_single_address() {
+        assert_eq!(network("10.1.2.3"), Ok("10.1.2.3/32".parse().unwrap()));
+        assert_eq!(network("10.0.0.0/8"), Ok("10.0.0.0/8".parse().unwrap()));
+        assert!(network("ten").is_err());
+    }
+}

@@ -1,0 +1,165 @@
+//! The control thread: driver, and what publishing a table means for the gateway.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use config::compile::Settings;
+use config::report::{Report, Severity};
+use config::table::RouteTable;
+use controller::Publish;
+use controller::driver::{Command, Driver};
+use controller::problems::ControlMetrics;
+use controller::source::file::FileSource;
+use gateway::admin::ReportSlot;
+use gateway::live::Publisher;
+use gateway::{BindError, Gateway};
+use tokio::sync::{mpsc, oneshot};
+
+use super::listen_error;
+
+/// What came of the first table.
+#[derive(Debug)]
+pub(super) struct Started {
+    /// Addresses that could not be opened.
+    pub(super) failures: Vec<BindError>,
+    /// The listeners, and where each can be reached.
+    pub(super) listeners: Vec<(Arc<str>, SocketAddr)>,
+    pub(super) routes: usize,
+    pub(super) backends: usize,
+    pub(super) errors: usize,
+    pub(super) warnings: usize,
+}
+
+/// Takes tables into use: new sockets are open before the swap, old ones drain after it.
+#[derive(Debug)]
+pub(super) struct Publishing {
+    gateway: Gateway,
+    publisher: Publisher,
+    report: Arc<ReportSlot>,
+    /// Told of the first table.
+    started: Option<oneshot::Sender<Started>>,
+    /// Addresses that could not be opened and were told.
+    failing: BTreeSet<SocketAddr>,
+}
+
+impl Publishing {
+    pub(super) fn new(gateway: Gateway, publisher: Publisher, report: Arc<ReportSlot>) -> Self {
+        Self { gateway, publisher, report, started: None, failing: BTreeSet::new() }
+    }
+
+    /// Finishes what is open and ends the workers; returns how many connections had to be cut. Blocks.
+    pub(super) fn drain(self, timeout: Duration) -> u64 {
+        let left = if self.gateway.drain(timeout) { 0 } else { self.gateway.connections() };
+        self.gateway.stop();
+        left
+    }
+
+    fn tell_failures(&mut self, failures: &[BindError]) {
+        for BindError { address, source } in failures {
+            if self.failing.insert(*address) {
+                let advice = listen_error::advice(source, "the configuration");
+                tracing::error!(%address, "cannot listen; everything else is served: {advice}");
+            }
+        }
+        self.failing.retain(|address| {
+            let still = failures.iter().any(|failure| failure.address == *address);
+            if !still {
+                tracing::info!(%address, "the address that could not be opened is no longer wanted, or open now");
+            }
+            still
+        });
+    }
+}
+
+impl Publish for Publishing {
+    fn publish(&mut self, table: &Arc<RouteTable>, report: &Arc<Report>) {
+        let failures = self.gateway.open_binds(table);
+        self.publisher.publish(Arc::clone(table));
+        self.gateway.close_binds(table);
+        self.report.set(Arc::clone(report));
+        match self.started.take() {
+            Some(started) => {
+                // Nobody waits if the process is being ended already.
+                let _ = started.send(summary(&self.gateway, table, report, failures));
+            }
+            None => self.tell_failures(&failures),
+        }
+    }
+}
+
+fn summary(gateway: &Gateway, table: &RouteTable, report: &Report, failures: Vec<BindError>) -> Started {
+    let bound: BTreeMap<SocketAddr, SocketAddr> = gateway.bound().collect();
+    let listeners = table.binds.iter().filter_map(|bind| Some((bind, *bound.get(&bind.config.address)?)));
+    let named = listeners.flat_map(|(bind, address)| {
+        bind.config.listeners.iter().map(move |listener| (Arc::clone(&listener.name), address))
+    });
+    let count = |severity| report.problems.iter().filter(|problem| problem.severity == severity).count();
+    Started {
+        failures,
+        listeners: named.collect(),
+        routes: table.routes.iter().count(),
+        backends: table.backends.iter().count(),
+        errors: count(Severity::Error),
+        warnings: count(Severity::Warning),
+    }
+}
+
+/// The running control thread.
+#[derive(Debug)]
+pub(super) struct ControlThread {
+    thread: Option<JoinHandle<Option<Publishing>>>,
+    started: Option<oneshot::Receiver<Started>>,
+    /// Disconnects when the thread ends, also by a panic.
+    ended: Option<oneshot::Receiver<()>>,
+}
+
+impl ControlThread {
+    pub(super) fn start(
+        source: FileSource,
+        mut publishing: Publishing,
+        settings: Settings,
+        metrics: Arc<ControlMetrics>,
+        commands: mpsc::UnboundedReceiver<Command>,
+    ) -> io::Result<Self> {
+        let (started, was_started) = oneshot::channel();
+        let (alive, ended) = oneshot::channel::<()>();
+        publishing.started = Some(started);
+        let thread = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
+            let _alive = alive;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let report = |error| tracing::error!(%error, "cannot start the control plane");
+            let runtime = runtime.map_err(report).ok()?;
+            Some(runtime.block_on(Driver::new(source, publishing, settings, metrics).run(commands)))
+        })?;
+        Ok(Self { thread: Some(thread), started: Some(was_started), ended: Some(ended) })
+    }
+
+    /// What came of the first table; `None` if there was none.
+    pub(super) async fn started(&mut self) -> Option<Started> {
+        self.started.take()?.await.ok()
+    }
+
+    /// Returns when the thread has ended, and only once.
+    pub(super) async fn ended(&mut self) {
+        match self.ended.as_mut() {
+            Some(ended) => {
+                let _ = ended.await;
+                self.ended = None;
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Waits for the end of the thread, which must have been told to stop, and then drains; returns how many
+    /// connections had to be cut.
+    pub(super) async fn drain(&mut self, timeout: Duration) -> u64 {
+        let Some(thread) = self.thread.take() else { return 0 };
+        // A thread that panicked took the gateway along; its panic was printed.
+        let drain = move || thread.join().ok().flatten().map_or(0, |publishing| publishing.drain(timeout));
+        tokio::task::spawn_blocking(drain).await.unwrap_or(0)
+    }
+}

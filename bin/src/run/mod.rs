@@ -1,0 +1,244 @@
+//! `sluicegate run`: every thread started, tied together, and ended in order.
+//!
+//! Threads: main waits for signals; `control` reads, compiles and publishes; `admin` answers the admin port
+//! and probes endpoints; the workers carry traffic. The gateway goes on with its last table whatever happens
+//! to the other threads.
+
+mod admin;
+mod control;
+mod listen_error;
+mod log;
+mod signals;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use controller::driver::Command;
+use controller::problems::ControlMetrics;
+use controller::source::file::FileSource;
+use gateway::access_log::{AccessLog, Destination, Format};
+use gateway::admin::{AdminState, Readiness, ReportSlot};
+use gateway::live::Shared;
+use gateway::metrics::Registry;
+use gateway::{BindError, Gateway};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::sync::mpsc;
+
+use self::admin::AdminThread;
+use self::control::{ControlThread, Publishing, Started};
+pub(crate) use self::log::start_log;
+pub(crate) use self::signals::{Signal, Signals};
+use crate::cli::{AccessLogFormat, RunArgs};
+use crate::settings::{compile_settings, http_address};
+
+/// How long the access log may take to write its last lines.
+const LOG_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Runs until a signal ends it.
+pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    start_log(&args.log_level, args.log_format)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        let mut running = tokio::select! {
+            running = Running::start(args) => running?,
+            signal = signals.end() => return Ok(signal.exit_code()),
+        };
+        loop {
+            tokio::select! {
+                signal = signals.next() => match signal {
+                    Signal::Hangup => running.reread(),
+                    Signal::Interrupt | Signal::Terminate => break,
+                },
+                () = running.control_ended() => {
+                    tracing::error!(
+                        "the control thread ended; the last table is served, but no change is seen until a restart"
+                    );
+                }
+            }
+        }
+        tokio::select! {
+            biased;
+            signal = signals.end() => {
+                tracing::warn!("second signal, ending at once");
+                Ok(signal.exit_code())
+            }
+            () = running.shutdown(args.lame_duck, args.drain_timeout) => Ok(ExitCode::SUCCESS),
+        }
+    });
+    // A drain that a second signal cut short must not be waited for.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Where a running gateway listens.
+#[derive(Clone, Debug)]
+pub(crate) struct Addresses {
+    /// The listeners.
+    pub(crate) listeners: Vec<(Arc<str>, SocketAddr)>,
+    /// The admin port.
+    pub(crate) admin: Option<SocketAddr>,
+}
+
+/// Everything that serves.
+#[derive(Debug)]
+pub(crate) struct Running {
+    control: ControlThread,
+    commands: mpsc::UnboundedSender<Command>,
+    readiness: Arc<Readiness>,
+    access_log: AccessLog,
+    admin: AdminThread,
+    /// Where it can be reached.
+    addresses: Addresses,
+}
+
+impl Running {
+    /// Starts everything and returns when the first table is served.
+    pub(crate) async fn start(args: &RunArgs) -> anyhow::Result<Self> {
+        raise_file_limit();
+        let source = FileSource::new(args.config.clone()).context("--config")?;
+        let workers = worker_count(args);
+        let (shared, publisher) = Shared::new(workers);
+        let registry = Registry::new(workers);
+        let access_log = start_access_log(args, workers)?;
+        registry.watch_access_log(Arc::clone(access_log.stats()));
+        let metrics = Arc::<ControlMetrics>::default();
+        let readiness = Arc::<Readiness>::default();
+        let report = Arc::<ReportSlot>::default();
+        let admin = start_admin(args, &shared, &registry, &readiness, &report, &metrics)?;
+        let gateway =
+            Gateway::start(workers, &shared, &registry, &access_log).context("cannot start the workers")?;
+        let publishing = Publishing::new(gateway, publisher, report);
+        let (commands, receiver) = mpsc::unbounded_channel();
+        let settings = compile_settings(&args.ingress);
+        let mut control = ControlThread::start(source, publishing, settings, metrics, receiver)?;
+        let started = control.started().await.context("the control thread ended before the first table")?;
+        check_binds(args, &started)?;
+        readiness.ready();
+        let addresses = Addresses { listeners: started.listeners.clone(), admin: admin.address() };
+        announce(args, workers, &addresses, &started);
+        Ok(Self { control, commands, readiness, access_log, admin, addresses })
+    }
+
+    /// Where it listens.
+    pub(crate) fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Reads all files again and opens the access log anew.
+    pub(crate) fn reread(&self) {
+        tracing::info!("reading all files again, reopening the access log");
+        // Fails only if the control thread ended, which was told.
+        let _ = self.commands.send(Command::Reread);
+        self.access_log.reopen();
+    }
+
+    /// Returns, once, if the control thread ends although nobody told it to.
+    pub(crate) async fn control_ended(&mut self) {
+        self.control.ended().await;
+    }
+
+    /// Drains and ends everything.
+    pub(crate) async fn shutdown(mut self, lame_duck: Duration, drain_timeout: Duration) {
+        self.readiness.draining();
+        if !lame_duck.is_zero() {
+            tracing::info!(lame_duck = %humantime::format_duration(lame_duck), "not ready any more, still serving");
+            tokio::time::sleep(lame_duck).await;
+        }
+        tracing::info!(timeout = %humantime::format_duration(drain_timeout), "draining");
+        let _ = self.commands.send(Command::Stop);
+        let left = self.control.drain(drain_timeout).await;
+        if left > 0 {
+            tracing::warn!(connections = left, "drain deadline passed, connections were cut");
+        }
+        self.admin.stop().await;
+        close_access_log(self.access_log);
+        tracing::info!("drained, ending");
+    }
+}
+
+fn worker_count(args: &RunArgs) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    args.workers.map_or_else(cores, usize::from)
+}
+
+fn start_access_log(args: &RunArgs, workers: usize) -> anyhow::Result<AccessLog> {
+    let format = match args.access_log {
+        AccessLogFormat::Off => Format::Off,
+        AccessLogFormat::Json => Format::Json,
+        AccessLogFormat::Combined => Format::Combined,
+    };
+    let file = args.access_log_file.clone();
+    let shown = file.as_ref().map_or_else(|| "standard output".to_owned(), |path| path.display().to_string());
+    let destination = file.map_or(Destination::Stdout, Destination::File);
+    AccessLog::start(format, destination, workers)
+        .with_context(|| format!("cannot write the access log to {shown} (--access-log-file)"))
+}
+
+fn close_access_log(access_log: AccessLog) {
+    if !access_log.close(LOG_TIMEOUT) {
+        tracing::warn!("the last lines of the access log could not be written");
+    }
+}
+
+fn start_admin(
+    args: &RunArgs,
+    shared: &Arc<Shared>,
+    registry: &Arc<Registry>,
+    readiness: &Arc<Readiness>,
+    report: &Arc<ReportSlot>,
+    metrics: &Arc<ControlMetrics>,
+) -> anyhow::Result<AdminThread> {
+    let metrics = Arc::clone(metrics);
+    let state = AdminState {
+        shared: Arc::clone(shared),
+        registry: Arc::clone(registry),
+        readiness: Arc::clone(readiness),
+        extra_metrics: Box::new(move |out| metrics.render_metrics(out)),
+        report: Arc::clone(report),
+    };
+    AdminThread::start(args.admin.0, Arc::new(state))
+}
+
+/// Every address of the first table must be open: a gateway that starts without a port that it was told to
+/// open would only look as if it worked.
+fn check_binds(args: &RunArgs, started: &Started) -> anyhow::Result<()> {
+    let Some(BindError { address, source }) = started.failures.first() else { return Ok(()) };
+    let is_ingress = http_address(&args.ingress) == Some(*address);
+    let setting = if is_ingress { "--http" } else { "its listener in the configuration" };
+    anyhow::bail!("cannot listen on {address}: {}", listen_error::advice(source, setting))
+}
+
+fn announce(args: &RunArgs, workers: usize, addresses: &Addresses, started: &Started) {
+    let listeners: Vec<String> =
+        addresses.listeners.iter().map(|(name, address)| format!("{name}=http://{address}")).collect();
+    let admin = addresses.admin.map_or_else(|| "none".to_owned(), |address| format!("http://{address}"));
+    let config: Vec<String> = args.config.iter().map(|path| path.display().to_string()).collect();
+    tracing::info!(
+        listeners = %listeners.join(" "),
+        %admin,
+        workers,
+        config = %config.join(" "),
+        routes = started.routes,
+        backends = started.backends,
+        errors = started.errors,
+        warnings = started.warnings,
+        "sluicegate {} is ready",
+        env!("CARGO_PKG_VERSION")
+    );
+}
+
+/// Each connection needs a descriptor, and the usual soft limit of 1,024 is for programs that use `select`.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+    {
+        tracing::warn!(%error, limit = ?limit.current, "cannot raise the limit of open files");
+    }
+}

@@ -1,0 +1,168 @@
+//! The commands that do not serve: `check`, `explain`, `version`, `completion`, and help.
+
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a panic is a failed test")]
+
+mod common;
+
+use std::fs;
+
+use common::{ingress, run};
+use tempfile::TempDir;
+
+fn folder(files: &[(&str, &str)]) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    for (name, text) in files {
+        fs::write(folder.path().join(name), text).unwrap();
+    }
+    folder
+}
+
+fn shop() -> String {
+    ingress("shop", "shop.example.com", &["10.0.0.1:80".parse().unwrap(), "10.0.0.2:80".parse().unwrap()])
+}
+
+fn examples() -> String {
+    format!("{}/../examples", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn every_example_is_without_problems() {
+    for entry in fs::read_dir(examples()).unwrap() {
+        let path = entry.unwrap().path();
+        let (code, out, error) = run(&["check", "--strict", path.to_str().unwrap()]);
+        assert_eq!(code, 0, "{}: {out}{error}", path.display());
+    }
+}
+
+#[test]
+fn check_counts_and_says_good() {
+    let folder = folder(&[("shop.yaml", &shop())]);
+    let (code, out, _) = run(&["check", folder.path().to_str().unwrap()]);
+    assert_eq!((code, &*out), (0, "good: 4 objects in 1 file, no problems\n"));
+}
+
+#[test]
+fn check_names_file_line_object_and_field() {
+    let folder = folder(&[("shop.yaml", &shop().replace("path: /,", "path: shop,"))]);
+    let (code, out, _) = run(&["check", folder.path().to_str().unwrap()]);
+    assert_eq!(code, 1, "{out}");
+    for part in ["shop.yaml:9: error: Ingress test/shop", "spec.rules[0].http.paths[0].path", "bad: "] {
+        assert!(out.contains(part), "{part:?} in {out}");
+    }
+}
+
+#[test]
+fn check_prints_json() {
+    let folder = folder(&[("shop.yaml", &shop().replace("path: /,", "path: shop,"))]);
+    let (code, out, _) = run(&["check", "--json", folder.path().to_str().unwrap()]);
+    assert_eq!(code, 1);
+    let value: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(value["errors"], 1);
+    assert_eq!(value["problems"][0]["location"]["line"], 9);
+    assert_eq!(value["problems"][0]["severity"], "error");
+}
+
+#[test]
+fn output_has_no_colour_unless_on_a_terminal() {
+    let folder = folder(&[("shop.yaml", &shop().replace("path: /,", "path: shop,"))]);
+    let (_, out, _) = run(&["check", folder.path().to_str().unwrap()]);
+    assert!(!out.contains('\x1b'), "{out:?}");
+}
+
+#[test]
+fn warnings_fail_only_a_strict_check() {
+    let folder = folder(&[]);
+    assert_eq!(run(&["check", folder.path().to_str().unwrap()]).0, 0);
+    assert_eq!(run(&["check", "--strict", folder.path().to_str().unwrap()]).0, 1);
+}
+
+#[test]
+fn explain_names_route_endpoints_and_losers() {
+    let folder = folder(&[
+        ("shop.yaml", &shop()),
+        (
+            "api.yaml",
+            &ingress("api", "shop.example.com", &["10.0.0.3:80".parse().unwrap()])
+                .replace("path: /,", "path: /api,"),
+        ),
+    ]);
+    let config = folder.path().to_str().unwrap();
+    let (code, out, error) = run(&["explain", "GET", "http://shop.example.com/api/x", "--config", config]);
+    assert_eq!(code, 0, "{out}{error}");
+    for part in ["ingress/test/api", "Prefix /api", "10.0.0.3:80", "not taken", "ingress/test/shop"] {
+        assert!(out.contains(part), "{part:?} in {out}");
+    }
+}
+
+#[test]
+fn explain_prints_json() {
+    let folder = folder(&[("shop.yaml", &shop())]);
+    let config = folder.path().to_str().unwrap();
+    let (code, out, _) = run(&["explain", "GET", "http://shop.example.com/", "--json", "--config", config]);
+    assert_eq!(code, 0);
+    let value: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(value["chosen"]["route"], "ingress/test/shop");
+}
+
+#[test]
+fn explain_of_a_request_that_nothing_takes_fails() {
+    let folder = folder(&[("shop.yaml", &shop())]);
+    let config = folder.path().to_str().unwrap();
+    let (code, out, _) = run(&["explain", "GET", "http://other.example.com/", "--config", config]);
+    assert_eq!(code, 1, "{out}");
+    assert!(out.contains("404"), "{out}");
+}
+
+#[test]
+fn explain_of_a_request_that_the_gateway_refuses_says_why() {
+    let folder = folder(&[("shop.yaml", &shop())]);
+    let config = folder.path().to_str().unwrap();
+    let (code, _, error) = run(&["explain", "GET", "http://shop.example.com/%zz", "--config", config]);
+    assert_eq!(code, 1);
+    assert!(error.contains("400"), "{error}");
+}
+
+#[test]
+fn version_is_text_or_json() {
+    let (code, out, _) = run(&["version"]);
+    assert_eq!((code, out), (0, format!("sluicegate {}\n", env!("CARGO_PKG_VERSION"))));
+    let (_, out, _) = run(&["version", "--json"]);
+    let value: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(value["version"], env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn schema_is_a_json_schema_of_the_native_format() {
+    let (code, out, _) = run(&["schema"]);
+    assert_eq!(code, 0);
+    let value: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert!(value["$schema"].as_str().unwrap().starts_with("https://json-schema.org/"), "{value}");
+    for section in ["listeners", "routes", "backends"] {
+        assert!(value["properties"][section].is_object(), "{section}");
+    }
+}
+
+#[test]
+fn completion_is_made_for_each_shell() {
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, out, _) = run(&["completion", shell]);
+        assert_eq!(code, 0);
+        assert!(out.contains("explain"), "{shell}");
+    }
+}
+
+#[test]
+fn every_command_explains_itself() {
+    for command in ["run", "check", "explain", "demo", "schema", "version", "completion"] {
+        let (code, out, _) = run(&[command, "--help"]);
+        assert_eq!(code, 0);
+        assert!(out.contains("Examples:"), "{command}: {out}");
+    }
+}
+
+#[test]
+fn wrong_flag_is_a_usage_error() {
+    let (code, _, error) = run(&["run", "--config", "/tmp", "--http", "8080"]);
+    assert_eq!(code, 2);
+    assert!(error.contains("127.0.0.1:8080"), "{error}");
+}

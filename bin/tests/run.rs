@@ -1,0 +1,307 @@
+//! `sluicegate run`, as a user drives it: real files, real sockets, real signals.
+
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a panic is a failed test")]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::time::{Duration, Instant};
+
+use common::{Backend, Client, Gateway, eventually, ingress, run};
+use tempfile::TempDir;
+
+const HOST: &str = "shop.example.com";
+
+struct Site {
+    folder: TempDir,
+    backends: Vec<Backend>,
+}
+
+impl Site {
+    /// A folder with one Ingress over `count` backends.
+    fn new(count: usize) -> Self {
+        let backends: Vec<Backend> =
+            (1..=count).map(|number| Backend::start(&format!("backend-{number}"))).collect();
+        let site = Self { folder: TempDir::new().unwrap(), backends };
+        site.write("shop.yaml", &site.manifest());
+        site
+    }
+
+    fn manifest(&self) -> String {
+        let addresses: Vec<_> = self.backends.iter().map(|backend| backend.address).collect();
+        ingress("shop", HOST, &addresses)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.folder.path().join(name), text).unwrap();
+    }
+
+    fn start(&self, args: &[&str]) -> Gateway {
+        Gateway::start(self.folder.path(), args)
+    }
+}
+
+#[test]
+fn ingress_is_served_and_balanced() {
+    let site = Site::new(3);
+    let gateway = site.start(&[]);
+    let mut answers: Vec<String> = (0..6).map(|_| gateway.get(HOST, "/").body).collect();
+    answers.sort();
+    answers.dedup();
+    assert_eq!(answers.len(), 3, "{answers:?}");
+    assert_eq!(gateway.get("other.example.com", "/").status, 404);
+}
+
+#[test]
+fn edit_in_place_is_served() {
+    let site = Site::new(1);
+    let gateway = site.start(&[]);
+    assert_eq!(gateway.get(HOST, "/").status, 200);
+    site.write("shop.yaml", &site.manifest().replace(HOST, "new.example.com"));
+    gateway.wait_for_status("new.example.com", "/", 200);
+    assert_eq!(gateway.get(HOST, "/").status, 404);
+}
+
+#[test]
+fn rename_over_is_served_and_never_blinks() {
+    let site = Site::new(1);
+    let gateway = site.start(&[]);
+    let manifest = site.manifest();
+    for round in 0..20 {
+        let host = format!("round-{round}.example.com");
+        site.write(
+            "shop.yaml.new",
+            &format!("{manifest}---\n{}", ingress("extra", &host, &[site.backends[0].address])),
+        );
+        fs::rename(site.folder.path().join("shop.yaml.new"), site.folder.path().join("shop.yaml")).unwrap();
+        eventually(&host, || {
+            assert_eq!(gateway.get(HOST, "/").status, 200, "round {round}");
+            gateway.get(&host, "/").status == 200
+        });
+    }
+}
+
+#[test]
+fn exchanged_symlink_of_a_mounted_config_map_is_served() {
+    let site = Site::new(1);
+    let folder = TempDir::new().unwrap();
+    for (version, host) in [("..1", HOST), ("..2", "new.example.com")] {
+        fs::create_dir(folder.path().join(version)).unwrap();
+        fs::write(folder.path().join(version).join("shop.yaml"), site.manifest().replace(HOST, host))
+            .unwrap();
+    }
+    symlink("..1", folder.path().join("..data")).unwrap();
+    symlink("..data/shop.yaml", folder.path().join("shop.yaml")).unwrap();
+    let gateway = Gateway::start(folder.path(), &[]);
+    assert_eq!(gateway.get(HOST, "/").status, 200);
+    symlink("..2", folder.path().join("..data_tmp")).unwrap();
+    fs::rename(folder.path().join("..data_tmp"), folder.path().join("..data")).unwrap();
+    gateway.wait_for_status("new.example.com", "/", 200);
+    gateway.wait_for_status(HOST, "/", 404);
+}
+
+#[test]
+fn broken_edit_keeps_the_last_good_version_and_is_told_once() {
+    let site = Site::new(1);
+    let gateway = site.start(&[]);
+    site.write("shop.yaml", "kind: Ingress\nmetadata: {name: [\n");
+    let line = gateway.wait_for_log("ERROR");
+    assert!(line.contains("shop.yaml"), "{line}");
+    assert_eq!(gateway.get(HOST, "/").status, 200);
+    assert!(gateway.admin("/metrics").contains("sluicegate_config_problems{severity=\"error\""));
+    // The rest of the folder is still followed.
+    site.write("more.yaml", &ingress("more", "more.example.com", &[site.backends[0].address]));
+    gateway.wait_for_status("more.example.com", "/", 200);
+    assert_eq!(gateway.log().matches("ERROR").count(), 1, "{}", gateway.log());
+    site.write("shop.yaml", &site.manifest());
+    gateway.wait_for_log("problem is gone");
+    assert_eq!(gateway.get(HOST, "/").status, 200);
+}
+
+#[test]
+fn wrong_object_keeps_its_last_good_version_and_others_go_on() {
+    let site = Site::new(1);
+    let gateway = site.start(&[]);
+    let wrong = site.manifest().replace("pathType: Prefix", "pathType: 7");
+    let more = ingress("more", "more.example.com", &[site.backends[0].address]);
+    site.write("shop.yaml", &format!("{wrong}---\n{more}"));
+    gateway.wait_for_status("more.example.com", "/", 200);
+    assert_eq!(gateway.get(HOST, "/").status, 200);
+    gateway.wait_for_log("ERROR");
+}
+
+#[test]
+fn removed_file_is_no_longer_served() {
+    let site = Site::new(1);
+    site.write("more.yaml", &ingress("more", "more.example.com", &[site.backends[0].address]));
+    let gateway = site.start(&[]);
+    assert_eq!(gateway.get("more.example.com", "/").status, 200);
+    fs::remove_file(site.folder.path().join("more.yaml")).unwrap();
+    gateway.wait_for_status("more.example.com", "/", 404);
+    assert_eq!(gateway.get(HOST, "/").status, 200);
+}
+
+#[test]
+fn empty_folder_starts_and_is_followed() {
+    let site = Site::new(1);
+    let folder = TempDir::new().unwrap();
+    let gateway = Gateway::start(folder.path(), &[]);
+    assert_eq!(gateway.get(HOST, "/").status, 404);
+    gateway.wait_for_log("EmptyFolder");
+    fs::write(folder.path().join("shop.yaml"), site.manifest()).unwrap();
+    gateway.wait_for_status(HOST, "/", 200);
+}
+
+#[test]
+fn vanished_path_keeps_serving() {
+    let site = Site::new(1);
+    let mut gateway = Gateway::start(&site.folder.path().join("shop.yaml"), &[]);
+    fs::remove_file(site.folder.path().join("shop.yaml")).unwrap();
+    gateway.wait_for_log("PathUnreadable");
+    assert_eq!(gateway.get(HOST, "/").status, 200);
+    assert!(gateway.is_running());
+}
+
+#[test]
+fn dead_backend_costs_no_request() {
+    let site = Site::new(3);
+    let gateway = site.start(&[]);
+    site.backends[1].stop();
+    for _ in 0..60 {
+        let answer = gateway.get(HOST, "/");
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        assert!(!answer.body.contains("backend-2"));
+    }
+}
+
+#[test]
+fn hangup_reads_all_files_and_reopens_the_access_log() {
+    let site = Site::new(1);
+    let log = site.folder.path().join("access.log");
+    let gateway = site.start(&["--access-log", "json", "--access-log-file", log.to_str().unwrap()]);
+    gateway.get(HOST, "/one");
+    eventually("first line", || fs::read_to_string(&log).is_ok_and(|text| text.contains("/one")));
+    let rotated = site.folder.path().join("access.log.1");
+    fs::rename(&log, &rotated).unwrap();
+    gateway.signal("HUP");
+    gateway.wait_for_log("reading all files again");
+    eventually("new file", || log.exists());
+    gateway.get(HOST, "/two");
+    eventually("second line", || fs::read_to_string(&log).is_ok_and(|text| text.contains("/two")));
+    assert!(!fs::read_to_string(&rotated).unwrap().contains("/two"));
+}
+
+#[test]
+fn terminate_finishes_what_is_under_way() {
+    let site = Site::new(1);
+    let mut gateway = site.start(&[]);
+    site.backends[0].set_delay(Duration::from_millis(300));
+    let mut client = Client::connect(gateway.http).unwrap();
+    client.send(&format!("GET /slow HTTP/1.1\r\nhost: {HOST}\r\n\r\n")).unwrap();
+    eventually("request arrived", || !site.backends[0].requests().is_empty());
+    gateway.signal("TERM");
+    let answer = client.response().unwrap();
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("connection"), Some("close"));
+    assert!(client.is_closed());
+    assert_eq!(gateway.wait_for_exit().code(), Some(0));
+}
+
+#[test]
+fn lame_duck_serves_with_readiness_off() {
+    let site = Site::new(1);
+    let mut gateway = site.start(&["--lame-duck", "1s"]);
+    assert_eq!(common::get(gateway.admin, "admin", "/readyz").status, 200);
+    gateway.signal("TERM");
+    gateway.wait_for_log("not ready any more");
+    assert_eq!(common::get(gateway.admin, "admin", "/readyz").status, 503);
+    assert_eq!(gateway.get(HOST, "/").status, 200);
+    assert_eq!(gateway.wait_for_exit().code(), Some(0));
+}
+
+#[test]
+fn drain_ends_at_its_deadline() {
+    let site = Site::new(1);
+    let mut gateway = site.start(&["--drain-timeout", "200ms"]);
+    site.backends[0].set_delay(Duration::from_secs(10));
+    let mut client = Client::connect(gateway.http).unwrap();
+    client.send(&format!("GET /slow HTTP/1.1\r\nhost: {HOST}\r\n\r\n")).unwrap();
+    eventually("request arrived", || !site.backends[0].requests().is_empty());
+    gateway.signal("TERM");
+    assert_eq!(gateway.wait_for_exit().code(), Some(0));
+    gateway.wait_for_log("drain deadline passed");
+}
+
+#[test]
+fn second_signal_ends_at_once() {
+    let site = Site::new(1);
+    let mut gateway = site.start(&["--drain-timeout", "10m"]);
+    site.backends[0].set_delay(Duration::from_secs(10));
+    let mut client = Client::connect(gateway.http).unwrap();
+    client.send(&format!("GET /slow HTTP/1.1\r\nhost: {HOST}\r\n\r\n")).unwrap();
+    eventually("request arrived", || !site.backends[0].requests().is_empty());
+    gateway.signal("TERM");
+    gateway.wait_for_log("draining");
+    let since = Instant::now();
+    gateway.signal("INT");
+    assert_eq!(gateway.wait_for_exit().code(), Some(130));
+    assert!(since.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn address_in_use_is_an_error_that_names_the_flag() {
+    let site = Site::new(1);
+    let taken = site.backends[0].address.to_string();
+    let config = site.folder.path().to_str().unwrap();
+    let (code, _, error) = run(&["run", "--config", config, "--http", &taken, "--admin", "none"]);
+    assert_eq!(code, 1);
+    assert!(
+        error.contains(&taken) && error.contains("--http") && error.contains("another program"),
+        "{error}"
+    );
+    let (code, _, error) = run(&["run", "--config", config, "--http", "127.0.0.1:0", "--admin", &taken]);
+    assert_eq!(code, 1);
+    assert!(error.contains(&taken) && error.contains("--admin"), "{error}");
+}
+
+#[test]
+fn address_of_another_machine_is_an_error_that_says_so() {
+    let site = Site::new(1);
+    let config = site.folder.path().to_str().unwrap();
+    let (code, _, error) = run(&["run", "--config", config, "--http", "192.0.2.1:8080", "--admin", "none"]);
+    assert_eq!(code, 1);
+    assert!(error.contains("does not have that address"), "{error}");
+}
+
+#[test]
+fn missing_path_is_an_error_at_the_start() {
+    let (code, _, error) = run(&["run", "--config", "/nowhere/at/all", "--admin", "none"]);
+    assert_eq!(code, 1);
+    assert!(error.contains("/nowhere/at/all"), "{error}");
+}
+
+#[test]
+fn readiness_and_table_are_shown() {
+    let site = Site::new(1);
+    let gateway = site.start(&[]);
+    assert_eq!(common::get(gateway.admin, "admin", "/livez").status, 200);
+    assert_eq!(common::get(gateway.admin, "admin", "/readyz").status, 200);
+    assert!(gateway.admin("/debug/table").contains(HOST));
+    let metrics = gateway.admin("/metrics");
+    assert!(metrics.contains("sluicegate_config_compiles_total"), "{metrics}");
+}
+
+#[test]
+fn settings_come_from_the_environment_too() {
+    let site = Site::new(1);
+    let taken = site.backends[0].address.to_string();
+    let output = std::process::Command::new(common::binary())
+        .args(["run", "--admin", "none"])
+        .env("SLUICEGATE_CONFIG", site.folder.path())
+        .env("SLUICEGATE_HTTP", &taken)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains(&taken));
+}

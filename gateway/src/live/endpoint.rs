@@ -50,7 +50,7 @@ pub struct EndpointState {
     trial_from: AtomicU64,
     /// Begin of the slow start.
     warm_since: AtomicU64,
-    /// Slow start of the Backends that use this endpoint, milliseconds, the longest one; 0 = off.
+    /// Slow start in milliseconds, of the Backend that was published last with this endpoint; 0 = off.
     slow_start_ms: AtomicU32,
     machine: Mutex<Machine>,
     health: Arc<HealthPolicy>,
@@ -242,7 +242,7 @@ impl EndpointState {
         u16::try_from((elapsed * u64::from(FULL)).checked_div(whole).unwrap_or(0)).unwrap_or(FULL)
     }
 
-    /// Sets the slow start of the Backends that use this endpoint.
+    /// Sets the slow start of the Backend that is being published.
     pub(super) fn set_slow_start(&self, slow_start: Duration) {
         let millis = u32::try_from(slow_start.as_millis()).unwrap_or(u32::MAX);
         self.slow_start_ms.store(millis, Relaxed);

@@ -77,9 +77,11 @@ impl LiveBackend {
     /// excluded ones, if they are the only ones; and what the last swap removed, if it removed all. An endpoint
     /// whose ejection is over gets one request at a time as a trial.
     ///
+    /// Counts `no_endpoint`; the caller must not.
+    ///
     /// # Errors
     /// [`PickError::AtCapacity`] if all that could serve are at their cap, or others already wait for a slot:
-    /// see [`Self::wait_for_slot`].
+    /// see [`Self::wait_for_slot`]. [`PickError::NoEndpoint`] if waiting would not help.
     pub fn pick(&self, request: &PickRequest<'_>) -> Result<InFlight, PickError> {
         if request.exclude.is_empty() {
             self.state.count_first_attempt(request.worker);
@@ -121,6 +123,9 @@ impl LiveBackend {
             if view.capped.get() {
                 return Err(PickError::AtCapacity);
             }
+        }
+        if let Some(counters) = self.state.counters.of(request.worker) {
+            counters.no_endpoint.add(1);
         }
         Err(PickError::NoEndpoint)
     }

@@ -19,7 +19,8 @@ impl LiveBackend {
     /// queue timeout. Dropping the future leaves the queue. Counts `queued` and `queue_rejected`.
     ///
     /// # Errors
-    /// [`PickError::AtCapacity`] if the queue is full, off, or no slot became free in time.
+    /// [`PickError::AtCapacity`] if the queue is full, off, or no slot became free in time;
+    /// [`PickError::NoEndpoint`] if meanwhile every endpoint went bad.
     pub async fn wait_for_slot(&self, request: &PickRequest<'_>) -> Result<InFlight, PickError> {
         let counters = self.state.counters.of(request.worker);
         let policy = &self.config.policy;
@@ -33,7 +34,7 @@ impl LiveBackend {
                 self.wait(request, place, Instant::now() + policy.queue_timeout).await
             }
         };
-        if let (Err(_), Some(counters)) = (&picked, counters) {
+        if let (Err(PickError::AtCapacity), Some(counters)) = (&picked, counters) {
             counters.queue_rejected.add(1);
         }
         picked

@@ -1,7 +1,7 @@
 //! All state that outlives swaps, found by what it belongs to. Owned by the publisher; workers never see it.
 
 use std::collections::HashMap;
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -24,21 +24,35 @@ struct EndpointKey {
     health: Arc<HealthPolicy>,
 }
 
+/// Maps that a [`Counted`] is split into. A map that grows, or cleans up after many changes, moves all it has:
+/// with 100,000 endpoints that is 4 ms in one map and 60 µs in one of these.
+const SHARDS: usize = 64;
+
 /// `key → state`, with the number of references from the current table.
 #[derive(Debug)]
 struct Counted<K, V> {
-    entries: HashMap<K, (Arc<V>, u32), RandomState>,
+    shards: Vec<Shard<K, V>>,
+    hasher: RandomState,
 }
+
+/// `key → (state, references)`.
+type Shard<K, V> = HashMap<K, (Arc<V>, u32), RandomState>;
 
 impl<K: Eq + Hash, V> Counted<K, V> {
     fn new() -> Self {
-        Self { entries: HashMap::default() }
+        Self { shards: (0..SHARDS).map(|_| HashMap::default()).collect(), hasher: RandomState::default() }
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "there are SHARDS shards and the index is below that")]
+    fn shard(&mut self, key: &K) -> &mut Shard<K, V> {
+        let index = self.hasher.hash_one(key) % SHARDS as u64;
+        &mut self.shards[index as usize]
     }
 
     /// The state of `key` with one more reference, and whether it had to be made.
     fn acquire(&mut self, key: K, make: impl FnOnce() -> V) -> (Arc<V>, bool) {
         let mut made = false;
-        let (state, references) = self.entries.entry(key).or_insert_with(|| {
+        let (state, references) = self.shard(&key).entry(key).or_insert_with(|| {
             made = true;
             (Arc::new(make()), 0)
         });
@@ -48,12 +62,13 @@ impl<K: Eq + Hash, V> Counted<K, V> {
 
     /// One reference less; the state if it was the last one.
     fn release(&mut self, key: &K) -> Option<Arc<V>> {
-        let (_, references) = self.entries.get_mut(key)?;
+        let shard = self.shard(key);
+        let (_, references) = shard.get_mut(key)?;
         *references = references.saturating_sub(1);
         if *references > 0 {
             return None;
         }
-        self.entries.remove(key).map(|(state, _)| state)
+        shard.remove(key).map(|(state, _)| state)
     }
 }
 

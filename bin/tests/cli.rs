@@ -5,6 +5,7 @@
 mod common;
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use common::{ingress, run};
 use tempfile::TempDir;
@@ -21,16 +22,50 @@ fn shop() -> String {
     ingress("shop", "shop.example.com", &["10.0.0.1:80".parse().unwrap(), "10.0.0.2:80".parse().unwrap()])
 }
 
-fn examples() -> String {
-    format!("{}/../examples", env!("CARGO_MANIFEST_DIR"))
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 #[test]
 fn every_example_is_without_problems() {
-    for entry in fs::read_dir(examples()).unwrap() {
-        let path = entry.unwrap().path();
+    let mut paths = vec![repository().join("examples/quickstart")];
+    // Native examples are alternatives, not one configuration.
+    let native = fs::read_dir(repository().join("examples/native")).unwrap();
+    paths.extend(native.map(|entry| entry.unwrap().path()));
+    assert!(paths.len() > 4, "{paths:?}");
+    for path in paths {
         let (code, out, error) = run(&["check", "--strict", path.to_str().unwrap()]);
         assert_eq!(code, 0, "{}: {out}{error}", path.display());
+    }
+}
+
+#[test]
+fn configuration_of_the_deployment_is_without_problems() {
+    let manifest = fs::read_to_string(repository().join("deploy/kubernetes/file-mode.yaml")).unwrap();
+    let (_, data) = manifest.split_once("  routes.yaml: |\n").unwrap();
+    let config: String = data
+        .lines()
+        .map_while(|line| line.strip_prefix("    "))
+        .fold(String::new(), |text, line| text + line + "\n");
+    assert!(config.contains("backends:"), "{config}");
+    let folder = folder(&[("routes.yaml", &config)]);
+    let (code, out, error) = run(&["check", "--strict", folder.path().to_str().unwrap()]);
+    assert_eq!(code, 0, "{out}{error}");
+}
+
+#[test]
+fn flags_of_the_deployments_exist() {
+    let (_, help, _) = run(&["run", "--help"]);
+    for file in ["deploy/kubernetes/file-mode.yaml", "deploy/systemd/sluicegate.service"] {
+        let text = fs::read_to_string(repository().join(file)).unwrap();
+        let words =
+            text.lines().filter(|line| !line.trim_start().starts_with('#')).flat_map(str::split_whitespace);
+        let flags: Vec<&str> = words.filter(|word| word.len() > 3 && word.starts_with("--")).collect();
+        assert!(!flags.is_empty(), "{file}");
+        for flag in flags {
+            let flag = flag.split('=').next().unwrap();
+            assert!(help.contains(&format!("{flag} ")), "{file}: {flag}");
+        }
     }
 }
 

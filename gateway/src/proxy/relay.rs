@@ -132,7 +132,7 @@ impl Relay {
         pipes: &Rc<Buffers>,
     ) -> Poll<Result<(), Fault>> {
         while !self.finished {
-            if !self.ended && !self.hold && self.is_written() {
+            if !self.ended && !self.hold && self.body_is_written() {
                 self.take(buf).map_err(|BadChunk| Fault::SourceMalformed)?;
             }
             if !self.is_written() {
@@ -234,10 +234,12 @@ impl Relay {
     }
 
     fn is_written(&self) -> bool {
-        self.prefix_at == self.prefix.len()
-            && self.frame_at == self.frame_end
-            && self.span.0 == self.span.1
-            && self.tail.is_empty()
+        self.prefix_at == self.prefix.len() && self.body_is_written()
+    }
+
+    /// What was taken of the body is out; the head need not be, so that both leave in one write.
+    fn body_is_written(&self) -> bool {
+        self.frame_at == self.frame_end && self.span.0 == self.span.1 && self.tail.is_empty()
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, buf: &Buf, to: &mut TcpStream) -> Poll<Result<(), Fault>> {

@@ -35,6 +35,7 @@ const KNOWN_FAILING: &[&str] = &[
     "E26.accept",
     "E27.reset-by-backend",
     "E27.reset-by-client",
+    "S09.bad-size",
     "S11.1.0",
     "S20.size",
 ];

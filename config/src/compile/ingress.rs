@@ -80,7 +80,8 @@ impl Compilation<'_, '_> {
 
     /// The default backend serves what no path of the Ingress' hosts matches; without rules, every host.
     fn fallback(&mut self, backend: &IngressBackend, entries: &mut Vec<Entry>) {
-        let share = self.backend(backend, || "spec.defaultBackend".to_owned(), 0);
+        let share =
+            self.backend(backend, || "spec.defaultBackend".to_owned(), self.ingress.default_backend_line);
         let policy = self.shop.rule_policy(self.levels(backend), None);
         let goal = if self.ingress.closed {
             Goal::Closed(Unavailable::InvalidSetting)

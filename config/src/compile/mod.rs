@@ -632,11 +632,15 @@ fn conflict(index: &Index, host: &Hostname, loss: &Loss) -> Option<Problem> {
             Finding::warning(field, path.line, "Conflict", message)
         }
         None => {
+            let line = match &object.spec {
+                ObjectSpec::Ingress(ingress) => ingress.default_backend_line,
+                _ => 0,
+            };
             let message = format!(
                 "for {host}, {} goes first (by age, then name) and has a default backend, so this one is not used",
                 loss.winner
             );
-            Finding::warning("spec.defaultBackend", 0, "Conflict", message)
+            Finding::warning("spec.defaultBackend", line, "Conflict", message)
         }
     };
     Some(finding.into_problem(&object.reference, object.location.as_ref()))

@@ -245,7 +245,12 @@ impl<'a> Decoder<'a> {
             return;
         };
         let reference = ObjectRef { kind, namespace: "".into(), name };
-        let result = native_object(kind, &reference.name, &field, node, self.routes);
+        let result = native_object(kind, &reference.name, &field, node, self.routes).map_err(|finding| {
+            // The path within the entry is what follows the entry's own.
+            let below = finding.field.get(field.len() + 1..).unwrap_or_default();
+            let line = if finding.line == node.line { node.line_at(below) } else { finding.line };
+            Finding { line, ..finding }
+        });
         match result {
             Ok(spec) => {
                 if self.out.objects.iter().any(|object| object.reference == reference) {

@@ -27,6 +27,8 @@ pub struct Ingress {
     pub paths: Box<[IngressPath]>,
     /// `spec.defaultBackend`.
     pub default_backend: Option<IngressBackend>,
+    /// 1-based line of `spec.defaultBackend`; 0 when unknown.
+    pub default_backend_line: u32,
     /// Our annotations.
     pub settings: Option<Arc<Settings>>,
     /// An annotation guards access and cannot be honoured: every path answers 503.
@@ -196,6 +198,7 @@ impl IngressObject {
             let message = "TLS is not served yet; these hosts are served over plain HTTP".to_owned();
             findings.push(Finding::warning("spec.tls", self.spec.tls.line, "Unsupported", message));
         }
+        let default_backend_line = self.spec.default_backend.as_ref().map_or(0, |spec| spec.line);
         let default_backend = self.spec.default_backend.and_then(|spec| {
             spec.value.trim("spec.defaultBackend", spec.line).map_err(|finding| findings.push(finding)).ok()
         });
@@ -214,6 +217,7 @@ impl IngressObject {
             hosts: rules.hosts.into(),
             paths: rules.paths.into(),
             default_backend,
+            default_backend_line,
             settings: annotations.settings,
             closed: annotations.closed,
             findings: rules.findings.into(),

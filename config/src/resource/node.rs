@@ -61,6 +61,38 @@ impl Node {
         }
     }
 
+    /// The line of the field at `path` (`a.b[2].c`), or of the nearest one above it.
+    pub(crate) fn line_at(&self, path: &str) -> u32 {
+        let (mut node, mut line) = (self, self.line);
+        let mut rest = path;
+        while !rest.is_empty() {
+            let (found, next) = match (&node.value, rest.strip_prefix('[')) {
+                (Value::List(items), Some(indexed)) => {
+                    let Some((index, next)) = indexed.split_once(']') else { return line };
+                    let Some(item) = index.parse::<usize>().ok().and_then(|index| items.get(index)) else {
+                        return line;
+                    };
+                    ((item, item.line), next)
+                }
+                (Value::Map(entries), None) => {
+                    // The longest key that fits, since keys may have dots themselves.
+                    let fits = |entry: &&Entry| {
+                        let after = rest.strip_prefix(&*entry.key);
+                        after.is_some_and(|after| after.is_empty() || after.starts_with(['.', '[']))
+                    };
+                    let Some(entry) = entries.iter().filter(fits).max_by_key(|entry| entry.key.len()) else {
+                        return line;
+                    };
+                    ((&entry.node, entry.line), rest.get(entry.key.len()..).unwrap_or_default())
+                }
+                _ => return line,
+            };
+            (node, line) = found;
+            rest = next.trim_start_matches('.');
+        }
+        line
+    }
+
     /// Adds `offset` to every line, for a document that is not the first of its file.
     fn shift(&mut self, offset: u32) {
         self.line = self.line.saturating_add(offset);
@@ -102,10 +134,19 @@ pub(crate) fn parse(text: &str, offset: u32) -> Result<Option<Node>, SyntaxError
     }
 }
 
-/// The parser's first sentence, without its own (document-relative) position.
+/// The parser's first sentence, without its own (document-relative) position and advice to programmers.
 fn describe(message: &str) -> String {
+    if message.contains("alias replay limit") {
+        return format!("aliases (`*name`) repeat more than {MAX_ALIAS_NODES} values; write less of them");
+    }
+    if message.contains("budget breached") || message.contains("nesting") || message.contains("max_depth") {
+        return format!(
+            "too deep or too large: at most {MAX_DEPTH} levels and {MAX_NODES} values per document"
+        );
+    }
     let first = message.lines().next().unwrap_or_default();
-    let end = first.find(" at line ").or_else(|| first.find(" (line ")).unwrap_or(first.len());
+    let cuts = [" at line ", " (line ", ", set DuplicateKeyPolicy"];
+    let end = cuts.iter().filter_map(|cut| first.find(cut)).min().unwrap_or(first.len());
     first
         .get(..end)
         .unwrap_or(first)

@@ -128,14 +128,14 @@ impl serde::de::Error for ReadError {
     }
 
     fn invalid_type(unexpected: Unexpected<'_>, expected: &dyn serde::de::Expected) -> Self {
-        let wanted = expected.to_string();
+        let wanted = plain_words(expected);
         let scalar = matches!(unexpected, Unexpected::Signed(_) | Unexpected::Float(_) | Unexpected::Bool(_));
         let hint = if scalar && wanted.contains("string") { " (put quotes around it)" } else { "" };
         Self::new("WrongType", format!("expected {wanted}, found {}{hint}", Found(unexpected)))
     }
 
     fn invalid_value(unexpected: Unexpected<'_>, expected: &dyn serde::de::Expected) -> Self {
-        Self::new("InvalidValue", format!("expected {expected}, found {}", Found(unexpected)))
+        Self::new("InvalidValue", format!("expected {}, found {}", plain_words(expected), Found(unexpected)))
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
@@ -154,6 +154,21 @@ impl serde::de::Error for ReadError {
         let mut error = Self::new("MissingField", format!("`{field}` is required"));
         error.0.leaf = Some(field.to_owned());
         error
+    }
+}
+
+/// What was expected, for people who do not write Rust.
+fn plain_words(expected: &dyn serde::de::Expected) -> String {
+    let text = expected.to_string();
+    match &*text {
+        "u8" => "a number from 0 to 255".to_owned(),
+        "u16" => "a number from 0 to 65535".to_owned(),
+        "u32" | "u64" | "usize" => "a number, not negative".to_owned(),
+        "i32" | "i64" => "a whole number".to_owned(),
+        "a boolean" => "true or false".to_owned(),
+        "a sequence" => "a list".to_owned(),
+        _ if text.starts_with("struct ") => "a map".to_owned(),
+        _ => text,
     }
 }
 

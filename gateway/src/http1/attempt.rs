@@ -61,7 +61,11 @@ pub(crate) struct Attempt<'a> {
     pub(super) answer: Buf,
     pub(super) response: ResponseHead,
     response_length: usize,
+    /// The use of the scratch memory that holds the response's fields.
+    parsed_in: u64,
     informational: u8,
+    /// When the attempt began: when a request without body was sent.
+    began: Instant,
     sent: Option<Instant>,
     /// Tick by which the whole request must be over.
     total: u32,
@@ -73,6 +77,7 @@ pub(crate) struct Attempt<'a> {
 }
 
 impl<'a> Attempt<'a> {
+    #[expect(clippy::too_many_arguments, reason = "everything that an attempt is made of, once")]
     pub(crate) fn new(
         worker: &'a Worker,
         client: &'a mut Client,
@@ -81,6 +86,7 @@ impl<'a> Attempt<'a> {
         connection: Connection,
         upload: Relay,
         total: u32,
+        began: Instant,
     ) -> Self {
         let never = client.timer.tick_after(Duration::ZERO);
         let hold_until = if upload.hold { client.timer.tick_after(CONTINUE_WAIT) } else { never };
@@ -99,7 +105,9 @@ impl<'a> Attempt<'a> {
             answer: worker.buffers.small(),
             response: ResponseHead::default(),
             response_length: 0,
+            parsed_in: 0,
             informational: 0,
+            began,
             sent: None,
             total,
             phase,
@@ -161,8 +169,10 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    fn parse(&self, length: usize) -> Option<ResponseHead> {
+    fn parse(&mut self, length: usize) -> Option<ResponseHead> {
         let mut scratch = self.worker.scratch.borrow_mut();
+        scratch.uses += 1;
+        self.parsed_in = scratch.uses;
         let bytes = self.answer.unread().get(..length)?;
         response::parse(bytes, self.head.is_head, &mut scratch.fields).ok()
     }
@@ -193,13 +203,14 @@ impl<'a> Attempt<'a> {
         let mut out = self.worker.buffers.head();
         let mut scratch = self.worker.scratch.borrow_mut();
         let bytes = self.answer.unread().get(..self.response_length).unwrap_or_default();
-        // Parsed again, because other requests may have used the scratch memory since; a head that parsed
-        // once parses alike.
-        let parsed = response::parse(bytes, self.head.is_head, &mut scratch.fields);
-        if let Ok(parsed) = parsed {
-            let modifier = &self.forward.policy.filters.response_headers;
-            write::response(&mut out, bytes, &parsed, &scratch.fields, delivery, modifier);
+        // Another request may have used the scratch memory since; a head that parsed once parses alike.
+        if scratch.uses != self.parsed_in {
+            scratch.uses += 1;
+            let again = response::parse(bytes, self.head.is_head, &mut scratch.fields);
+            debug_assert!(again.is_ok());
         }
+        let modifier = &self.forward.policy.filters.response_headers;
+        write::response(&mut out, bytes, &self.response, &scratch.fields, delivery, modifier);
         self.answer.consume(self.response_length);
         out
     }
@@ -264,7 +275,7 @@ impl<'a> Attempt<'a> {
         );
         match polled {
             Poll::Ready(Ok(())) => {
-                self.sent = Some(Instant::now());
+                self.sent = Some(if self.upload.received == 0 { self.began } else { Instant::now() });
                 self.phase = self.client.timer.tick_after(self.forward.policy.timeouts.response_head);
             }
             Poll::Ready(Err(Fault::Destination(kind))) => self.upload_error = Some(kind),

@@ -211,7 +211,8 @@ async fn exchange(
         };
         let reused = connection.reused;
         let endpoint = Arc::clone(&connection.endpoint);
-        let mut attempt = Attempt::new(worker, client, head, &forward, connection, upload, total);
+        let began = if facts.attempts == 1 { facts.started } else { Instant::now() };
+        let mut attempt = Attempt::new(worker, client, head, &forward, connection, upload, total, began);
         let ended = attempt.response_head(facts).await;
         let (event, reason) = match ended {
             Ended::Head => match attempt.retryable_status() {
@@ -300,7 +301,8 @@ impl Attempts<'_> {
         facts: &mut Facts,
     ) -> Result<Acquired, Reason> {
         loop {
-            let in_flight = self.pick().await?;
+            let now = if facts.attempts == 0 { facts.started } else { Instant::now() };
+            let in_flight = self.pick(now).await?;
             let endpoint = in_flight.endpoint();
             facts.endpoint = Some(endpoint.address);
             facts.attempts = facts.attempts.saturating_add(1);
@@ -342,10 +344,9 @@ impl Attempts<'_> {
         }
     }
 
-    async fn pick(&self) -> Result<InFlight, Reason> {
+    async fn pick(&self, now: Instant) -> Result<InFlight, Reason> {
         let exclude = self.excluded.get(..self.failures).unwrap_or_default();
-        let request =
-            PickRequest { hash: self.forward.hash, exclude, now: Instant::now(), worker: self.worker.index };
+        let request = PickRequest { hash: self.forward.hash, exclude, now, worker: self.worker.index };
         let picked = match self.forward.backend.pick(&request) {
             // Boxed: waiting is rare, and its state would make every connection's task larger.
             Err(PickError::AtCapacity) => Box::pin(self.forward.backend.wait_for_slot(&request)).await,

@@ -177,12 +177,7 @@ fn interpret(head: &[u8], fields: &[Field], out: &mut RequestHead) -> Result<(),
             Name::ContentLength => once(&mut seen.length, value)?,
             Name::TransferEncoding => once(&mut seen.coding, value)?,
             Name::Connection => connection_options(value, &mut seen, out)?,
-            Name::Expect if out.minor_version == 0 => {}
-            Name::Expect => {
-                if seen.expect.replace(value).is_some() {
-                    return Err(Reason::ExpectationFailed);
-                }
-            }
+            Name::Expect => seen.expectation(value, out.minor_version)?,
             Name::Upgrade => once(&mut seen.upgrade, value)?,
             Name::Te => {
                 out.te_trailers |= fields::list(value).any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
@@ -206,6 +201,16 @@ fn interpret(head: &[u8], fields: &[Field], out: &mut RequestHead) -> Result<(),
     out.keep_alive = !seen.close && (out.minor_version == 1 || seen.keep_alive);
     expectation(&seen, out)?;
     websocket(&seen, method, out)
+}
+
+impl<'a> Seen<'a> {
+    /// An expectation of an HTTP/1.0 client is ignored (RFC 9110 §10.1.1).
+    fn expectation(&mut self, value: &'a [u8], minor_version: u8) -> Result<(), Reason> {
+        if minor_version == 1 && self.expect.replace(value).is_some() {
+            return Err(Reason::ExpectationFailed);
+        }
+        Ok(())
+    }
 }
 
 fn once<'a>(slot: &mut Option<&'a [u8]>, value: &'a [u8]) -> Result<(), Reason> {

@@ -102,6 +102,7 @@ pub(crate) fn make(worker: &Worker, peer: &Peer, bytes: &[u8]) -> Result<Plan, R
     let config = bind.map_or(&peer.config, |bind| &bind.config);
     let mut scratch = worker.scratch.borrow_mut();
     let scratch = &mut *scratch;
+    scratch.uses += 1;
     let parsed = head::parse(bytes, &config.limits, &mut scratch.fields)?;
     if parsed.target.get(bytes).len() + 16 > config.limits.request_line_bytes as usize {
         return Err(Reason::UriTooLong);

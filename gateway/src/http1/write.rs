@@ -291,12 +291,26 @@ pub(crate) fn trailers(out: &mut Vec<u8>, trailers: &[u8]) {
 /// Hexadecimal digits of `value`.
 pub(crate) fn hex(value: u128) -> [u8; 32] {
     let mut out = [0; 32];
-    for (index, digit) in out.iter_mut().enumerate() {
-        let nibble = (value >> (124 - 4 * index)) & 0xf;
-        *digit = b"0123456789abcdef".get(nibble as usize).copied().unwrap_or(b'0');
+    for (digits, byte) in out.chunks_exact_mut(2).zip(value.to_be_bytes()) {
+        digits.copy_from_slice(HEX.get(usize::from(byte)).unwrap_or(b"00"));
     }
     out
 }
+
+/// byte → its two digits
+static HEX: [[u8; 2]; 256] = {
+    let mut out = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        #[expect(clippy::indexing_slicing, reason = "evaluated at compile time")]
+        {
+            let digits = b"0123456789abcdef";
+            out[byte] = [digits[byte >> 4], digits[byte & 15]];
+        }
+        byte += 1;
+    }
+    out
+};
 
 /// Whether a received `X-Request-ID` may be passed on: at most 128 visible token bytes, so that it can hurt no
 /// log.

@@ -52,6 +52,8 @@ pub(crate) struct Current {
 /// Memory for parsing, used between two awaits only.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
+    /// Counts the uses, so that whoever filled `fields` can tell whether they are still there.
+    pub(crate) uses: u64,
     pub(crate) fields: Vec<Field>,
     pub(crate) path: Vec<u8>,
     pub(crate) host: Vec<u8>,

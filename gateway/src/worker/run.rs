@@ -10,8 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
+use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc;
-use tokio::task::{JoinHandle, LocalSet};
+use tokio::task::JoinHandle;
 
 use super::timers::TICK;
 use super::{Socket, Worker};
@@ -51,17 +52,24 @@ pub(crate) fn start(
     log: WorkerLog,
 ) -> io::Result<Thread> {
     let (commands, receiver) = mpsc::unbounded_channel();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().event_interval(61).build()?;
+    // Made in its thread, because it never leaves it; whether it could be made comes back by channel.
+    let (made, outcome) = std::sync::mpsc::sync_channel(1);
     let main = move || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = match builder.enable_all().build_local(LocalOptions::default()) {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(made.send(Err(error))),
+        };
+        // The starter waits for this, or has gone and needs it no more.
+        let _sent = made.send(Ok(()));
         let worker = Worker::new(index, shared, metrics, log, Instant::now());
-        let local = LocalSet::new();
-        local.block_on(&runtime, run(Rc::clone(&worker), receiver));
-        // Open connections end here, inside the runtime they are registered with.
-        let _context = runtime.enter();
-        drop(local);
+        runtime.block_on(run(Rc::clone(&worker), receiver));
+        // Open connections end here, with the runtime that they are registered with.
+        drop(runtime);
         worker.log.borrow_mut().flush();
     };
     let handle = thread::Builder::new().name(format!("worker-{index}")).spawn(main)?;
+    outcome.recv().map_err(io::Error::other)??;
     Ok(Thread { commands, handle })
 }
 

@@ -1,7 +1,9 @@
 //! Counters added up over workers, and over what does not get a series of its own.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::hash::Hash;
+
+use foldhash::fast::RandomState;
 
 use super::cells::{
     BackendCounters, Counter, EndpointCounters, Histogram, LATENCY_BOUNDS_US, PerWorker, RouteCounters,
@@ -148,7 +150,7 @@ impl Sums for EndpointSums {
 #[derive(Debug)]
 pub(super) struct Folding<K, S> {
     limit: usize,
-    own: HashSet<K>,
+    own: HashSet<K, RandomState>,
     /// The folded sum at the last scrape.
     last: S,
     /// What earlier members of the folded sum took away when they left it.
@@ -158,7 +160,7 @@ pub(super) struct Folding<K, S> {
 /// The outcome of [`Folding::fold`].
 #[derive(Debug)]
 pub(super) struct Folded<K, S> {
-    /// Keys with a series of their own, in order.
+    /// Keys with a series of their own, in the order given.
     pub(super) own: Vec<(K, S)>,
     /// The rest; `None` as long as there was never any.
     pub(super) other: Option<S>,
@@ -166,9 +168,14 @@ pub(super) struct Folded<K, S> {
     pub(super) folded: usize,
 }
 
-impl<K: Clone + Eq + Hash + Ord, S: Sums> Folding<K, S> {
+impl<K: Clone + Eq + Hash, S: Sums> Folding<K, S> {
     pub(super) fn new(limit: usize) -> Self {
-        Self { limit, own: HashSet::new(), last: S::default(), kept: S::default() }
+        Self { limit, own: HashSet::default(), last: S::default(), kept: S::default() }
+    }
+
+    /// Whether `key` has a series of its own since the last [`Self::fold`].
+    pub(super) fn has(&self, key: &K) -> bool {
+        self.own.contains(key)
     }
 
     /// Room left for series without counters.
@@ -176,14 +183,18 @@ impl<K: Clone + Eq + Hash + Ord, S: Sums> Folding<K, S> {
         self.limit.saturating_sub(self.own.len())
     }
 
-    /// Decides for every key with counters. `items`: key → values.
-    pub(super) fn fold(&mut self, items: BTreeMap<K, S>) -> Folded<K, S> {
-        self.own.retain(|key| items.contains_key(key));
+    /// Decides for every key with counters. `items`: key → values, each key once, in an order that stays the
+    /// same from scrape to scrape.
+    pub(super) fn fold(&mut self, items: Vec<(K, S)>) -> Folded<K, S> {
+        let before = std::mem::take(&mut self.own);
+        self.own.extend(items.iter().map(|(key, _)| key).filter(|key| before.contains(*key)).cloned());
         let mut own = Vec::with_capacity(items.len().min(self.limit));
         let mut rest = S::default();
         let mut folded = 0;
         for (key, values) in items {
-            if self.own.contains(&key) || self.own.len() < self.limit {
+            if self.own.contains(&key) {
+                own.push((key, values));
+            } else if self.own.len() < self.limit {
                 self.own.insert(key.clone());
                 own.push((key, values));
             } else {
@@ -209,7 +220,7 @@ mod tests {
         BackendSums { retries: count, ..BackendSums::default() }
     }
 
-    fn items(list: &[(&'static str, u64)]) -> BTreeMap<&'static str, BackendSums> {
+    fn items(list: &[(&'static str, u64)]) -> Vec<(&'static str, BackendSums)> {
         list.iter().map(|(name, count)| (*name, retries(*count))).collect()
     }
 

@@ -3,16 +3,19 @@
 //! Only what saw traffic has counters, and at most [`SeriesLimits`] of each kind have series of their own;
 //! the rest is summed up under `_other`. Gauges of health fill what room is left, unhealthy ones first.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashMap;
 use std::fmt::Display;
+use std::hash::Hash;
 use std::net::SocketAddr;
 use std::sync::Arc;
+
+use foldhash::fast::RandomState;
 
 use super::families as f;
 use super::registry::STATUS_CLASSES;
 use super::sums::{BackendSums, EndpointSums, Folded, Folding, RouteSums, Sums};
 use super::text::{Text, label};
-use crate::live::{EndpointState, Live};
+use crate::live::{Live, LiveBackend};
 
 /// The label value under which everything beyond the limits is summed up.
 const OTHER: &str = "_other";
@@ -35,7 +38,7 @@ impl Default for SeriesLimits {
 }
 
 /// Backend name and address.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 struct EndpointKey(Arc<str>, SocketAddr);
 
 #[derive(Debug, Default)]
@@ -47,78 +50,103 @@ struct BackendGauges {
 
 #[derive(Debug)]
 struct EndpointGauges {
-    /// See [`EndpointState::id`].
-    id: u64,
     healthy: bool,
     in_flight: u64,
 }
 
-/// What is read from [`Live`], merged by label so that no series can appear twice.
+/// What is read from [`Live`], in the order of the table's slots, each key once: no series can appear twice.
 #[derive(Debug, Default)]
 struct Rows {
     /// route name → values, of routes that saw traffic
-    routes: BTreeMap<Arc<str>, RouteSums>,
+    routes: Vec<(Arc<str>, RouteSums)>,
     /// backend name → values, of backends that counted anything
-    backends: BTreeMap<Arc<str>, BackendSums>,
+    backends: Vec<(Arc<str>, BackendSums)>,
     /// backend name → endpoints by health
-    backend_gauges: BTreeMap<Arc<str>, BackendGauges>,
+    backend_gauges: Vec<(Arc<str>, BackendGauges)>,
     /// endpoint → values, of endpoints that saw traffic
-    endpoints: BTreeMap<EndpointKey, EndpointSums>,
+    endpoints: Vec<(EndpointKey, EndpointSums)>,
     /// endpoint → state
-    endpoint_gauges: BTreeMap<EndpointKey, EndpointGauges>,
+    endpoint_gauges: Vec<(EndpointKey, EndpointGauges)>,
 }
 
 impl Rows {
     fn of(live: &Live) -> Self {
         let mut rows = Self::default();
-        // Two slots of one name may share their state, which then counts once.
-        let mut seen = HashSet::new();
-        for (_, route) in live.routes.iter() {
-            if let Some(sums) = RouteSums::over_workers(&route.counters)
-                && seen.insert(Arc::as_ptr(route).addr())
-            {
-                merge(&mut rows.routes, Arc::clone(&route.info.name), &sums);
+        for (name, slots) in by_name(live.routes.iter().map(|(_, slot)| (&slot.info.name, slot))) {
+            // Slots of one name may share their state, which then counts once.
+            let states = distinct(&slots, |slot| Arc::as_ptr(slot).addr());
+            if let Some(sums) = total(states.map(|slot| RouteSums::over_workers(&slot.counters))) {
+                rows.routes.push((name, sums));
             }
         }
-        for (_, backend) in live.backends.iter() {
-            let name = &backend.config.name;
-            if let Some(sums) = BackendSums::over_workers(&backend.state.counters)
-                && seen.insert(Arc::as_ptr(&backend.state).addr())
-            {
-                merge(&mut rows.backends, Arc::clone(name), &sums);
-            }
-            let gauges = rows.backend_gauges.entry(Arc::clone(name)).or_default();
-            gauges.waiting = u64::from(backend.state.queued());
-            for endpoint in &backend.endpoints {
-                rows.endpoint(name, endpoint);
-            }
+        for (name, slots) in by_name(live.backends.iter().map(|(_, slot)| (&slot.config.name, slot))) {
+            rows.backend(&name, &slots);
         }
         rows
     }
 
-    fn endpoint(&mut self, backend: &Arc<str>, endpoint: &EndpointState) {
-        let key = EndpointKey(Arc::clone(backend), endpoint.address);
-        let before = self.endpoint_gauges.get(&key);
-        if before.is_some_and(|before| before.id == endpoint.id) {
-            return;
+    fn backend(&mut self, name: &Arc<str>, slots: &[&Arc<LiveBackend>]) {
+        let mut gauges = BackendGauges::default();
+        let states = || distinct(slots, |slot| Arc::as_ptr(&slot.state).addr()).map(|slot| &slot.state);
+        gauges.waiting = states().map(|state| u64::from(state.queued())).sum();
+        if let Some(sums) = total(states().map(|state| BackendSums::over_workers(&state.counters))) {
+            self.backends.push((Arc::clone(name), sums));
         }
-        let healthy = endpoint.is_healthy();
-        let of_backend = self.backend_gauges.entry(Arc::clone(backend)).or_default();
-        if healthy {
-            of_backend.healthy += 1;
-        } else {
-            of_backend.unhealthy += 1;
+        let mut endpoints: Vec<_> = slots.iter().flat_map(|slot| &slot.endpoints).collect();
+        if slots.len() > 1 {
+            endpoints.sort_by_key(|endpoint| (endpoint.address, endpoint.id));
+            endpoints.dedup_by_key(|endpoint| endpoint.id);
         }
-        if let Some(sums) = EndpointSums::over_workers(&endpoint.counters) {
-            merge(&mut self.endpoints, key.clone(), &sums);
+        // Several at one address differ in their health policy only: one series.
+        for same in endpoints.chunk_by(|a, b| a.address == b.address) {
+            let Some(first) = same.first() else { continue };
+            let healthy = same.iter().all(|endpoint| endpoint.is_healthy());
+            let in_flight = same.iter().map(|endpoint| u64::from(endpoint.in_flight())).sum();
+            gauges.healthy += u64::from(healthy);
+            gauges.unhealthy += u64::from(!healthy);
+            let key = EndpointKey(Arc::clone(name), first.address);
+            if let Some(sums) =
+                total(same.iter().map(|endpoint| EndpointSums::over_workers(&endpoint.counters)))
+            {
+                self.endpoints.push((key.clone(), sums));
+            }
+            self.endpoint_gauges.push((key, EndpointGauges { healthy, in_flight }));
         }
-        let in_flight = u64::from(endpoint.in_flight());
-        self.endpoint_gauges.insert(key, EndpointGauges { id: endpoint.id, healthy, in_flight });
+        self.backend_gauges.push((Arc::clone(name), gauges));
     }
 }
 
-fn merge<K: Ord, S: Sums>(rows: &mut BTreeMap<K, S>, key: K, sums: &S) {
-    rows.entry(key).or_default().add(sums);
+/// Slots by name, in the order of each name's first slot.
+fn by_name<'a, T>(slots: impl Iterator<Item = (&'a Arc<str>, T)>) -> Vec<(Arc<str>, Vec<T>)> {
+    let mut positions: HashMap<&Arc<str>, usize, RandomState> = HashMap::default();
+    let mut groups: Vec<(Arc<str>, Vec<T>)> = Vec::new();
+    for (name, slot) in slots {
+        let position = *positions.entry(name).or_insert(groups.len());
+        match groups.get_mut(position) {
+            Some((_, group)) => group.push(slot),
+            None => groups.push((Arc::clone(name), vec![slot])),
+        }
+    }
+    groups
+}
+
+/// The first slot of each `identity`. Nearly always there is one slot.
+fn distinct<T>(slots: &[T], identity: impl Fn(&T) -> usize) -> impl Iterator<Item = &T> {
+    let mut seen = Vec::with_capacity(slots.len());
+    slots.iter().filter(move |slot| {
+        let identity = identity(slot);
+        let new = !seen.contains(&identity);
+        seen.push(identity);
+        new
+    })
+}
+
+/// The sum of whatever counted anything.
+fn total<S: Sums>(parts: impl Iterator<Item = Option<S>>) -> Option<S> {
+    parts.flatten().reduce(|mut sum, part| {
+        sum.add(&part);
+        sum
+    })
 }
 
 /// What is remembered from scrape to scrape.
@@ -164,16 +192,12 @@ impl TableSeries {
             text.sample(&f::FOLDED, &label("kind", kind), count);
         }
         render_routes(text, &labelled(&routes, |name| label("route", name), &label("route", OTHER)));
-        render_backend_gauges(
-            text,
-            &with_room(&backends, rows.backend_gauges, self.backends.room(), |g| g.unhealthy == 0),
-        );
+        let shown = with_room(&self.backends, rows.backend_gauges, |gauges| gauges.unhealthy == 0);
+        render_backend_gauges(text, &shown);
         let other = label("backend", OTHER);
         render_backends(text, &labelled(&backends, |name| label("backend", name), &other));
-        render_endpoint_gauges(
-            text,
-            &with_room(&endpoints, rows.endpoint_gauges, self.endpoints.room(), |g| g.healthy),
-        );
+        let shown = with_room(&self.endpoints, rows.endpoint_gauges, |gauges| gauges.healthy);
+        render_endpoint_gauges(text, &shown);
         let other = endpoint_label(OTHER, &OTHER);
         render_endpoints(text, &labelled(&endpoints, |key| endpoint_label(&key.0, &key.1), &other));
     }
@@ -194,18 +218,15 @@ fn endpoint_label(backend: &str, endpoint: &dyn Display) -> String {
 }
 
 /// The gauges of whatever has a series of its own, and of as many others as there is room for: the ones that
-/// are not `fine` first, then in order.
-fn with_room<K: Ord, S, G>(
-    folded: &Folded<K, S>,
-    gauges: BTreeMap<K, G>,
-    room: usize,
+/// are not `fine` first.
+fn with_room<K: Clone + Eq + Hash, S: Sums, G>(
+    folding: &Folding<K, S>,
+    gauges: Vec<(K, G)>,
     fine: impl Fn(&G) -> bool,
 ) -> Vec<(K, G)> {
-    let has_series = |key: &K| folded.own.binary_search_by(|(own, _)| own.cmp(key)).is_ok();
-    let (mut shown, rest): (Vec<_>, Vec<_>) = gauges.into_iter().partition(|(key, _)| has_series(key));
+    let (mut shown, rest): (Vec<_>, Vec<_>) = gauges.into_iter().partition(|(key, _)| folding.has(key));
     let (good, bad): (Vec<_>, Vec<_>) = rest.into_iter().partition(|(_, gauge)| fine(gauge));
-    shown.extend(bad.into_iter().chain(good).take(room));
-    shown.sort_by(|a, b| a.0.cmp(&b.0));
+    shown.extend(bad.into_iter().chain(good).take(folding.room()));
     shown
 }
 

@@ -117,24 +117,16 @@ fn spawn_reaper() -> Option<mpsc::Sender<Arc<Live>>> {
     Some(sender)
 }
 
+/// Sleeps while it keeps something, so that a burst of tables wakes it once and not each time.
 fn reap(receiver: &mpsc::Receiver<Arc<Live>>) {
     const LOOK_AGAIN: Duration = Duration::from_millis(50);
-    let mut kept: Vec<Arc<Live>> = Vec::new();
-    loop {
-        let next = if kept.is_empty() {
-            receiver.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected)
-        } else {
-            receiver.recv_timeout(LOOK_AGAIN)
-        };
-        match next {
-            Ok(old) => {
-                kept.push(old);
-                kept.extend(receiver.try_iter());
-            }
-            Err(mpsc::RecvTimeoutError::Timeout) => {}
-            Err(mpsc::RecvTimeoutError::Disconnected) => return,
+    while let Ok(old) = receiver.recv() {
+        let mut kept = vec![old];
+        while !kept.is_empty() {
+            std::thread::sleep(LOOK_AGAIN);
+            kept.extend(receiver.try_iter());
+            // The swap has turned every worker's guard into a counted reference, so the count is exact.
+            kept.retain(|old| Arc::strong_count(old) > 1);
         }
-        // The swap has turned every worker's guard into a counted reference, so the count is exact.
-        kept.retain(|old| Arc::strong_count(old) > 1);
     }
 }

@@ -307,7 +307,7 @@ fn lost_path(
     let Some(winner) = winner else { return "it matches".to_owned() };
     let (own, other) = (oracle::path_rank(&candidate.rule.path), oracle::path_rank(&winner.path));
     match (own.0, other.0) {
-        _ if own == other => "another rule with the same path has more conditions, or is older".to_owned(),
+        _ if own == other => "another rule with the same path has more conditions, or goes first".to_owned(),
         (_, 2) => "an exact path won".to_owned(),
         (1, 1) => format!("the longer prefix {} won", path_text(&winner.path)),
         _ => format!("{} comes before regular expressions", path_text(&winner.path)),

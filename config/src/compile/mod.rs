@@ -9,88 +9,39 @@ mod hosts;
 mod ingress;
 mod native;
 mod policy;
+mod report;
 mod route;
+mod settings;
 mod slots;
+mod workshop;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 
+pub use self::settings::Settings;
+
 use self::backend::BackendKey;
 use self::class::{Classes, Verdict};
-use self::hosts::{BindState, Loss};
+use self::hosts::BindState;
 use self::native::Listeners;
 use self::policy::Shared;
+use self::report::Owner;
 use self::route::{Outcome, Route};
+use self::settings::ingress_bind;
 use self::slots::Slots;
+use self::workshop::{BackendSlot, Workshop};
 use crate::index::{Change, Index, ServiceKey};
 use crate::report::{Kind, ObjectRef, Problem, Report};
-use crate::resource::annotations;
-use crate::resource::{Finding, ObjectSpec};
 use crate::table::{
-    Backend, BackendId, BackendPolicy, Bind, BindConfig, Chunks, Hostname, Limits, Listener, PathMatch,
-    RouteId, RouteInfo, RouteTable, RulePolicy, TrustedProxies,
+    Backend, BackendPolicy, Bind, Chunks, Hostname, RouteId, RouteInfo, RouteTable, RulePolicy,
 };
-
-/// What the operator decides, outside of any object.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Where Ingresses are served over HTTP; `None` serves none.
-    pub http: Option<SocketAddr>,
-    /// The Ingress bind requires a PROXY protocol header.
-    pub proxy_protocol: bool,
-    /// Peers of the Ingress bind whose forwarding headers are believed.
-    pub trusted_proxies: TrustedProxies,
-    /// Abuse limits of the Ingress bind.
-    pub limits: Limits,
-    /// The Ingress bind treats a client's FIN as an abort.
-    pub abort_on_half_close: bool,
-    /// `spec.controller` of the IngressClasses that are ours.
-    pub ingress_class: Arc<str>,
-    /// What backends do unless an annotation or a native backend says otherwise.
-    pub backend: BackendPolicy,
-    /// What rules do unless an annotation or a native route says otherwise.
-    pub rule: RulePolicy,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            http: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8_080))),
-            proxy_protocol: false,
-            trusted_proxies: TrustedProxies::default(),
-            limits: Limits::default(),
-            abort_on_half_close: false,
-            ingress_class: "sluicegate.dev/ingress-controller".into(),
-            backend: BackendPolicy::default(),
-            rule: RulePolicy::default(),
-        }
-    }
-}
 
 /// The namespace of native backends, as dependencies of routes.
 const NATIVE: &str = "";
-
-/// Who told a problem, so that it can take it back.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-enum Owner {
-    Object(ObjectRef),
-    Host(SocketAddr, Hostname),
-    Backend(BackendKey),
-}
-
-/// A backend in use.
-#[derive(Debug)]
-struct BackendSlot {
-    key: BackendKey,
-    /// Routes that hold it.
-    users: u32,
-    /// DNS names that it depends on.
-    names: Vec<Arc<str>>,
-}
 
 /// Compiles an [`Index`], again and again, at the cost of what changed.
 #[derive(Debug)]
@@ -118,62 +69,6 @@ pub struct Compiler {
     report: Arc<Report>,
     /// Whether anything was ever compiled.
     started: bool,
-}
-
-/// What the compilation of one object may use of the compiler.
-struct Workshop<'a> {
-    index: &'a Index,
-    settings: &'a Settings,
-    ingress_binds: Arc<[SocketAddr]>,
-    listeners: &'a Listeners,
-    native_namespace: Arc<str>,
-    backends: &'a mut Slots<BackendKey, BackendSlot>,
-    backends_of: &'a mut HashMap<ServiceKey, Vec<u32>, FixedState>,
-    rule_policies: &'a mut Shared<RulePolicy>,
-    texts: &'a RefCell<HashSet<Arc<str>, FixedState>>,
-    dirty_backends: &'a mut BTreeSet<u32>,
-}
-
-impl Workshop<'_> {
-    /// The id of the backend `key`, held by the route whose set is `held`.
-    fn acquire(&mut self, key: BackendKey, held: &mut BTreeSet<BackendId>) -> BackendId {
-        let id = self.backends.reserve(&key);
-        if self.backends.at(id).is_none() {
-            self.backends_of.entry(key.service()).or_default().push(id);
-            self.backends.put(id, BackendSlot { key, users: 0, names: Vec::new() });
-        }
-        // An Ingress' own settings may have changed with it.
-        self.dirty_backends.insert(id);
-        if held.insert(BackendId(id))
-            && let Some(slot) = self.backends.at_mut(id)
-        {
-            slot.users += 1;
-        }
-        BackendId(id)
-    }
-
-    fn rule_policy(
-        &mut self,
-        levels: [Option<Arc<annotations::Settings>>; 2],
-        path: Option<&PathMatch>,
-    ) -> Arc<RulePolicy> {
-        let [own, service] = &levels;
-        self.rule_policies.intern(policy::rule(
-            [own.as_deref(), service.as_deref()],
-            &self.settings.rule,
-            path,
-        ))
-    }
-
-    /// One copy of a name that many objects say.
-    fn intern(&self, text: &Arc<str>) -> Arc<str> {
-        let mut texts = self.texts.borrow_mut();
-        if let Some(known) = texts.get(text) {
-            return Arc::clone(known);
-        }
-        texts.insert(Arc::clone(text));
-        Arc::clone(text)
-    }
 }
 
 /// What one compile has to look at.
@@ -241,7 +136,7 @@ impl Compiler {
             });
         }
         if work.problems {
-            self.report = Arc::new(self.collect(index));
+            self.report = Arc::new(report::collect(index, self.problems.values()));
         }
         (Arc::clone(&self.table), Arc::clone(&self.report))
     }
@@ -536,7 +431,8 @@ impl Compiler {
             let address = bind.address();
             for (host, losses) in bind.rebuild(|id| self.routes.at(id)) {
                 changed = true;
-                let problems = losses.iter().filter_map(|loss| conflict(index, &host, loss)).collect();
+                let problems =
+                    losses.iter().filter_map(|loss| report::conflict(index, &host, loss)).collect();
                 told.push((Owner::Host(address, host), problems));
             }
         }
@@ -555,20 +451,6 @@ impl Compiler {
             work.problems = true;
         }
     }
-
-    fn collect(&self, index: &Index) -> Report {
-        let mut problems: Vec<Problem> =
-            index.source_problems().chain(self.problems.values().flatten()).cloned().collect();
-        let place = |problem: &Problem| {
-            problem.location.as_ref().map(|location| (Arc::clone(&location.file), location.line))
-        };
-        problems.sort_by(|a, b| {
-            let by_object = a.object.cmp(&b.object).then_with(|| a.field.cmp(&b.field));
-            by_object.then_with(|| place(a).cmp(&place(b))).then_with(|| a.message.cmp(&b.message))
-        });
-        problems.dedup();
-        Report { problems }
-    }
 }
 
 fn is_route(reference: &ObjectRef) -> bool {
@@ -586,62 +468,4 @@ fn route_info(reference: &ObjectRef) -> RouteInfo {
 fn distinct_hosts(route: &Route) -> impl Iterator<Item = &Hostname> {
     let mut last = None;
     route.entries.iter().map(|entry| &entry.host).filter(move |host| last.replace(*host) != Some(*host))
-}
-
-fn ingress_bind(settings: &Settings, address: SocketAddr) -> BindConfig {
-    BindConfig {
-        address,
-        listeners: vec![Listener { name: "http".into() }],
-        proxy_protocol: settings.proxy_protocol,
-        trusted_proxies: settings.trusted_proxies.clone(),
-        limits: settings.limits.clone(),
-        abort_on_half_close: settings.abort_on_half_close,
-    }
-}
-
-/// What the loser of a conflict is told.
-fn conflict(index: &Index, host: &Hostname, loss: &Loss) -> Option<Problem> {
-    let object = index.object(&loss.loser)?;
-    let host = match host {
-        Hostname::Exact(host) => format!("host `{host}`"),
-        Hostname::Wildcard(suffix) => format!("host `*{suffix}`"),
-        Hostname::Any => "requests without a more specific host".to_owned(),
-    };
-    let path = match (&object.spec, loss.index) {
-        (ObjectSpec::Ingress(ingress), Some(index)) => Some(ingress.paths.get(index as usize)?),
-        _ => None,
-    };
-    if let ObjectSpec::Route(route) = &object.spec {
-        let field = loss
-            .index
-            .map_or_else(|| route.field.clone(), |index| format!("{}.matches[{index}]", route.field));
-        let message = format!(
-            "for {host}, {} comes first and has the same path and conditions, so this one is not served",
-            loss.winner
-        );
-        let finding = Finding::warning(field, 0, "Conflict", message);
-        return Some(finding.into_problem(&object.reference, object.location.as_ref()));
-    }
-    let finding = match path {
-        Some(path) => {
-            let field = format!("spec.rules[{}].http.paths[{}]", path.rule, path.index);
-            let message = format!(
-                "for {host}, {} goes first (by age, then name) and has the same path, so this one is not served",
-                loss.winner
-            );
-            Finding::warning(field, path.line, "Conflict", message)
-        }
-        None => {
-            let line = match &object.spec {
-                ObjectSpec::Ingress(ingress) => ingress.default_backend_line,
-                _ => 0,
-            };
-            let message = format!(
-                "for {host}, {} goes first (by age, then name) and has a default backend, so this one is not used",
-                loss.winner
-            );
-            Finding::warning("spec.defaultBackend", line, "Conflict", message)
-        }
-    };
-    Some(finding.into_problem(&object.reference, object.location.as_ref()))
 }

@@ -27,6 +27,9 @@ pub(crate) struct ConfigFile {
     /// `Config`; may be left out.
     #[expect(dead_code, reason = "read by hand, listed for the schema")]
     kind: Option<ConfigKind>,
+    /// Free for the author's own use.
+    #[expect(dead_code, reason = "read by hand, listed for the schema")]
+    metadata: Option<BTreeMap<String, serde_json::Value>>,
     /// Sockets to listen on. Without any, routes are served where Ingresses are (`--http`).
     #[expect(dead_code, reason = "read by hand, listed for the schema")]
     #[serde(default)]

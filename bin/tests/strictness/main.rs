@@ -29,16 +29,7 @@ use case::{Case, Outcome, ResponseCase};
 use gateway::Setup;
 
 /// Rows that do not hold yet. Each is asserted to fail, so that it is noticed when it starts to hold.
-const KNOWN_FAILING: &[&str] = &[
-    "Q105.many",
-    "E09.X-Envoy-External-Address",
-    "E26.accept",
-    "E27.reset-by-backend",
-    "E27.reset-by-client",
-    "S09.bad-size",
-    "S11.1.0",
-    "S20.size",
-];
+const KNOWN_FAILING: &[&str] = &[];
 
 /// Fails with every row that went another way than it should.
 #[track_caller]

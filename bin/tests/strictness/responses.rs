@@ -78,8 +78,9 @@ pub(crate) fn framing() -> Vec<ResponseCase> {
         ended(GET, "S09.3", ok("Transfer-Encoding: chunked\r\n", "5\r\nhe"), ResponseWant::Truncated(b"")),
         response(
             "S09.bad-size",
+            // Seen before anything was sent to the client.
             ok("Transfer-Encoding: chunked\r\n", "5\r\nhello\r\nxyz\r\n"),
-            ResponseWant::Truncated(b""),
+            ResponseWant::BadGateway,
         ),
         ended(GET, "S10", ok("", "hello"), answer(200).body("hello").framing(Framing::Chunked).not_pooled()),
         ended(GET, "S10.empty", ok("", ""), answer(200).body("").not_pooled()),

@@ -15,8 +15,10 @@ use super::head::{Framing, RequestHead};
 use super::plan::Forward;
 use super::response::{self, ResponseHead};
 use super::scan::HeadScan;
+use super::tunnel;
 use super::write::{self, Delivery};
 use crate::live::Outcome;
+use crate::metrics::LimitHit;
 use crate::proxy::relay::{Fault, Relay};
 use crate::proxy::retry::{Delivered, Event};
 use crate::record::Reason;
@@ -153,7 +155,7 @@ impl<'a> Attempt<'a> {
             self.response = parsed;
             self.response_length = length;
             match parsed.status {
-                101 if self.head.websocket && parsed.upgrades_to_websocket => return Ended::Upgraded,
+                101 if self.accepts_websocket() => return Ended::Upgraded,
                 101 => return bad_response(),
                 100..=199 => {
                     self.informational += 1;
@@ -167,6 +169,16 @@ impl<'a> Attempt<'a> {
                 }
             }
         }
+    }
+
+    /// Whether the 101 answers the key that was sent (RFC 6455 §4.1).
+    fn accepts_websocket(&self) -> bool {
+        let Some(buf) = &self.client.buf else { return false };
+        let accept = self.response.websocket_accept.get(self.answer.unread());
+        let key = self.head.websocket_key.get(buf.all_filled());
+        self.head.websocket
+            && self.response.upgrades_to_websocket
+            && tunnel::accept_for(key).as_bytes() == accept
     }
 
     fn parse(&mut self, length: usize) -> Option<ResponseHead> {
@@ -221,9 +233,11 @@ impl<'a> Attempt<'a> {
         }
         loop {
             match scan.advance(self.answer.unread()) {
-                Ok(Some(length)) => return Poll::Ready(Ok(length)),
+                Ok(Some(length)) if length <= self.client.peer.config.limits.head_bytes as usize => {
+                    return Poll::Ready(Ok(length));
+                }
                 Ok(None) => {}
-                Err(_) => return Poll::Ready(Err(bad_response())),
+                Ok(Some(_)) | Err(_) => return Poll::Ready(Err(bad_response())),
             }
             if self.answer.unread().len() >= self.client.peer.config.limits.head_bytes as usize {
                 return Poll::Ready(Err(bad_response()));
@@ -336,7 +350,11 @@ impl<'a> Attempt<'a> {
         let waits = !self.upload.finished && self.upload.waits_for_source && !self.upload.hold;
         let window = if self.upload.finished { Duration::ZERO } else { RATE_WINDOW };
         self.rate_check = self.client.timer.tick_after(window);
-        (waits && moved < rate * RATE_WINDOW.as_secs()).then_some(Ended::Client(Reason::BodyTimeout))
+        if !waits || moved >= rate * RATE_WINDOW.as_secs() {
+            return None;
+        }
+        self.worker.metrics.limit_hit(LimitHit::BodyRate);
+        Some(Ended::Client(Reason::BodyTimeout))
     }
 
     /// Takes in what the client pipelines; true when it is gone.
@@ -381,7 +399,7 @@ impl<'a> Attempt<'a> {
 
     /// Tells the health state that a response came.
     pub(crate) fn report(&self, facts: &Facts) {
-        let outcome = if self.response.status >= 500 { Outcome::ServerError } else { Outcome::Success };
+        let outcome = Outcome::of_status(self.response.status);
         self.forward.backend.report(&self.connection.endpoint, outcome, self.sent.unwrap_or(facts.started));
         if let (Some(counters), Some(took)) =
             (self.connection.endpoint.counters.of(self.worker.index), facts.response_head)
@@ -396,7 +414,7 @@ impl<'a> Attempt<'a> {
             Event::ConnectFailed => Outcome::ConnectFailed,
             Event::Ended { .. } => Outcome::Reset,
             Event::Timeout => Outcome::Timeout,
-            Event::Status(_) => Outcome::ServerError,
+            Event::Status(status) => Outcome::of_status(status),
             Event::BadResponse => Outcome::BadResponse,
         };
         self.forward.backend.report(&self.connection.endpoint, outcome, Instant::now());
@@ -405,8 +423,9 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Sends the response to the client and settles both connections.
-    pub(crate) async fn deliver(mut self, facts: &mut Facts) -> Next {
+    /// Sends the response to the client and settles both connections. `None` when the response turned out to
+    /// be malformed before any of it was sent, so that the client can still be told.
+    pub(crate) async fn deliver(mut self, facts: &mut Facts) -> Option<Next> {
         let http10 = self.head.minor_version == 0;
         let framing = match self.response.framing {
             Framing::Chunked | Framing::Close if http10 => Framing::Close,
@@ -436,17 +455,25 @@ impl<'a> Attempt<'a> {
             facts.reason = reason;
             if reason == Reason::ResponseTruncated {
                 self.report_failure(Event::BadResponse);
+                if down.written == 0 {
+                    facts.reason = Reason::BadResponse;
+                    return None;
+                }
             }
-            return Next::Close;
+            if framing == Framing::Close {
+                // The end of such a body is the end of the connection: only a reset shows that it is not whole.
+                tunnel::reset_on_close(&self.client.stream);
+            }
+            return Some(Next::Close);
         }
         let finished = self.upload.finished;
         let half_closed = self.client.half_closed;
         self.settle();
-        match (close, finished) {
+        Some(match (close, finished) {
             (false, _) => Next::KeepAlive,
             (true, true) if half_closed => Next::Close,
             (true, _) => Next::Linger,
-        }
+        })
     }
 
     /// Returns the endpoint's connection to the pool if, and only if, it is in a known state: request fully

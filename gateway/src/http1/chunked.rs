@@ -7,8 +7,9 @@ use super::fields::is_token_byte;
 /// Chunk extensions accepted in one chunk and in a whole message, in bytes.
 const EXTENSION_PER_CHUNK: usize = 1_024;
 const EXTENSION_PER_MESSAGE: usize = 16 * 1_024;
-/// Trailer section limit, in bytes.
+/// Trailer section limits.
 const TRAILER_BYTES: usize = 8 * 1_024;
+const TRAILER_FIELDS: u8 = 32;
 /// A size of more hexadecimal digits than this is refused, leading zeros included.
 const SIZE_DIGITS: u8 = 16;
 
@@ -66,6 +67,7 @@ pub(crate) struct Decoder {
     digits: u8,
     extension: u16,
     extensions: u16,
+    trailer_fields: u8,
     /// Data bytes left in the current chunk, or the size being read.
     remaining: u64,
     /// The trailer section as received, line by line; empty (and unallocated) for most messages.
@@ -80,6 +82,7 @@ impl Default for Decoder {
             digits: 0,
             extension: 0,
             extensions: 0,
+            trailer_fields: 0,
             trailers: Vec::new(),
         }
     }
@@ -216,7 +219,10 @@ impl Decoder {
         }
         self.trailers.push(byte);
         match (self.state, byte) {
-            (State::TrailerName, b':') => Ok(State::TrailerValue),
+            (State::TrailerName, b':') => {
+                self.trailer_fields += 1;
+                if self.trailer_fields > TRAILER_FIELDS { Err(BadChunk) } else { Ok(State::TrailerValue) }
+            }
             (State::TrailerStart | State::TrailerName, byte) if is_token_byte(byte) => Ok(State::TrailerName),
             (State::TrailerValue, b'\r') => Ok(State::TrailerLf),
             (State::TrailerValue, b'\t' | b' '..=b'~' | 0x80..) => Ok(State::TrailerValue),

@@ -102,7 +102,10 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut client: Client) {
         let next = match receive(&worker, &mut client).await {
             Received::Head(length) => exchange::run(&worker, &mut client, length).await,
             Received::Closed => return,
-            Received::Refused(reason) => refuse(&worker, &mut client, reason).await,
+            Received::Refused(reason) => {
+                count_limit(&worker, reason);
+                refuse(&worker, &mut client, reason).await
+            }
         };
         client.served = client.served.saturating_add(1);
         match next {
@@ -122,6 +125,11 @@ impl Client {
     /// Whether the request being served is the last one that this connection may carry.
     pub(crate) fn is_last(&self, limits: &Limits) -> bool {
         limits.max_requests_per_connection > 0 && self.served + 1 >= limits.max_requests_per_connection
+    }
+
+    /// Requests served before the current one.
+    pub(crate) fn served(&self) -> u32 {
+        self.served
     }
 
     /// Gives the buffer back if nothing is in it, else moves what is left to its front.
@@ -261,7 +269,6 @@ fn early(partial: &[u8], scan: &HeadScan, limits: &Limits) -> Option<Reason> {
 
 /// Answers a request that never became one, and ends the connection.
 pub(crate) async fn refuse(worker: &Worker, client: &mut Client, reason: Reason) -> Next {
-    count_limit(worker, reason);
     let mut out = worker.buffers.head();
     answer::write(
         &mut out,

@@ -14,6 +14,7 @@ use super::head::{Framing, RequestHead};
 use super::plan::{self, Forward, Plan, Then};
 use super::tunnel;
 use crate::live::{EndpointState, InFlight, Outcome, PickError, PickRequest};
+use crate::metrics::LimitHit;
 use crate::proxy::relay::Relay;
 use crate::proxy::retry::{Delivered, Event, may_retry};
 use crate::record::{Reason, Record};
@@ -43,11 +44,17 @@ pub(crate) struct Facts {
 /// Serves the request whose head is the first `length` bytes of the client's buffer.
 pub(crate) async fn run(worker: &Worker, client: &mut Client, length: usize) -> Next {
     let Some(mut buf) = client.buf.take() else { return Next::Close };
+    if client.served() > 0 {
+        worker.metrics.keepalive_requests.add(1);
+    }
     let planned = plan::make(worker, &client.peer, buf.range(0, length));
     let plan = match planned {
         Ok(plan) => plan,
         Err(reason) => {
             client.buf = Some(buf);
+            if reason == Reason::HeaderTooLarge {
+                worker.metrics.limit_hit(LimitHit::HeadFields);
+            }
             return refuse(worker, client, reason).await;
         }
     };
@@ -144,6 +151,12 @@ async fn respond(
     }
 }
 
+/// Answers with the status of the reason in `facts`.
+async fn respond_reason(worker: &Worker, client: &mut Client, head: &RequestHead, facts: &mut Facts) -> Next {
+    let status = facts.reason.status();
+    respond(worker, client, head, facts, status, b"").await
+}
+
 /// Consumes a body that has arrived completely.
 fn consume_body(client: &mut Client, framing: Framing) -> bool {
     match (framing, &mut client.buf) {
@@ -190,23 +203,16 @@ async fn exchange(
     let body_at_hand = body_at_hand(client, head.framing);
     let mut upload = Relay::new(prefix, head.framing, head.framing, head.te_trailers, floor);
     upload.hold = head.expect_continue && client.buf.as_ref().is_none_or(Buf::is_empty);
-    let mut attempts = Attempts {
-        worker,
-        head,
-        forward: &forward,
-        excluded: [0; MOST_EXCLUDED],
-        failures: 0,
-        fresh_only: head.websocket,
-        retries_left: forward.policy.retry.attempts,
-    };
+    let mut attempts = Attempts::new(worker, head, &forward);
     let body_start = client.buf.as_ref().map_or(0, Buf::position);
     let total = client.timer.tick_after(forward.policy.timeouts.total);
     loop {
-        let Acquired { in_flight, connection } = match attempts.acquire(client, total, facts).await {
+        let Acquired { in_flight: _counted, connection } = match attempts.acquire(client, total, facts).await
+        {
             Ok(acquired) => acquired,
             Err(reason) => {
                 facts.reason = reason;
-                return respond(worker, client, head, facts, reason.status(), b"").await;
+                return respond_reason(worker, client, head, facts).await;
             }
         };
         let reused = connection.reused;
@@ -219,9 +225,10 @@ async fn exchange(
                 Some(status) => (Event::Status(status), Reason::Forwarded),
                 None => {
                     attempt.report(facts);
-                    let next = attempt.deliver(facts).await;
-                    drop(in_flight);
-                    return next;
+                    return match attempt.deliver(facts).await {
+                        Some(next) => next,
+                        None => respond_reason(worker, client, head, facts).await,
+                    };
                 }
             },
             Ended::Upgraded => {
@@ -248,11 +255,14 @@ async fn exchange(
             facts.reason = reason;
             if let Event::Status(_) = event {
                 attempt.report(facts);
-                return attempt.deliver(facts).await;
+                return match attempt.deliver(facts).await {
+                    Some(next) => next,
+                    None => respond_reason(worker, client, head, facts).await,
+                };
             }
             facts.request_bytes = attempt.received();
             drop(attempt);
-            return respond(worker, client, head, facts, reason.status(), b"").await;
+            return respond_reason(worker, client, head, facts).await;
         }
         attempts.fresh_only |= reused;
         worker.metrics.retries.add(1);
@@ -292,7 +302,19 @@ async fn abandon(worker: &Worker, client: &mut Client, head: &RequestHead, facts
     }
 }
 
-impl Attempts<'_> {
+impl<'a> Attempts<'a> {
+    fn new(worker: &'a Worker, head: &'a RequestHead, forward: &'a Forward) -> Self {
+        Self {
+            worker,
+            head,
+            forward,
+            excluded: [0; MOST_EXCLUDED],
+            failures: 0,
+            fresh_only: head.websocket,
+            retries_left: forward.policy.retry.attempts,
+        }
+    }
+
     /// Picks an endpoint and gets a connection to it; tries others while none comes about.
     async fn acquire(
         &mut self,
@@ -325,9 +347,11 @@ impl Attempts<'_> {
                 Err(error) => {
                     self.worker.metrics.upstream_connect_failures.add(1);
                     if matches!(error, ErrorKind::TooManyLinks) {
+                        // Our own want of descriptors says nothing about the endpoint.
                         self.worker.pool.clear();
+                    } else {
+                        self.forward.backend.report(endpoint, Outcome::ConnectFailed, Instant::now());
                     }
-                    self.forward.backend.report(endpoint, Outcome::ConnectFailed, Instant::now());
                     if let Some(counters) = counters {
                         counters.failures.add(1);
                     }

@@ -120,6 +120,10 @@ static RANGES: [(u8, u8); LONGEST + 1] = ranges();
 /// The meaning of a field name.
 #[inline]
 pub(crate) fn classify(name: &[u8]) -> Name {
+    // `x-envoy-*` is read by an Envoy behind us as instructions.
+    if name.len() > 8 && name.get(..8).is_some_and(|prefix| prefix.eq_ignore_ascii_case(b"x-envoy-")) {
+        return Name::ForwardingIdentity;
+    }
     if name.len() < SHORTEST || name.len() > LONGEST {
         return Name::Other;
     }
@@ -129,10 +133,6 @@ pub(crate) fn classify(name: &[u8]) -> Name {
         if known.as_bytes().eq_ignore_ascii_case(name) {
             return *meaning;
         }
-    }
-    // `x-envoy-*` is read by an Envoy behind us as instructions.
-    if name.get(..8).is_some_and(|prefix| prefix.eq_ignore_ascii_case(b"x-envoy-")) {
-        return Name::ForwardingIdentity;
     }
     if memchr::memchr2(b'_', b'.', name).is_some() { classify_alias(name, candidates) } else { Name::Other }
 }

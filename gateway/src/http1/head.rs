@@ -76,6 +76,8 @@ pub(crate) struct RequestHead {
     pub(crate) expect_continue: bool,
     /// A valid WebSocket upgrade (RFC 6455 §4.1).
     pub(crate) websocket: bool,
+    /// `Sec-WebSocket-Key`.
+    pub(crate) websocket_key: Span,
     /// `TE: trailers`.
     pub(crate) te_trailers: bool,
     /// `Connection` names further fields that must be removed.
@@ -184,7 +186,10 @@ fn interpret(head: &[u8], fields: &[Field], out: &mut RequestHead) -> Result<(),
             }
             Name::UserAgent => out.user_agent = field.value,
             Name::Referer => out.referer = field.value,
-            Name::WebSocketKey => once(&mut seen.ws_key, value)?,
+            Name::WebSocketKey => {
+                once(&mut seen.ws_key, value)?;
+                out.websocket_key = field.value;
+            }
             Name::WebSocketVersion => seen.ws_version = Some(value),
             Name::IdempotencyKey => seen.idempotency_key = true,
             _ => {}

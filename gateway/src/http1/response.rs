@@ -24,6 +24,8 @@ pub(crate) struct ResponseHead {
     pub(crate) nominates: bool,
     /// `Connection: upgrade` and `Upgrade: websocket`.
     pub(crate) upgrades_to_websocket: bool,
+    /// `Sec-WebSocket-Accept`.
+    pub(crate) websocket_accept: Span,
 }
 
 /// Parses `head`, which ends with its empty line. `to_head` = the request was HEAD.
@@ -95,6 +97,7 @@ fn interpret(
                 }
             }
             Name::Upgrade => websocket |= value.eq_ignore_ascii_case(b"websocket"),
+            Name::WebSocketAccept => out.websocket_accept = field.value,
             Name::KeepAlive => out.keep_alive_timeout = timeout(value),
             _ => {}
         }

@@ -4,6 +4,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
@@ -14,7 +15,7 @@ use super::exchange::Facts;
 use super::head::Framing;
 use super::write::Delivery;
 use crate::metrics::LimitHit;
-use crate::proxy::relay::Relay;
+use crate::proxy::relay::{Fault, Relay};
 use crate::record::Reason;
 
 /// Counts an open tunnel, panics included.
@@ -77,8 +78,15 @@ fn poll_both(
     let upward = up.poll(cx, client, buf, endpoint, buffers);
     let downward = down.poll(cx, endpoint, &mut attempt.answer, client, buffers);
     match (upward, downward) {
-        (Poll::Ready(Err(_)), _) => Poll::Ready(Err(Reason::ClientGone)),
-        (_, Poll::Ready(Err(_))) => Poll::Ready(Err(Reason::ResponseTruncated)),
+        (Poll::Ready(Err(fault)), _) | (_, Poll::Ready(Err(fault))) => {
+            let by_client = matches!(upward, Poll::Ready(Err(Fault::Source(_))))
+                || matches!(downward, Poll::Ready(Err(Fault::Destination(_))));
+            // A reset is passed on as a reset: the other side must not take it for a proper end.
+            debug_assert_ne!(fault, Fault::SourceMalformed);
+            reset_on_close(client);
+            reset_on_close(endpoint);
+            Poll::Ready(Err(if by_client { Reason::ClientGone } else { Reason::ResponseTruncated }))
+        }
         (upward, downward) => {
             let up_ended = upward.is_ready() && end_sending(cx, endpoint, &mut shut.0);
             let down_ended = downward.is_ready() && end_sending(cx, client, &mut shut.1);
@@ -87,10 +95,35 @@ fn poll_both(
     }
 }
 
+/// Makes the kernel send a reset when the socket is closed.
+pub(super) fn reset_on_close(stream: &TcpStream) {
+    // Fails only for a socket that is gone already.
+    let _set = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+/// `Sec-WebSocket-Accept` for a key (RFC 6455 §4.2.2).
+pub(super) fn accept_for(key: &[u8]) -> String {
+    use base64::Engine as _;
+    use sha1::Digest as _;
+    let digest =
+        sha1::Sha1::new().chain_update(key).chain_update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").finalize();
+    base64::engine::general_purpose::STANDARD.encode(digest)
+}
+
 /// Passes a FIN on, once.
 fn end_sending(cx: &mut Context<'_>, stream: &mut TcpStream, done: &mut bool) -> bool {
     if !*done {
         *done = Pin::new(stream).poll_shutdown(cx).is_ready();
     }
     *done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::accept_for;
+
+    #[test]
+    fn the_accept_value_is_that_of_the_rfc() {
+        assert_eq!(accept_for(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
 }

@@ -146,6 +146,11 @@ impl Buf {
         self.data.get(from..to).unwrap_or_default()
     }
 
+    /// Everything up to the last filled byte, consumed or not.
+    pub(crate) fn all_filled(&self) -> &[u8] {
+        self.data.get(..self.end).unwrap_or_default()
+    }
+
     /// Free space behind the unread bytes.
     #[inline]
     pub(crate) fn spare(&mut self) -> &mut [u8] {

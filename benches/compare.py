@@ -19,6 +19,7 @@ import json
 import os
 import platform
 import random
+import resource
 import shutil
 import signal
 import socket
@@ -78,12 +79,12 @@ SCENARIOS = {
     "churn": {
         "load": ["--one-shot", "--requests", "20000", "--warmup", "2000"],
         "peers": FOUR,
-        "about": "64 connections at once, a new one for each small GET",
+        "about": "64 connections at once, a new one for each small GET (the relay opens one upstream for each, too)",
     },
     "idle-10k": {
         "load": ["--connections", "10000", "--in-flight", "64", "--requests", "10000", "--warmup", "0",
                  "--hold-seconds", "3"],
-        "peers": FOUR,
+        "peers": FOUR[1:],
         "memory": True,
         "about": "process memory (PSS) per connection, 10,000 keep-alive connections idle after one request each",
     },
@@ -182,13 +183,14 @@ class Comparison:
             command.append("--expect-forwarded")
         if self.args.rate:
             command += ["--rate", self.args.rate]
-        before = Machine()
+        before = Machine(proxy.process.pid)
         run = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=180,
+                             env={**os.environ, "RUST_BACKTRACE": "0"},
                              preexec_fn=lambda: os.sched_setaffinity(0, {cpus[1]}))
         if run.returncode != 0:
             raise RuntimeError((run.stdout + run.stderr).strip()[:500] or f"load ended with {run.returncode}")
         result = json.loads(run.stdout)
-        result["machine"] = Machine().since(before)
+        result["machine"] = Machine(proxy.process.pid).since(before)
         if self.scenario.get("memory"):
             result["figure"] = result["memory"]["per_connection"]
         else:
@@ -197,17 +199,20 @@ class Comparison:
 
     def report(self, rows):
         table = {peer: self.summary(rows, peer) for peer in self.peers}
-        head = f"  {'peer':22} {self.unit:>16} {'× relay':>9} {'× nginx':>9} {'p99 µs':>9} {'rounds':>7} {'steal':>7}"
+        head = f"  {'peer':22} {self.unit:>16} {'× relay':>9} {'× nginx':>9} {'p99 µs':>9} {'rounds':>7} {'steal':>7} {'others':>7}"
         print(head)
+        one_route = table.get("sluicegate", {}).get("one_route")
         for peer, row in table.items():
             cells = [f"{row[key]:.2f}" if row[key] is not None else "–" for key in ("median", "relay", "nginx")]
             p99 = f"{row['p99_us']:.0f}" if row["p99_us"] is not None else "–"
             print(f"  {peer:22} {cells[0]:>16} {cells[1]:>9} {cells[2]:>9} {p99:>9} "
-                  f"{row['rounds']:>7} {row['steal'] * 100:>6.1f}%")
+                  f"{row['rounds']:>7} {row['steal'] * 100:>6.1f}% {row['others'] * 100:>6.1f}%")
+        if one_route is not None:
+            print(f"  sluicegate against the one-route table: {one_route:.3f} ×")
         failures = [f"{peer}: {row['results'][peer]['error']}" for row in rows for peer in self.peers
                     if "error" in row["results"][peer]]
         for failure in failures:
-            print(f"  FAILED {failure}")
+            print(f"  FAILED {failure.splitlines()[0]}")
         folder = self.args.out or self.args.binaries.parent / "compare"
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.name}-{time.strftime('%Y%m%dT%H%M%S')}.json"
@@ -233,7 +238,7 @@ class Comparison:
             "one_route": ratio("sluicegate-one-route"),
             "p99_us": statistics.median(result["latency_us"]["p99"] for result in good) if good else None,
             "rounds": f"{len(good)}/{len(rows)}",
-            "steal": max((result["machine"]["steal"] for result in good), default=0.0),
+            **{key: max((result["machine"][key] for result in good), default=0.0) for key in ("steal", "others")},
         }
 
 
@@ -371,15 +376,32 @@ class Proxy:
 
 
 class Machine:
-    """CPU time of the whole machine, in ticks."""
+    """CPU time of the whole machine, of one process family, and of this script's ended children, in seconds."""
 
-    def __init__(self):
+    def __init__(self, pid):
         fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
-        self.total, self.idle, self.steal_ticks = sum(fields[:8]), fields[3] + fields[4], fields[7]
+        self.total, self.idle, self.stolen = sum(fields[:8]), fields[3] + fields[4], fields[7]
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        self.ours = used.ru_utime + used.ru_stime + sum(map(cpu_seconds, family(pid)))
 
     def since(self, before):
+        """Shares of all CPUs' time: stolen by the host, and used by anything but the proxy and its load."""
         total = max(1, self.total - before.total)
-        return {"steal": (self.steal_ticks - before.steal_ticks) / total, "busy": 1 - (self.idle - before.idle) / total}
+        busy = total - (self.idle - before.idle) - (self.stolen - before.stolen)
+        ours = (self.ours - before.ours) * os.sysconf("SC_CLK_TCK")
+        return {"steal": (self.stolen - before.stolen) / total, "others": max(0.0, (busy - ours) / total)}
+
+
+def family(pid):
+    pids = [pid]
+    for pid in pids:
+        for task in Path(f"/proc/{pid}/task").glob("*/children"):
+            pids += map(int, task.read_text().split())
+    return pids
+
+
+def cpu_seconds(pid):
+    return sum(int(task.read_text().split()[0]) for task in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
 
 
 def machine():

@@ -388,7 +388,9 @@ fn consume(client: &mut Client, plan: &Plan, bytes: &[u8]) -> Result<Progress, S
             return Err(format!("status {}", head.status));
         }
         rest = rest.get(head.len..).unwrap_or_default();
-        client.body = Some((BodyReader::new(head.framing), head));
+        let reader =
+            if head.status == 200 { BodyReader::new(head.framing) } else { BodyReader::any(head.framing) };
+        client.body = Some((reader, head));
     }
     let Some((reader, head)) = &mut client.body else { return Ok(Progress::More) };
     if reader.feed(rest)? != rest.len() {

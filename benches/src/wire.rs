@@ -133,6 +133,8 @@ fn number(value: &[u8]) -> Option<u64> {
 #[derive(Clone, Copy, Debug)]
 pub struct BodyReader {
     framing: Framing,
+    /// Whether the bytes must be the pattern's; an error's body is the proxy's own.
+    ours: bool,
     received: u64,
     chunk: Chunk,
 }
@@ -154,10 +156,16 @@ enum Chunk {
 const NEW_CHUNK: Chunk = Chunk::Size { value: 0, digits: 0, in_digits: true };
 
 impl BodyReader {
-    /// A reader at the first byte of a body.
+    /// A reader at the first byte of a body that is the pattern.
     #[must_use]
     pub fn new(framing: Framing) -> Self {
-        Self { framing, received: 0, chunk: NEW_CHUNK }
+        Self { framing, ours: true, received: 0, chunk: NEW_CHUNK }
+    }
+
+    /// A reader at the first byte of a body that may be anything: only its framing is checked.
+    #[must_use]
+    pub fn any(framing: Framing) -> Self {
+        Self { ours: false, ..Self::new(framing) }
     }
 
     /// Body bytes seen so far, framing excluded.
@@ -192,7 +200,7 @@ impl BodyReader {
     }
 
     fn check(&mut self, data: &[u8]) -> Result<usize, Fault> {
-        if !pattern::matches(self.received, data) {
+        if self.ours && !pattern::matches(self.received, data) {
             return Err("body differs from the pattern");
         }
         self.received += data.len() as u64;

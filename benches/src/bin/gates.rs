@@ -4,7 +4,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -40,7 +40,7 @@ const MOST_OTHER: f64 = 0.1;
 const MOST_ALLOCATIONS: f64 = 0.001;
 const ALLOCATIONS: &str = "sluicegate_allocations_total";
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     let args = Args::parse();
     let mut results = Vec::new();
     if let Some(binary) = &args.syscalls {
@@ -57,10 +57,8 @@ fn main() -> Result<()> {
     for result in &results {
         println!("{result}");
     }
-    if results.iter().any(|result| result.get("pass") == Some(&Value::Bool(false))) {
-        std::process::exit(1);
-    }
-    Ok(())
+    let failed = results.iter().any(|result| result.get("pass") == Some(&Value::Bool(false)));
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// A proxy between a load of small GETs and four backends.

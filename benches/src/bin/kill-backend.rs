@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -36,7 +37,7 @@ const ENDPOINTS: u8 = 3;
 /// The gauge of an endpoint's health: 0 while it is ejected.
 const HEALTH: &str = "sluicegate_endpoint_healthy";
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     let args = Args::parse();
     let mut engine = Engine::new(Backend::new(13, Reuse::Serve))?;
     let mut endpoints = Vec::new();
@@ -101,10 +102,8 @@ fn main() -> Result<()> {
             "good": good,
         })
     );
-    if !good {
-        std::process::exit(1);
-    }
-    Ok(())
+    // By return, not by exit: the proxy ends when its value is dropped.
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Requests that the victim has answered.

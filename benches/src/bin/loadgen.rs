@@ -4,6 +4,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -78,7 +79,7 @@ struct Args {
     limit_seconds: u64,
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     let args = Args::parse();
     let mut engine = Engine::new(Backend::new(args.body, Reuse::Serve))?;
     let pid = args.process()?;
@@ -138,10 +139,7 @@ fn main() -> Result<()> {
         "good": good,
     });
     println!("{report}");
-    if !good {
-        std::process::exit(1);
-    }
-    Ok(())
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn restart(engine: &mut Engine, requests: u64) -> Result<()> {

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -31,7 +32,7 @@ struct Args {
     limit_seconds: u64,
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     let args = Args::parse();
     let (get, get_seen) = run(&args, "GET", &[200])?;
     // A POST that may have been executed must not be sent again, so 502 is a right answer to it.
@@ -63,10 +64,8 @@ fn main() -> Result<()> {
             "good": good,
         })
     );
-    if !good {
-        std::process::exit(1);
-    }
-    Ok(())
+    // By return, not by exit: the proxy ends when its value is dropped.
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn run(args: &Args, method: &str, right: &[u16]) -> Result<(Outcome, Seen)> {

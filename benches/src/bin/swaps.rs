@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -30,10 +31,10 @@ struct Args {
     limit_seconds: u64,
 }
 
-/// How many tables have been stored since the start.
-const SWAPS: &str = "sluicegate_table_swaps_total";
+/// How many new tables the one worker has taken up.
+const SWAPS: &str = "sluicegate_worker_swaps_total";
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     let args = Args::parse();
     let mut engine = Engine::new(Backend::new(13, Reuse::Serve))?;
     let mut endpoints = Vec::new();
@@ -102,10 +103,8 @@ fn main() -> Result<()> {
             "good": good,
         })
     );
-    if !good {
-        std::process::exit(1);
-    }
-    Ok(())
+    // By return, not by exit: the proxy ends when its value is dropped.
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn swaps(proxy: &Proxy) -> Result<u64> {

@@ -1,6 +1,7 @@
 //! The binary: arguments to settings, controller and gateway wired together, run, drained. Decides nothing
 //! about traffic or objects.
 
+mod allocations;
 mod check;
 mod cli;
 mod demo;
@@ -15,9 +16,6 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 
 use self::cli::{Cli, Command, Shell, VersionArgs};
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     match dispatch(Cli::parse()) {

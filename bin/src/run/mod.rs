@@ -197,7 +197,10 @@ fn start_admin(
         shared: Arc::clone(shared),
         registry: Arc::clone(registry),
         readiness: Arc::clone(readiness),
-        extra_metrics: Box::new(move |out| metrics.render_metrics(out)),
+        extra_metrics: Box::new(move |out| {
+            metrics.render_metrics(out);
+            crate::allocations::render_metrics(out);
+        }),
         report: Arc::clone(report),
     };
     AdminThread::start(args.admin.0, Arc::new(state))

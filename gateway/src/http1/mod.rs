@@ -8,6 +8,8 @@ pub(crate) mod chunked;
 pub(crate) mod connection;
 mod exchange;
 pub(crate) mod fields;
+#[cfg(fuzzing)]
+pub mod fuzz;
 pub(crate) mod head;
 mod plan;
 pub(crate) mod response;

@@ -5,10 +5,13 @@
 mod common;
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use common::{Backend, Client, Gateway, eventually, ingress, run};
+use common::{Backend, Client, Gateway, eventually, free_address, ingress, run};
 use tempfile::TempDir;
 
 const HOST: &str = "shop.example.com";
@@ -304,4 +307,99 @@ fn settings_come_from_the_environment_too() {
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains(&taken));
+}
+
+/// A native file with a listener at each of `listeners`, and one route to `backend` on all of them.
+fn native(listeners: &[SocketAddr], backend: &str) -> String {
+    let listeners: Vec<String> = listeners.iter().map(|address| format!("\"{address}\"")).collect();
+    format!(
+        "listeners: [{}]\nroutes:\n- {{name: all, backend: app}}\nbackends:\n- {{name: app, endpoints: [\"{backend}\"]}}\n",
+        listeners.join(", ")
+    )
+}
+
+#[test]
+fn listener_comes_and_goes_with_an_edit() {
+    let site = Site::new(1);
+    let backend = site.backends[0].address.to_string();
+    let (first, second) = (free_address(), free_address());
+    site.write("edge.yaml", &native(&[first], &backend));
+    let gateway = site.start(&["--http", "none"]);
+    assert_eq!(common::get(first, HOST, "/").status, 200);
+    site.write("edge.yaml", &native(&[first, second], &backend));
+    eventually("second listener", || {
+        common::try_get(second, HOST, "/").is_ok_and(|answer| answer.status == 200)
+    });
+    site.write("edge.yaml", &native(&[second], &backend));
+    eventually("first listener closed", || common::try_get(first, HOST, "/").is_err());
+    assert_eq!(common::get(second, HOST, "/").status, 200);
+    assert!(!gateway.log().contains("ERROR"), "{}", gateway.log());
+}
+
+#[test]
+fn listener_that_cannot_be_opened_later_is_told_and_the_rest_served() {
+    let site = Site::new(1);
+    let backend = site.backends[0].address.to_string();
+    let first = free_address();
+    site.write("edge.yaml", &native(&[first], &backend));
+    let mut gateway = site.start(&["--http", "none"]);
+    site.write("edge.yaml", &native(&[first, site.backends[0].address], &backend));
+    let line = gateway.wait_for_log("cannot listen");
+    assert!(line.contains(&backend), "{line}");
+    assert_eq!(common::get(first, HOST, "/").status, 200);
+    assert!(gateway.is_running());
+}
+
+#[test]
+fn endpoint_by_name_is_resolved() {
+    let site = Site::new(1);
+    let listener = free_address();
+    let by_name = format!("localhost:{}", site.backends[0].address.port());
+    site.write("edge.yaml", &native(&[listener], &by_name));
+    let gateway = site.start(&["--http", "none"]);
+    eventually("the name's address is served", || {
+        common::try_get(listener, HOST, "/").is_ok_and(|answer| answer.body == "hello from backend-1\n")
+    });
+    assert!(gateway.admin("/metrics").contains("sluicegate_dns_lookups_total 1\n"));
+}
+
+#[test]
+fn hundred_edits_under_load_cost_no_request() {
+    let site = Site::new(2);
+    let gateway = site.start(&[]);
+    let address = gateway.http;
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..4)
+        .map(|number| {
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || {
+                let mut client = Client::connect(address).unwrap();
+                let mut answered = 0_u32;
+                while !stop.load(Relaxed) {
+                    // Two clients keep their connection, two use a new one each time.
+                    let answer = if number < 2 {
+                        client.get(HOST, "/").unwrap()
+                    } else {
+                        common::get(address, HOST, "/")
+                    };
+                    assert_eq!(answer.status, 200, "{}", answer.body);
+                    answered += 1;
+                }
+                answered
+            })
+        })
+        .collect();
+    let manifest = site.manifest();
+    for round in 0..100 {
+        let host = format!("round-{round}.example.com");
+        site.write(
+            "shop.yaml",
+            &format!("{manifest}---\n{}", ingress("extra", &host, &[site.backends[0].address])),
+        );
+        gateway.wait_for_status(&host, "/", 200);
+    }
+    stop.store(true, Relaxed);
+    for client in clients {
+        assert!(client.join().unwrap() > 0);
+    }
 }

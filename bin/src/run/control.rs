@@ -1,9 +1,10 @@
-//! The control thread: driver, and what publishing a table means for the gateway.
+//! The control thread: driver, and what publishing a table means for the gateway. The gateway outlives the
+//! thread: it goes on with its last table if the thread ends in a panic.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use config::table::RouteTable;
 use controller::Publish;
 use controller::driver::{Command, Driver};
 use controller::problems::ControlMetrics;
-use controller::source::file::FileSource;
+use controller::source::Source;
 use gateway::admin::ReportSlot;
 use gateway::live::Publisher;
 use gateway::{BindError, Gateway};
@@ -75,7 +76,7 @@ impl Publishing {
     }
 }
 
-impl Publish for Publishing {
+impl Publishing {
     fn publish(&mut self, table: &Arc<RouteTable>, report: &Arc<Report>) {
         let failures = self.gateway.open_binds(table);
         self.publisher.publish(Arc::clone(table));
@@ -88,6 +89,16 @@ impl Publish for Publishing {
             }
             None => self.tell_failures(&failures),
         }
+    }
+}
+
+/// The control thread's hold of what the process owns.
+#[derive(Debug)]
+struct Shared(Arc<Mutex<Publishing>>);
+
+impl Publish for Shared {
+    fn publish(&mut self, table: &Arc<RouteTable>, report: &Arc<Report>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).publish(table, report);
     }
 }
 
@@ -111,7 +122,8 @@ fn summary(gateway: &Gateway, table: &RouteTable, report: &Report, failures: Vec
 /// The running control thread.
 #[derive(Debug)]
 pub(super) struct ControlThread {
-    thread: Option<JoinHandle<Option<Publishing>>>,
+    thread: JoinHandle<()>,
+    publishing: Arc<Mutex<Publishing>>,
     started: Option<oneshot::Receiver<Started>>,
     /// Disconnects when the thread ends, also by a panic.
     ended: Option<oneshot::Receiver<()>>,
@@ -119,7 +131,7 @@ pub(super) struct ControlThread {
 
 impl ControlThread {
     pub(super) fn start(
-        source: FileSource,
+        source: impl Source + Send + 'static,
         mut publishing: Publishing,
         settings: Settings,
         metrics: Arc<ControlMetrics>,
@@ -128,14 +140,18 @@ impl ControlThread {
         let (started, was_started) = oneshot::channel();
         let (alive, ended) = oneshot::channel::<()>();
         publishing.started = Some(started);
+        let publishing = Arc::new(Mutex::new(publishing));
+        let shared = Shared(Arc::clone(&publishing));
         let thread = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
             let _alive = alive;
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let report = |error| tracing::error!(%error, "cannot start the control plane");
-            let runtime = runtime.map_err(report).ok()?;
-            Some(runtime.block_on(Driver::new(source, publishing, settings, metrics).run(commands)))
+            match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => {
+                    drop(runtime.block_on(Driver::new(source, shared, settings, metrics).run(commands)))
+                }
+                Err(error) => tracing::error!(%error, "cannot start the control plane"),
+            }
         })?;
-        Ok(Self { thread: Some(thread), started: Some(was_started), ended: Some(ended) })
+        Ok(Self { thread, publishing, started: Some(was_started), ended: Some(ended) })
     }
 
     /// What came of the first table; `None` if there was none.
@@ -156,10 +172,74 @@ impl ControlThread {
 
     /// Waits for the end of the thread, which must have been told to stop, and then drains; returns how many
     /// connections had to be cut.
-    pub(super) async fn drain(&mut self, timeout: Duration) -> u64 {
-        let Some(thread) = self.thread.take() else { return 0 };
-        // A thread that panicked took the gateway along; its panic was printed.
-        let drain = move || thread.join().ok().flatten().map_or(0, |publishing| publishing.drain(timeout));
+    pub(super) async fn drain(self, timeout: Duration) -> u64 {
+        let Self { thread, publishing, .. } = self;
+        let drain = move || {
+            // A panic of the thread was printed when it happened, and has dropped its hold.
+            let _ = thread.join();
+            let publishing = Arc::into_inner(publishing).map(Mutex::into_inner);
+            publishing
+                .map_or(0, |publishing| publishing.unwrap_or_else(PoisonError::into_inner).drain(timeout))
+        };
         tokio::task::spawn_blocking(drain).await.unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    use controller::source::Batch;
+    use gateway::access_log::{AccessLog, Destination, Format};
+    use gateway::live;
+    use gateway::metrics::Registry;
+
+    use super::*;
+
+    /// A source that has nothing, and then fails in a way that nobody thought of.
+    struct Faulty {
+        fuse: oneshot::Receiver<()>,
+        is_first: bool,
+    }
+
+    impl Source for Faulty {
+        async fn next(&mut self) -> Batch {
+            if !std::mem::take(&mut self.is_first) {
+                let _ = (&mut self.fuse).await;
+                panic!("a bug");
+            }
+            Batch::default()
+        }
+
+        fn reread(&mut self) {}
+    }
+
+    fn status(address: SocketAddr) -> String {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.lines().next().unwrap_or_default().to_owned()
+    }
+
+    #[tokio::test]
+    async fn gateway_serves_on_when_the_control_thread_panics() {
+        let (shared, publisher) = live::Shared::new(1);
+        let log = AccessLog::start(Format::Off, Destination::Stdout, 1).unwrap();
+        let gateway = Gateway::start(1, &shared, &Registry::new(1), &log).unwrap();
+        let publishing = Publishing::new(gateway, publisher, Arc::default());
+        let (_commands, receiver) = mpsc::unbounded_channel();
+        let (lit, fuse) = oneshot::channel();
+        let settings = Settings { http: Some("127.0.0.1:0".parse().unwrap()), ..Settings::default() };
+        let source = Faulty { fuse, is_first: true };
+        let mut control =
+            ControlThread::start(source, publishing, settings, Arc::default(), receiver).unwrap();
+        let address = control.started().await.unwrap().listeners[0].1;
+        drop(lit);
+        control.ended().await;
+        assert_eq!(status(address), "HTTP/1.1 404 Not Found");
+        assert_eq!(control.drain(Duration::from_secs(5)).await, 0);
+        assert!(TcpStream::connect(address).is_err());
     }
 }

@@ -142,7 +142,7 @@ impl Running {
     }
 
     /// Drains and ends everything.
-    pub(crate) async fn shutdown(mut self, lame_duck: Duration, drain_timeout: Duration) {
+    pub(crate) async fn shutdown(self, lame_duck: Duration, drain_timeout: Duration) {
         self.readiness.draining();
         if !lame_duck.is_zero() {
             tracing::info!(lame_duck = %humantime::format_duration(lame_duck), "not ready any more, still serving");
@@ -211,7 +211,7 @@ fn start_admin(
 fn check_binds(args: &RunArgs, started: &Started) -> anyhow::Result<()> {
     let Some(BindError { address, source }) = started.failures.first() else { return Ok(()) };
     let is_ingress = http_address(&args.ingress) == Some(*address);
-    let setting = if is_ingress { "--http" } else { "its listener in the configuration" };
+    let setting = if is_ingress { "--http" } else { "the listener's own setting" };
     anyhow::bail!("cannot listen on {address}: {}", listen_error::advice(source, setting))
 }
 

@@ -19,6 +19,7 @@ mod client;
 mod common;
 mod forwarding;
 mod gateway;
+mod mixtures;
 mod paths;
 mod requests;
 mod responses;
@@ -81,6 +82,12 @@ fn chunked_bodies() {
 #[test]
 fn pipelines() {
     check(&requests::pipelines());
+}
+
+#[test]
+fn both_sides_agree_on_where_requests_end() {
+    let setup = Setup::start(&[]);
+    judge(&setup, mixtures::run(&setup, 1_000));
 }
 
 #[test]
@@ -148,6 +155,13 @@ fn responses_cut_short_or_out_of_turn() {
 fn slow_clients() {
     let setup = Setup::start(&["--header-timeout", "400ms", "--body-idle-timeout", "400ms"]);
     judge(&setup, scenarios::run(&setup, scenarios::SLOW_CLIENTS));
+}
+
+#[test]
+fn slow_proxy_headers() {
+    let mut setup = Setup::start(&["--proxy-protocol", "--header-timeout", "400ms"]);
+    setup.preamble = b"PROXY UNKNOWN\r\n";
+    judge(&setup, scenarios::run(&setup, scenarios::SLOW_PROXIES));
 }
 
 #[test]

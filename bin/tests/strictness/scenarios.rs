@@ -629,6 +629,25 @@ pub(crate) const SLOW_CLIENTS: &[(&str, Scenario)] = &[
     }),
 ];
 
+/// L11 with the same deadline.
+pub(crate) const SLOW_PROXIES: &[(&str, Scenario)] = &[
+    ("L11.stall", |setup| {
+        let mut client = setup.client();
+        client.send(b"PROXY TCP4 192.0.2.1");
+        expect_end(&mut client)
+    }),
+    ("L11.dribble", |setup| {
+        let mut client = setup.client();
+        for byte in PROXY_V2.iter().take(20).chain([&0; 80]) {
+            client.send(&[*byte]);
+            if !client.is_quiet_for(Duration::from_millis(40)) {
+                return expect_end(&mut client);
+            }
+        }
+        Err("header may dribble for ever".into())
+    }),
+];
+
 /// S20 with a deadline for the response's head.
 pub(crate) const SLOW_BACKENDS: &[(&str, Scenario)] = &[
     ("S20.stall", |setup| {
@@ -672,6 +691,15 @@ pub(crate) const PROXY: &[(&str, Scenario)] = &[
         let header =
             b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x11\xc0\0\x02\x01\xc6\x33\x64\x02\x30\x39\x01\xbb\x02\0\x09ab";
         proxy_refused(setup, header)
+    }),
+    ("L11", |setup| proxy_refused(setup, b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff")),
+    ("L12", |setup| {
+        let header =
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x13\xc0\0\x02\x01\xc6\x33\x64\x02\x30\x39\x01\xbb\x03\0\x04abcd";
+        proxy_refused(setup, header)
+    }),
+    ("L13", |setup| {
+        proxied(setup, &[b"\r\n\r\n\0\r\nQUIT\n\x21\x31\0\xd8", &[b'/'; 216][..]].concat(), "127.0.0.1")
     }),
     ("L14", |setup| proxy_then_bad(setup, b"PROXY UNKNOWN\r\n")),
     ("L15", |setup| {

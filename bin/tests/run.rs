@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
@@ -291,8 +292,24 @@ fn readiness_and_table_are_shown() {
     assert_eq!(common::get(gateway.admin, "admin", "/livez").status, 200);
     assert_eq!(common::get(gateway.admin, "admin", "/readyz").status, 200);
     assert!(gateway.admin("/debug/table").contains(HOST));
+}
+
+#[test]
+fn every_metric_is_on_the_page_once_and_documented() {
+    let site = Site::new(1);
+    let gateway = site.start(&[]);
     let metrics = gateway.admin("/metrics");
-    assert!(metrics.contains("sluicegate_config_compiles_total"), "{metrics}");
+    let page = fs::read_to_string(format!("{}/../docs/metrics.md", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let mut seen = BTreeSet::new();
+    for line in metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let name = line.split(' ').next().unwrap();
+        assert!(seen.insert(name), "{name} twice");
+        assert!(page.contains(&format!("`{name}`")), "docs/metrics.md lacks {name}");
+    }
+    assert!(
+        seen.contains("sluicegate_config_problems") && seen.contains("sluicegate_requests_total"),
+        "{seen:?}"
+    );
 }
 
 #[test]

@@ -91,7 +91,10 @@ struct Client {
     request: usize,
     /// Bytes of head and upload sent so far.
     written: usize,
+    /// From when latency counts.
     due: Instant,
+    /// From when the timeout counts: a load that is late itself must not blame the proxy.
+    begun: Instant,
     in_flight: bool,
     wants_write: bool,
     partial: Vec<u8>,
@@ -138,6 +141,7 @@ impl Load {
             request: 0,
             written: 0,
             due: now,
+            begun: now,
             in_flight: false,
             wants_write: false,
             partial: Vec::new(),
@@ -199,7 +203,7 @@ impl Load {
                 self.next_due += Duration::from_secs_f64(1.0 / rate.max(0.001));
             }
             self.budget -= 1;
-            self.begin(poller, index, due);
+            self.begin(poller, index, due, now);
         }
         if now >= self.next_check {
             self.next_check = now + Duration::from_millis(200);
@@ -213,7 +217,8 @@ impl Load {
 
     fn expire(&mut self, now: Instant) {
         let timeout = self.plan.timeout;
-        let late = |client: &Client| client.in_flight && now.saturating_duration_since(client.due) > timeout;
+        let late =
+            |client: &Client| client.in_flight && now.saturating_duration_since(client.begun) > timeout;
         let late: Vec<usize> = self
             .clients
             .iter()
@@ -226,7 +231,7 @@ impl Load {
         }
     }
 
-    fn begin(&mut self, poller: &Poller, index: usize, due: Instant) {
+    fn begin(&mut self, poller: &Poller, index: usize, due: Instant, now: Instant) {
         let request = self.next_request;
         self.next_request = (request + 1) % self.plan.requests.len();
         let Some(client) = self.clients.get_mut(index) else { return };
@@ -236,6 +241,7 @@ impl Load {
         client.request = request;
         client.written = 0;
         client.due = due;
+        client.begun = now;
         client.body = None;
         client.partial.clear();
         if client.stream.is_none() {

@@ -3,10 +3,38 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A temporary folder for manifests; it goes when this value does.
+#[derive(Debug)]
+pub struct Folder {
+    _outer: TempDir,
+    path: PathBuf,
+}
+
+impl Folder {
+    /// A new one. It is the only thing in a folder of its own: a proxy that watches its parent too must see what
+    /// happens to it, not what the whole machine does in its temporary folder.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn new() -> Result<Self> {
+        let outer = tempfile::tempdir()?;
+        let path = outer.path().join("config");
+        fs::create_dir(&path)?;
+        Ok(Self { _outer: outer, path })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
 
 /// The Service `name` in namespace `bench` and its EndpointSlice.
 #[must_use]

@@ -45,7 +45,7 @@ fn main() -> Result<ExitCode> {
         endpoints
             .push(engine.backend.listen(&engine.poller, SocketAddr::from(([127, 0, 0, 11 + host], 0)))?.1);
     }
-    let folder = tempfile::tempdir()?;
+    let folder = manifest::Folder::new()?;
     let mut objects = manifest::service("kill", &endpoints);
     objects.push(manifest::ingress("kill", &[], &["/".to_owned()], "kill"));
     manifest::write(folder.path(), "kill.json", &objects)?;

@@ -52,6 +52,7 @@ fn main() -> Result<ExitCode> {
             "executed_then_closed": seen.executed_then_closed,
             "closed_after_answer": seen.crossed,
             "backend_faults": seen.faults,
+            "p50_us": outcome.latency.value_at_quantile(0.5),
             "p99_us": outcome.latency.value_at_quantile(0.99),
         })
     };
@@ -74,7 +75,7 @@ fn run(args: &Args, method: &str, right: &[u16]) -> Result<(Outcome, Seen)> {
     for host in 11..=14 {
         endpoints.push(engine.backend.listen(&engine.poller, SocketAddr::from(([127, 0, 0, host], 0)))?.1);
     }
-    let folder = tempfile::tempdir()?;
+    let folder = manifest::Folder::new()?;
     let mut objects = manifest::service("race", &endpoints);
     objects.push(manifest::ingress("race", &[], &["/".to_owned()], "race"));
     manifest::write(folder.path(), "race.json", &objects)?;

@@ -21,6 +21,7 @@ mod forwarding;
 mod gateway;
 mod mixtures;
 mod paths;
+mod proxies;
 mod requests;
 mod responses;
 mod scenarios;
@@ -161,7 +162,7 @@ fn slow_clients() {
 fn slow_proxy_headers() {
     let mut setup = Setup::start(&["--proxy-protocol", "--header-timeout", "400ms"]);
     setup.preamble = b"PROXY UNKNOWN\r\n";
-    judge(&setup, scenarios::run(&setup, scenarios::SLOW_PROXIES));
+    judge(&setup, scenarios::run(&setup, proxies::SLOW_PROXIES));
 }
 
 #[test]
@@ -174,11 +175,11 @@ fn slow_backends() {
 fn proxy_headers() {
     let mut setup = Setup::start(&["--proxy-protocol"]);
     setup.preamble = b"PROXY UNKNOWN\r\n";
-    judge(&setup, scenarios::run(&setup, scenarios::PROXY));
+    judge(&setup, scenarios::run(&setup, proxies::PROXY));
 }
 
 #[test]
 fn proxy_headers_where_none_are_expected() {
     let setup = Setup::start(&[]);
-    judge(&setup, scenarios::run(&setup, scenarios::NO_PROXY));
+    judge(&setup, scenarios::run(&setup, proxies::NO_PROXY));
 }

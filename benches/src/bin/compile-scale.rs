@@ -71,7 +71,7 @@ fn main() -> anyhow::Result<()> {
         "table_heap_bytes_per_route": per_route,
         "total_heap_bytes": total,
         "endpoint_change_us": percentiles(endpoints.clone()),
-        "route_change_us": percentiles(routes.clone()),
+        "route_change_us": percentiles(routes),
     });
     println!("{}", serde_json::to_string_pretty(&figures)?);
     if !args.no_assert {

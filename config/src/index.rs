@@ -9,7 +9,7 @@ use foldhash::quality::FixedState;
 
 use crate::report::{Kind, ObjectRef, Problem};
 use crate::resource::native::EndpointHost;
-use crate::resource::{Ingress, IngressClass, NativeBackend, NativeRoute, Object, ObjectSpec, Service};
+use crate::resource::{Ingress, IngressClass, NativeBackend, Object, ObjectSpec, Service};
 
 /// What happened outside.
 #[derive(Clone, Debug)]
@@ -213,13 +213,6 @@ impl Index {
         let reference = ObjectRef { kind: Kind::Backend, namespace: "".into(), name: name.into() };
         match self.objects.get(&reference)? {
             object @ Object { spec: ObjectSpec::Backend(backend), .. } => Some((object, backend)),
-            _ => None,
-        }
-    }
-
-    pub(crate) fn native_route(&self, reference: &ObjectRef) -> Option<(&Object, &NativeRoute)> {
-        match self.objects.get(reference)? {
-            object @ Object { spec: ObjectSpec::Route(route), .. } => Some((object, route)),
             _ => None,
         }
     }

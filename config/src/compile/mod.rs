@@ -36,6 +36,7 @@ use self::slots::Slots;
 use self::workshop::{BackendSlot, Workshop};
 use crate::index::{Change, Index, ServiceKey};
 use crate::report::{Kind, ObjectRef, Problem, Report};
+use crate::resource::ObjectSpec;
 use crate::table::{
     Backend, BackendPolicy, Bind, Chunks, Hostname, RouteId, RouteInfo, RouteTable, RulePolicy,
 };
@@ -74,7 +75,8 @@ pub struct Compiler {
 /// What one compile has to look at.
 #[derive(Debug, Default)]
 struct Work {
-    routes: BTreeSet<ObjectRef>,
+    /// Each at most once.
+    routes: Vec<ObjectRef>,
     backends: BTreeSet<u32>,
     problems: bool,
     /// Binds came or went.
@@ -168,7 +170,7 @@ impl Compiler {
                     work.routes.extend(routes.map(|route| route.order.object.clone()));
                 }
                 _ if is_route(reference) => {
-                    work.routes.insert(reference.clone());
+                    work.routes.push(reference.clone());
                 }
                 _ => {}
             }
@@ -176,6 +178,8 @@ impl Compiler {
         for key in &change.endpoints {
             self.touch_service(key, &mut work);
         }
+        work.routes.sort_unstable();
+        work.routes.dedup();
         for name in &change.resolved {
             work.backends.extend(self.backends_by_name.get(name).into_iter().flatten());
         }
@@ -228,16 +232,18 @@ impl Compiler {
         work: &mut Work,
     ) -> Outcome {
         let nothing = Outcome { route: None, problems: Vec::new() };
-        let ingress = index.ingress(reference);
-        match ingress.map(|(object, ingress)| (object, classes.judge(ingress))) {
-            Some((_, Verdict::Foreign)) => return nothing,
-            Some((object, Verdict::Nobody(finding))) => {
-                let problem = finding.into_problem(&object.reference, object.location.as_ref());
-                return Outcome { route: None, problems: vec![problem] };
-            }
-            Some((_, Verdict::Ours)) => {}
-            None if index.native_route(reference).is_none() => return nothing,
-            None => {}
+        let Some(object) = index.object(reference) else { return nothing };
+        match &object.spec {
+            ObjectSpec::Ingress(ingress) => match classes.judge(ingress) {
+                Verdict::Ours => {}
+                Verdict::Foreign => return nothing,
+                Verdict::Nobody(finding) => {
+                    let problem = finding.into_problem(&object.reference, object.location.as_ref());
+                    return Outcome { route: None, problems: vec![problem] };
+                }
+            },
+            ObjectSpec::Route(_) => {}
+            _ => return nothing,
         }
         let id = RouteId(self.routes.reserve(reference));
         let mut shop = Workshop {
@@ -252,10 +258,10 @@ impl Compiler {
             texts: &self.texts,
             dirty_backends: &mut work.backends,
         };
-        match (ingress, index.native_route(reference)) {
-            (Some((object, ingress)), _) => ingress::compile(&mut shop, object, ingress, id),
-            (None, Some((object, route))) => native::compile(&mut shop, object, route, id),
-            (None, None) => nothing,
+        match &object.spec {
+            ObjectSpec::Ingress(ingress) => ingress::compile(&mut shop, object, ingress, id),
+            ObjectSpec::Route(route) => native::compile(&mut shop, object, route, id),
+            _ => nothing,
         }
     }
 

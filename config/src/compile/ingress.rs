@@ -8,6 +8,7 @@ use super::backend::BackendKey;
 use super::route::{Entry, Goal, Order, Outcome, Route, Share, What, rule};
 use crate::index::ServiceKey;
 use crate::report::Problem;
+use crate::resource::annotations::Settings;
 use crate::resource::ingress::{IngressBackend, IngressPath, PortRef};
 use crate::resource::service::{Refused, Service};
 use crate::resource::{Finding, Ingress, Object};
@@ -20,11 +21,14 @@ struct Compilation<'a, 'w> {
     ingress: &'a Ingress,
     id: RouteId,
     problems: Vec<Problem>,
-    /// service and port → what it resolved to
-    resolved: BTreeMap<(Arc<str>, PortRef), Share>,
+    /// service and port → what it resolved to, with the Service's settings
+    resolved: BTreeMap<(Arc<str>, PortRef), Target>,
     backends: BTreeSet<BackendId>,
     services: BTreeSet<ServiceKey>,
 }
+
+/// What a backend reference leads to, and the settings of its Service.
+type Target = (Share, Option<Arc<Settings>>);
 
 /// Compiles `ingress`, which is known to be ours.
 pub(super) fn compile(shop: &mut Workshop<'_>, object: &Object, ingress: &Ingress, id: RouteId) -> Outcome {
@@ -67,8 +71,8 @@ pub(super) fn compile(shop: &mut Workshop<'_>, object: &Object, ingress: &Ingres
 impl Compilation<'_, '_> {
     fn path(&mut self, index: u32, path: &IngressPath) -> Entry {
         let field = || format!("spec.rules[{}].http.paths[{}].backend", path.rule, path.index);
-        let share = self.backend(&path.backend, field, path.line);
-        let policy = self.shop.rule_policy(self.levels(&path.backend), Some(&path.path));
+        let (share, settings) = self.backend(&path.backend, field, path.line);
+        let policy = self.shop.rule_policy([self.ingress.settings.clone(), settings], Some(&path.path));
         let goal = if self.ingress.closed {
             Goal::Closed(Unavailable::InvalidSetting)
         } else {
@@ -80,9 +84,9 @@ impl Compilation<'_, '_> {
 
     /// The default backend serves what no path of the Ingress' hosts matches; without rules, every host.
     fn fallback(&mut self, backend: &IngressBackend, entries: &mut Vec<Entry>) {
-        let share =
+        let (share, settings) =
             self.backend(backend, || "spec.defaultBackend".to_owned(), self.ingress.default_backend_line);
-        let policy = self.shop.rule_policy(self.levels(backend), None);
+        let policy = self.shop.rule_policy([self.ingress.settings.clone(), settings], None);
         let goal = if self.ingress.closed {
             Goal::Closed(Unavailable::InvalidSetting)
         } else {
@@ -100,55 +104,44 @@ impl Compilation<'_, '_> {
         (self.shop.intern(&self.object.reference.namespace), self.shop.intern(name))
     }
 
-    fn levels(&self, backend: &IngressBackend) -> [Option<Arc<crate::resource::annotations::Settings>>; 2] {
-        let service = match backend {
-            IngressBackend::Service(name, _) => {
-                let key = (Arc::clone(&self.object.reference.namespace), Arc::clone(name));
-                self.shop.index.service(&key).and_then(|(_, service)| service.settings.clone())
-            }
-            IngressBackend::Resource => None,
-        };
-        [self.ingress.settings.clone(), service]
-    }
-
     /// What a backend reference leads to; the first path with a bad one tells.
-    fn backend(&mut self, backend: &IngressBackend, field: impl Fn() -> String, line: u32) -> Share {
+    fn backend(&mut self, backend: &IngressBackend, field: impl Fn() -> String, line: u32) -> Target {
         let IngressBackend::Service(name, port) = backend else {
             let message =
                 "resource backends are not supported, so this answers 503: name a Service".to_owned();
             self.tell(Finding::error(format!("{}.resource", field()), line, "Unsupported", message));
-            return (Err(Unavailable::BackendNotFound), 1);
+            return ((Err(Unavailable::BackendNotFound), 1), None);
         };
         let known = (Arc::clone(name), port.clone());
-        if let Some(share) = self.resolved.get(&known) {
-            return *share;
+        if let Some(target) = self.resolved.get(&known) {
+            return target.clone();
         }
         let key = self.key(name);
-        let share = match self.service_port(&key, port, field, line) {
+        let service = self.shop.index.service(&key).map(|(_, service)| service);
+        let share = match self.service_port(&key, service, port, field, line) {
             Ok(port) => {
                 let via = self.ingress.settings.as_ref().filter(|settings| settings.concerns_backend());
                 let via = via.map(|_| Arc::clone(&self.object.reference.name));
-                let id = self
-                    .shop
-                    .acquire(BackendKey::Service { service: key.clone(), port, via }, &mut self.backends);
-                (Ok(id), 1)
+                let key = BackendKey::Service { service: key.clone(), port, via };
+                (Ok(self.shop.acquire(key, &mut self.backends)), 1)
             }
             Err(why) => (Err(why), 1),
         };
+        let target = (share, service.and_then(|service| service.settings.clone()));
         self.services.insert(key);
-        self.resolved.insert(known, share);
-        share
+        self.resolved.insert(known, target.clone());
+        target
     }
 
     fn service_port(
         &mut self,
         key: &ServiceKey,
+        service: Option<&Service>,
         wanted: &PortRef,
         field: impl Fn() -> String,
         line: u32,
     ) -> Result<u16, Unavailable> {
-        let index = self.shop.index;
-        let Some((_, service)) = index.service(key) else {
+        let Some(service) = service else {
             let message =
                 format!("there is no Service `{}` in namespace `{}`, so this answers 503", key.1, key.0);
             self.tell(Finding::error(format!("{}.service.name", field()), line, "BackendNotFound", message));

@@ -96,7 +96,6 @@ const MANAGED: &[(&str, Name)] = &[
     ("x-forwarded-client-cert", Name::ForwardingIdentity),
 ];
 
-const SHORTEST: usize = 2;
 const LONGEST: usize = 23;
 
 /// length → range in `MANAGED`, so that a name is compared with at most a handful of candidates.
@@ -117,24 +116,37 @@ const fn ranges() -> [(u8, u8); LONGEST + 1] {
 
 static RANGES: [(u8, u8); LONGEST + 1] = ranges();
 
-/// The meaning of a field name.
+/// The meaning of a field name (a token).
 #[inline]
 pub(crate) fn classify(name: &[u8]) -> Name {
+    let Some(first) = name.first().map(|byte| byte | 0x20) else { return Name::Other };
     // `x-envoy-*` is read by an Envoy behind us as instructions.
-    if name.len() > 8 && name.get(..8).is_some_and(|prefix| prefix.eq_ignore_ascii_case(b"x-envoy-")) {
+    if first == b'x' && name.get(..8).is_some_and(|prefix| is(prefix, b"x-envoy-")) && name.len() > 8 {
         return Name::ForwardingIdentity;
     }
-    if name.len() < SHORTEST || name.len() > LONGEST {
-        return Name::Other;
-    }
     let Some((from, to)) = RANGES.get(name.len()) else { return Name::Other };
-    let Some(candidates) = MANAGED.get(usize::from(*from)..usize::from(*to)) else { return Name::Other };
+    let candidates = MANAGED.get(usize::from(*from)..usize::from(*to)).unwrap_or_default();
+    let mut may_be_alias = false;
     for (known, meaning) in candidates {
-        if known.as_bytes().eq_ignore_ascii_case(name) {
-            return *meaning;
+        if known.as_bytes().first() == Some(&first) {
+            if is(name, known.as_bytes()) {
+                return *meaning;
+            }
+            may_be_alias = true;
         }
     }
-    if memchr::memchr2(b'_', b'.', name).is_some() { classify_alias(name, candidates) } else { Name::Other }
+    if may_be_alias && memchr::memchr2(b'_', b'.', name).is_some() {
+        classify_alias(name, candidates)
+    } else {
+        Name::Other
+    }
+}
+
+/// Whether the token `name` is `known` (letters in lower case, digits and `-` only, of the same length) in any
+/// case. Setting bit 5 maps no other token byte to one of these.
+#[inline]
+fn is(name: &[u8], known: &[u8]) -> bool {
+    name.iter().zip(known).fold(0, |difference, (byte, known)| difference | ((byte | 0x20) ^ known)) == 0
 }
 
 #[cold]
@@ -216,7 +228,6 @@ mod tests {
     fn the_table_is_sorted_by_length() {
         assert!(MANAGED.windows(2).all(|pair| pair[0].0.len() <= pair[1].0.len()));
         assert_eq!(MANAGED.last().map(|(name, _)| name.len()), Some(LONGEST));
-        assert_eq!(MANAGED.first().map(|(name, _)| name.len()), Some(SHORTEST));
     }
 
     #[test]
@@ -234,5 +245,6 @@ mod tests {
         assert_eq!(classify(b"Content_Length"), Name::Alias);
         assert_eq!(classify(b"x_custom_field_"), Name::Other);
         assert_eq!(classify(b"accept"), Name::Other);
+        assert_eq!(classify(b""), Name::Other);
     }
 }

@@ -4,6 +4,7 @@
 use std::mem::MaybeUninit;
 
 use super::fields::{self, Name};
+use super::scan::lines_end_with_crlf;
 use crate::record::Reason;
 use config::table::Limits;
 
@@ -25,10 +26,17 @@ impl Span {
     /// The part of `head` that `part` is; empty if it is none.
     pub(crate) fn of(head: &[u8], part: &[u8]) -> Self {
         let at = (part.as_ptr() as usize).wrapping_sub(head.as_ptr() as usize);
-        match (u32::try_from(at), u32::try_from(part.len())) {
-            (Ok(at), Ok(len)) if at as usize + part.len() <= head.len() => Self { at, len },
-            _ => Self::default(),
+        // Heads are far below 4 GiB, so that nothing is cut off once the part is known to lie within.
+        if at <= head.len() && part.len() <= head.len() - at {
+            Self { at: at as u32, len: part.len() as u32 }
+        } else {
+            Self::default()
         }
+    }
+
+    /// Position of the first byte.
+    pub(crate) fn start(self) -> usize {
+        self.at as usize
     }
 
     /// The bytes of this part.
@@ -109,6 +117,9 @@ pub(crate) fn parse(head: &[u8], limits: &Limits, fields: &mut Vec<Field>) -> Re
         let value = fields::trim(header.value);
         let kind = fields::classify(name);
         fields.push(Field { name: Span::of(head, name), value: Span::of(head, value), kind });
+    }
+    if !lines_end_with_crlf(head, fields) {
+        return Err(Reason::BadRequest);
     }
     let method = request.method.unwrap_or_default().as_bytes();
     let mut out = RequestHead {

@@ -213,10 +213,10 @@ fn forward(
     };
     let resolved;
     let client = if plan.client == to.peer.address.ip() {
-        to.peer.text.as_str()
+        to.peer.text.as_bytes()
     } else {
         resolved = IpText::new(plan.client);
-        resolved.as_str()
+        resolved.as_bytes()
     };
     let hash = backend.needs_hash().map_or(0, |key| route::hash(key, client, (path, to.query), parts));
     let hostname = rewrite.and_then(|rewrite| rewrite.hostname.as_ref());
@@ -226,9 +226,9 @@ fn forward(
         host: hostname.map_or(to.authority, |host| host.as_bytes()),
         original_host: to.authority,
         trusted: to.trusted,
-        peer: to.peer.text.as_str(),
+        peer: to.peer.text.as_bytes(),
         client,
-        port: to.peer.port.as_str(),
+        port: to.peer.port.as_bytes(),
         request_id: plan.id.bytes(parts.request.bytes),
         modifier: &filters.request_headers,
     };
@@ -332,10 +332,7 @@ impl IpText {
         out
     }
 
-    pub(crate) fn as_str(&self) -> &str {
-        self.bytes
-            .get(..usize::from(self.length))
-            .and_then(|text| std::str::from_utf8(text).ok())
-            .unwrap_or_default()
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.length)).unwrap_or_default()
     }
 }

@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 
 use super::fields::{self, Name};
 use super::head::{Field, Framing, MAX_FIELDS, Span};
+use super::scan::lines_end_with_crlf;
 
 /// The response cannot be forwarded (502).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -53,6 +54,9 @@ pub(crate) fn parse(
         let kind = fields::classify(name);
         let value = Span::of(head, fields::trim(header.value));
         fields.push(Field { name: Span::of(head, name), value, kind });
+    }
+    if !lines_end_with_crlf(head, fields) {
+        return Err(BadResponse);
     }
     let reason = Span::of(head, response.reason.unwrap_or_default().as_bytes());
     let minor_version = response.version.unwrap_or(1);

@@ -1,5 +1,17 @@
 //! Finds the end of a head in bytes that arrive piecemeal, and refuses line discipline that differs from
 //! CRLF at the first offending byte (RFC 9112 §2.2).
+//!
+//! A head that is complete at first sight is found by its end alone; whether each of its lines ends with CRLF is
+//! then for the parser to check ([`lines_end_with_crlf`]).
+
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
+
+use super::head::Field;
+
+/// The end of a head.
+static END: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
 
 /// Progress of the scan over one head.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,6 +31,11 @@ impl HeadScan {
     /// the empty line, or `None` if it is not complete.
     #[inline]
     pub(crate) fn advance(&mut self, buf: &[u8]) -> Result<Option<usize>, BareLineBreak> {
+        if self.at == 0
+            && let Some(at) = END.find(buf)
+        {
+            return Ok(Some(at + 4));
+        }
         while let Some(found) = buf.get(self.at..).and_then(|rest| memchr::memchr2(b'\r', b'\n', rest)) {
             let at = self.at + found;
             if buf.get(at) == Some(&b'\n') {
@@ -46,6 +63,15 @@ impl HeadScan {
     pub(crate) fn has_first_line(&self) -> bool {
         self.line > 0
     }
+}
+
+/// Whether CRLF stands before each field, which is after the line before it; a bare CR within a line is no
+/// field value byte.
+pub(crate) fn lines_end_with_crlf(head: &[u8], fields: &[Field]) -> bool {
+    fields.iter().all(|field| {
+        let at = field.name.start();
+        at >= 2 && head.get(at - 2..at) == Some(b"\r\n")
+    })
 }
 
 #[cfg(test)]

@@ -29,11 +29,11 @@ pub(crate) struct Onward<'a> {
     /// The peer may set forwarding fields.
     pub(crate) trusted: bool,
     /// The connected peer, as text.
-    pub(crate) peer: &'a str,
+    pub(crate) peer: &'a [u8],
     /// The client as resolved, as text.
-    pub(crate) client: &'a str,
+    pub(crate) client: &'a [u8],
     /// Local port, as text.
-    pub(crate) port: &'a str,
+    pub(crate) port: &'a [u8],
     pub(crate) request_id: &'a [u8],
     pub(crate) modifier: &'a HeaderModifier,
 }
@@ -142,7 +142,7 @@ fn forwarding(out: &mut Vec<u8>, from: Request<'_>, to: &Onward<'_>, kept: &Kept
     if to.trusted {
         former_hops(out, from);
     }
-    put!(out, to.peer.as_bytes(), b"\r\n");
+    put!(out, to.peer, b"\r\n");
     if !kept.proto {
         put!(out, b"X-Forwarded-Proto: http\r\n");
     }
@@ -150,9 +150,9 @@ fn forwarding(out: &mut Vec<u8>, from: Request<'_>, to: &Onward<'_>, kept: &Kept
         put!(out, b"X-Forwarded-Host: ", to.original_host, b"\r\n");
     }
     if !kept.port {
-        put!(out, b"X-Forwarded-Port: ", to.port.as_bytes(), b"\r\n");
+        put!(out, b"X-Forwarded-Port: ", to.port, b"\r\n");
     }
-    put!(out, b"X-Real-IP: ", to.client.as_bytes(), b"\r\nX-Request-ID: ", to.request_id, b"\r\n");
+    put!(out, b"X-Real-IP: ", to.client, b"\r\nX-Request-ID: ", to.request_id, b"\r\n");
 }
 
 /// The last [`MAX_HOPS`] addresses of the incoming `X-Forwarded-For`, in order, each followed by `, `. What

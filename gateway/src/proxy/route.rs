@@ -128,7 +128,7 @@ pub(crate) fn modified_path(
 /// request lacks the key.
 pub(crate) fn hash(
     key: &HashKey,
-    client: &str,
+    client: &[u8],
     uri: (&str, Option<&[u8]>),
     request: &impl RequestParts,
 ) -> u64 {
@@ -154,7 +154,7 @@ pub(crate) fn hash(
             found = Some(key_hash(&text));
         }
     }
-    found.unwrap_or_else(|| key_hash(client.as_bytes()))
+    found.unwrap_or_else(|| key_hash(client))
 }
 
 /// The value of the first cookie called `name` in a `Cookie` field (RFC 6265 §5.4).

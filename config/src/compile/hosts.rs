@@ -31,16 +31,6 @@ pub(super) struct Loss {
     /// The rule's position in its route; `None` for a fallback.
     pub(super) index: Option<u32>,
     pub(super) winner: ObjectRef,
-    pub(super) why: Why,
-}
-
-/// What a [`Loss`] comes from.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Why {
-    /// Path and conditions are the same, and the winner goes first.
-    Same,
-    /// The winner's prefix `/` takes every request before a regular expression is tried.
-    Shadowed,
 }
 
 impl BindState {
@@ -130,7 +120,7 @@ fn build(host: &Hostname, routes: &[&Route]) -> (Option<HostRules>, Vec<Loss>) {
                 (What::Fallback(rule), None) => fallback = Some((rule, &route.order)),
                 (What::Fallback(_), Some((_, winner))) if winner.object != route.order.object => {
                     let (loser, winner) = (route.order.object.clone(), winner.object.clone());
-                    losses.push(Loss { loser, index: None, winner, why: Why::Same });
+                    losses.push(Loss { loser, index: None, winner });
                 }
                 (What::Fallback(_) | What::Host, _) => {}
             }
@@ -151,36 +141,15 @@ fn build(host: &Hostname, routes: &[&Route]) -> (Option<HostRules>, Vec<Loss>) {
             if let Some((_, winner)) = same_path.iter().find(|(other, _)| other.matcher == candidate.matcher)
             {
                 let (loser, winner) = (order.object.clone(), winner.object.clone());
-                losses.push(Loss { loser, index: Some(candidate.rule.index), winner, why: Why::Same });
+                losses.push(Loss { loser, index: Some(candidate.rule.index), winner });
                 continue;
             }
             same_path.push((candidate, order));
         }
         paths.push((*candidate).clone());
     }
-    losses.extend(shadowed(&candidates));
     let fallback = fallback.map(|(rule, _)| Arc::clone(rule));
     (Some(HostRules { hostname: host.clone(), depth: WildcardDepth::OneLabel, paths, fallback }), losses)
-}
-
-/// Regular expressions that no request reaches, because a root prefix without conditions comes before them.
-fn shadowed(candidates: &[(&Candidate, &Order)]) -> Vec<Loss> {
-    let is_root = |candidate: &Candidate| {
-        candidate.matcher.is_none()
-            && matches!(&candidate.rule.path, PathMatch::Prefix(prefix) if prefix.is_empty())
-    };
-    let Some((_, winner)) = candidates.iter().find(|(candidate, _)| is_root(candidate)) else {
-        return Vec::new();
-    };
-    let is_regex = |candidate: &Candidate| matches!(candidate.rule.path, PathMatch::Regex(_));
-    let lost = candidates.iter().filter(|(candidate, _)| is_regex(candidate));
-    let loss = |(candidate, order): &(&Candidate, &Order)| Loss {
-        loser: order.object.clone(),
-        index: Some(candidate.rule.index),
-        winner: winner.object.clone(),
-        why: Why::Shadowed,
-    };
-    lost.map(loss).collect()
 }
 
 fn path_key(path: &PathMatch) -> (u8, &str) {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::backend::BackendKey;
-use super::hosts::{Loss, Why};
+use super::hosts::Loss;
 use crate::index::Index;
 use crate::report::{ObjectRef, Problem, Report};
 use crate::resource::{Finding, ObjectSpec};
@@ -48,23 +48,11 @@ pub(super) fn conflict(index: &Index, host: &Hostname, loss: &Loss) -> Option<Pr
         let field = loss
             .index
             .map_or_else(|| route.field.clone(), |index| format!("{}.matches[{index}]", route.field));
-        let finding = match loss.why {
-            Why::Same => {
-                let message = format!(
-                    "for {host}, {} comes first and has the same path and conditions, so this one is not served",
-                    loss.winner
-                );
-                Finding::warning(field, 0, "Conflict", message)
-            }
-            Why::Shadowed => {
-                let message = format!(
-                    "for {host}, the prefix `/` of {} takes every request before a regular expression is tried; \
-                     give it a longer prefix or a condition, or this match one of `path` and `pathPrefix`",
-                    loss.winner
-                );
-                Finding::warning(field, 0, "Shadowed", message)
-            }
-        };
+        let message = format!(
+            "for {host}, {} comes first and has the same path and conditions, so this one is not served",
+            loss.winner
+        );
+        let finding = Finding::warning(field, 0, "Conflict", message);
         return Some(finding.into_problem(&object.reference, object.location.as_ref()));
     }
     let finding = match path {

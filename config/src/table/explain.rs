@@ -309,8 +309,8 @@ fn lost_path(
     match (own.0, other.0) {
         _ if own == other => "another rule with the same path has more conditions, or goes first".to_owned(),
         (_, 2) => "an exact path won".to_owned(),
-        (1, 1) => format!("the longer prefix {} won", path_text(&winner.path)),
-        _ => format!("{} comes before regular expressions", path_text(&winner.path)),
+        (0, 0) => format!("the longer prefix {} won", path_text(&winner.path)),
+        _ => format!("{} comes before prefixes", path_text(&winner.path)),
     }
 }
 

@@ -33,13 +33,13 @@ pub fn host_rank(hostname: &Hostname) -> (u8, usize) {
     }
 }
 
-/// How specific a path is: exact, then prefixes by length, then regular expressions.
+/// How specific a path is: exact, then regular expressions, then prefixes by length.
 #[must_use]
 pub fn path_rank(path: &PathMatch) -> (u8, usize) {
     match path {
         PathMatch::Exact(_) => (2, 0),
-        PathMatch::Prefix(prefix) => (1, prefix.len()),
-        PathMatch::Regex(_) => (0, 0),
+        PathMatch::Regex(_) => (1, 0),
+        PathMatch::Prefix(prefix) => (0, prefix.len()),
     }
 }
 

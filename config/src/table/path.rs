@@ -53,8 +53,8 @@ impl PartialEq for PathMatch {
 
 impl Eq for PathMatch {}
 
-/// `path → candidates`, for one host. Precedence: exact, then the longest prefix, then regular expressions in
-/// the order given; within one path, the order of the candidates.
+/// `path → candidates`, for one host. Precedence: exact, then regular expressions in the order given, then the
+/// longest prefix (so that a catch-all prefix hides none of them); within one path, the order of the candidates.
 #[derive(Clone, Debug, Default)]
 pub struct PathMap {
     /// path → candidates
@@ -122,11 +122,17 @@ impl PathMap {
         {
             return Some(rule);
         }
-        let by_prefix = if self.prefix.is_empty() { None } else { self.find_prefix(path, request) };
-        by_prefix.or_else(|| {
-            let mut matching = self.regex.iter().filter(|(regex, _)| regex.is_match(path));
-            matching.find_map(|(_, candidates)| candidates.find(request))
-        })
+        if !self.regex.is_empty()
+            && let Some(rule) = self.find_regex(path, request)
+        {
+            return Some(rule);
+        }
+        if self.prefix.is_empty() { None } else { self.find_prefix(path, request) }
+    }
+
+    fn find_regex(&self, path: &str, request: &impl RequestParts) -> Option<&Arc<Rule>> {
+        let mut matching = self.regex.iter().filter(|(regex, _)| regex.is_match(path));
+        matching.find_map(|(_, candidates)| candidates.find(request))
     }
 
     /// Probes from the longest element-wise prefix that can exist down to the root.
@@ -157,8 +163,10 @@ impl PathMap {
         exact.sort_by(|a, b| a.0.cmp(b.0));
         let mut prefix: Vec<_> = self.prefix.iter().collect();
         prefix.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then_with(|| a.0.cmp(b.0)));
-        let indexed = exact.into_iter().chain(prefix).flat_map(|(_, candidates)| candidates.as_slice());
-        indexed.chain(self.regex.iter().flat_map(|(_, candidates)| candidates.as_slice())).collect()
+        let exact = exact.into_iter().flat_map(|(_, candidates)| candidates.as_slice());
+        let regex = self.regex.iter().flat_map(|(_, candidates)| candidates.as_slice());
+        let prefix = prefix.into_iter().flat_map(|(_, candidates)| candidates.as_slice());
+        exact.chain(regex).chain(prefix).collect()
     }
 }
 

@@ -116,20 +116,23 @@ impl Gateway {
         self.registry.open_connections()
     }
 
-    /// Closes idle connections and announces `Connection: close` on the others; returns when none is left or
-    /// `deadline` has passed. True if none is left.
+    /// Stops accepting, closes idle connections and announces `Connection: close` on the others; returns when none
+    /// is left or `deadline` has passed. True if none is left.
     pub fn drain(&self, deadline: Duration) -> bool {
-        self.command(|| Command::Drain);
+        let (seen, all_seen) = std::sync::mpsc::channel();
+        self.command(|| Command::Drain(seen.clone()));
+        drop(seen);
         let end = Instant::now() + deadline;
+        // Disconnects when every worker has counted the last connection that it takes.
+        let _disconnected = all_seen.recv_timeout(deadline);
         loop {
-            // A worker that is about to take a connection from the queue counts it within one tick.
-            std::thread::sleep(Duration::from_millis(20));
             if self.connections() == 0 {
                 return true;
             }
             if Instant::now() >= end {
                 return false;
             }
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 

@@ -128,9 +128,19 @@ impl<'a> Attempt<'a> {
         self.upload.received
     }
 
-    /// Nothing of the body was taken from the client, so that another attempt can send it.
+    /// Nothing of the body was taken from the client, so that another attempt can send it. Chunk framing that
+    /// was taken counts: without it, what follows would mean something else.
     pub(crate) fn body_untouched(&self) -> bool {
-        self.upload.received == 0
+        !self.upload.touched
+    }
+
+    /// Framing of what the client's buffer still holds, or will, of the body; `Close` = unknown.
+    pub(crate) fn body_left(&self) -> Framing {
+        match (self.upload.ended, self.upload.touched) {
+            (true, _) => Framing::None,
+            (false, false) => self.head.framing,
+            (false, true) => Framing::Close,
+        }
     }
 
     pub(crate) fn into_prefix(self) -> Head {
@@ -243,6 +253,8 @@ impl<'a> Attempt<'a> {
                 return Poll::Ready(Err(bad_response()));
             }
             if self.answer.spare().is_empty() {
+                // Informational responses before this one are done with.
+                self.answer.compact_to(0);
                 self.answer.enlarge();
             }
             let mut space = ReadBuf::new(self.answer.spare());
@@ -258,7 +270,7 @@ impl<'a> Attempt<'a> {
                 Poll::Pending => break,
             }
         }
-        if self.upload.finished && self.client_left(cx) {
+        if self.upload.finished && self.client.has_left(cx) {
             return Poll::Ready(Err(Ended::Client(Reason::ClientGone)));
         }
         self.poll_deadline(cx)
@@ -290,7 +302,11 @@ impl<'a> Attempt<'a> {
         match polled {
             Poll::Ready(Ok(())) => {
                 self.sent = Some(if self.upload.received == 0 { self.began } else { Instant::now() });
-                self.phase = self.client.timer.tick_after(self.forward.policy.timeouts.response_head);
+                let timeouts = &self.forward.policy.timeouts;
+                // An early response has its head already.
+                let is_answered = self.response.status >= 200;
+                let next = if is_answered { timeouts.idle } else { timeouts.response_head };
+                self.phase = self.client.timer.tick_after(next);
             }
             Poll::Ready(Err(Fault::Destination(kind))) => self.upload_error = Some(kind),
             Poll::Ready(Err(Fault::SourceMalformed)) => return Err(Ended::Client(Reason::BadRequest)),
@@ -326,8 +342,11 @@ impl<'a> Attempt<'a> {
                 self.upload.hold = false;
                 cx.waker().wake_by_ref();
             } else if self.total <= now {
-                let event = Ended::Endpoint(Event::Timeout, Reason::RequestTimeout);
-                return Poll::Ready(Err(event));
+                return Poll::Ready(Err(if self.upload.waits_for_source && !self.upload.finished {
+                    Ended::Client(Reason::RequestTimeout)
+                } else {
+                    Ended::Endpoint(Event::Timeout, Reason::RequestTimeout)
+                }));
             } else if self.rate_check <= now {
                 if let Some(ended) = self.judge_rate() {
                     return Poll::Ready(Err(ended));
@@ -355,20 +374,6 @@ impl<'a> Attempt<'a> {
         }
         self.worker.metrics.limit_hit(LimitHit::BodyRate);
         Some(Ended::Client(Reason::BodyTimeout))
-    }
-
-    /// Takes in what the client pipelines; true when it is gone.
-    fn client_left(&mut self, cx: &mut Context<'_>) -> bool {
-        while !self.client.half_closed && self.client.buf.as_mut().is_some_and(|buf| !buf.spare().is_empty())
-        {
-            match self.client.poll_fill(cx) {
-                Poll::Ready(Ok(n)) if n > 0 => {}
-                Poll::Ready(Ok(_)) => return self.client.peer.config.abort_on_half_close,
-                Poll::Ready(Err(_)) => return true,
-                Poll::Pending => return false,
-            }
-        }
-        false
     }
 
     /// Whether the endpoint can have seen the request, after the attempt ended with `event`.
@@ -423,9 +428,12 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Sends the response to the client and settles both connections. `None` when the response turned out to
-    /// be malformed before any of it was sent, so that the client can still be told.
-    pub(crate) async fn deliver(mut self, facts: &mut Facts) -> Option<Next> {
+    /// Sends the response to the client and settles both connections. Fails when the response turned out to be
+    /// malformed before any of it was sent, so that the client can still be told.
+    ///
+    /// # Errors
+    /// [`Self::body_left`], if so.
+    pub(crate) async fn deliver(mut self, facts: &mut Facts) -> Result<Next, Framing> {
         let http10 = self.head.minor_version == 0;
         let framing = match self.response.framing {
             Framing::Chunked | Framing::Close if http10 => Framing::Close,
@@ -457,19 +465,19 @@ impl<'a> Attempt<'a> {
                 self.report_failure(Event::BadResponse);
                 if down.written == 0 {
                     facts.reason = Reason::BadResponse;
-                    return None;
+                    return Err(self.body_left());
                 }
             }
             if framing == Framing::Close {
                 // The end of such a body is the end of the connection: only a reset shows that it is not whole.
                 tunnel::reset_on_close(&self.client.stream);
             }
-            return Some(Next::Close);
+            return Ok(Next::Close);
         }
         let finished = self.upload.finished;
         let half_closed = self.client.half_closed;
         self.settle();
-        Some(match (close, finished) {
+        Ok(match (close, finished) {
             (false, _) => Next::KeepAlive,
             (true, true) if half_closed => Next::Close,
             (true, _) => Next::Linger,
@@ -519,7 +527,7 @@ impl<'a> Attempt<'a> {
             Poll::Pending => {}
         }
         if self.upload.finished {
-            if self.client_left(cx) {
+            if self.client.has_left(cx) {
                 return Poll::Ready(Err(Reason::ClientGone));
             }
         } else if self.poll_upload(cx).is_err() {

@@ -21,6 +21,7 @@ use super::plan::IpText;
 use super::scan::HeadScan;
 use crate::bind::proxy_protocol;
 use crate::metrics::LimitHit;
+use crate::proxy::route;
 use crate::record::{Reason, Record};
 use crate::worker::buffers::Buf;
 use crate::worker::timers::Timer;
@@ -81,9 +82,11 @@ impl Client {
         let socket = admission.socket();
         let port = stream.local_addr().map_or(0, |local| local.port());
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        let current = worker.live();
+        let config = route::bind(&current.live, socket.key).map_or(&socket.config, |bind| &bind.config);
         let peer = Peer {
             key: socket.key,
-            config: Arc::clone(&socket.config),
+            config: Arc::clone(config),
             address,
             text: IpText::new(address.ip()),
             port: IpText::new(port),
@@ -177,6 +180,19 @@ impl Client {
         buf.filled(n);
         self.half_closed |= n == 0;
         Poll::Ready(Ok(n))
+    }
+
+    /// Takes in what the client sends ahead, as far as the buffer has room; true when the client is gone.
+    pub(crate) fn has_left(&mut self, cx: &mut Context<'_>) -> bool {
+        while !self.half_closed && self.buf.as_mut().is_some_and(|buf| !buf.spare().is_empty()) {
+            match self.poll_fill(cx) {
+                Poll::Ready(Ok(n)) if n > 0 => {}
+                Poll::Ready(Ok(_)) => return self.peer.config.abort_on_half_close,
+                Poll::Ready(Err(_)) => return true,
+                Poll::Pending => return false,
+            }
+        }
+        false
     }
 
     /// As [`Self::poll_fill`], bounded by the timer: `None` when it expired.

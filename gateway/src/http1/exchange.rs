@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::answer::{self, Answer};
@@ -78,11 +78,11 @@ pub(crate) async fn run(worker: &Worker, client: &mut Client, length: usize) -> 
         Then::Answer(reason) => {
             facts.reason = reason;
             let status = if reason == Reason::Local { 204 } else { reason.status() };
-            (respond(worker, client, &head, &mut facts, status, b"").await, None)
+            (respond(worker, client, &head, head.framing, &mut facts, status, b"").await, None)
         }
         Then::Redirect { status, location } => {
             facts.reason = Reason::Redirected;
-            (respond(worker, client, &head, &mut facts, status, &location).await, None)
+            (respond(worker, client, &head, head.framing, &mut facts, status, &location).await, None)
         }
         Then::Forward(forward) => {
             let backend = Arc::clone(&forward.backend);
@@ -122,11 +122,13 @@ pub(crate) async fn run(worker: &Worker, client: &mut Client, length: usize) -> 
     next
 }
 
-/// Answers without an endpoint. The connection is kept if the request's body is at hand in full.
+/// Answers without an endpoint. The connection is kept if what is `left` of the request's body is at hand in
+/// full; `Close` = unknown.
 async fn respond(
     worker: &Worker,
     client: &mut Client,
     head: &RequestHead,
+    left: Framing,
     facts: &mut Facts,
     status: u16,
     location: &[u8],
@@ -135,7 +137,7 @@ async fn respond(
     if status == 0 {
         return Next::Close;
     }
-    let consumed = consume_body(client, head.framing);
+    let consumed = consume_body(client, left);
     let limits = &client.peer.config.limits;
     let close = !consumed || !head.keep_alive || worker.is_draining() || client.is_last(limits);
     let mut out = worker.buffers.head();
@@ -152,9 +154,15 @@ async fn respond(
 }
 
 /// Answers with the status of the reason in `facts`.
-async fn respond_reason(worker: &Worker, client: &mut Client, head: &RequestHead, facts: &mut Facts) -> Next {
+async fn respond_reason(
+    worker: &Worker,
+    client: &mut Client,
+    head: &RequestHead,
+    left: Framing,
+    facts: &mut Facts,
+) -> Next {
     let status = facts.reason.status();
-    respond(worker, client, head, facts, status, b"").await
+    respond(worker, client, head, left, facts, status, b"").await
 }
 
 /// Consumes a body that has arrived completely.
@@ -185,6 +193,14 @@ struct Attempts<'a> {
     retries_left: u8,
 }
 
+/// Why there is no connection to an endpoint.
+enum NotConnected {
+    /// The endpoint's fault, or the way to it.
+    Failed(ErrorKind),
+    /// The request is over.
+    GivenUp(Reason),
+}
+
 /// What an attempt needs.
 struct Acquired {
     in_flight: InFlight,
@@ -212,7 +228,8 @@ async fn exchange(
             Ok(acquired) => acquired,
             Err(reason) => {
                 facts.reason = reason;
-                return respond_reason(worker, client, head, facts).await;
+                // Each attempt leaves the body as it found it, or is the last.
+                return respond_reason(worker, client, head, head.framing, facts).await;
             }
         };
         let reused = connection.reused;
@@ -226,8 +243,8 @@ async fn exchange(
                 None => {
                     attempt.report(facts);
                     return match attempt.deliver(facts).await {
-                        Some(next) => next,
-                        None => respond_reason(worker, client, head, facts).await,
+                        Ok(next) => next,
+                        Err(left) => respond_reason(worker, client, head, left, facts).await,
                     };
                 }
             },
@@ -244,25 +261,28 @@ async fn exchange(
             Ended::Endpoint(event, reason) => (event, reason),
         };
         let delivered = attempt.delivered(event).await;
-        if !matches!(event, Event::Ended { reused: true }) {
-            attempt.report_failure(event);
-        }
         let replayable = body_at_hand || attempt.body_untouched();
-        let retry = !client_is_gone(attempt.client())
+        let retry = reason != Reason::RequestTimeout
+            && !client_is_gone(attempt.client())
             && may_retry(event, delivered, head.idempotent, replayable, &forward.policy.retry)
             && attempts.take_retry(event, &endpoint);
+        // A stale connection is no failure; a status that is passed on is reported as a response.
+        if !matches!(event, Event::Ended { reused: true }) && (retry || !matches!(event, Event::Status(_))) {
+            attempt.report_failure(event);
+        }
         if !retry {
             facts.reason = reason;
             if let Event::Status(_) = event {
                 attempt.report(facts);
                 return match attempt.deliver(facts).await {
-                    Some(next) => next,
-                    None => respond_reason(worker, client, head, facts).await,
+                    Ok(next) => next,
+                    Err(left) => respond_reason(worker, client, head, left, facts).await,
                 };
             }
             facts.request_bytes = attempt.received();
+            let left = attempt.body_left();
             drop(attempt);
-            return respond_reason(worker, client, head, facts).await;
+            return respond_reason(worker, client, head, left, facts).await;
         }
         attempts.fresh_only |= reused;
         worker.metrics.retries.add(1);
@@ -285,6 +305,18 @@ fn body_at_hand(client: &Client, framing: Framing) -> bool {
     }
 }
 
+/// Ready if a request that is not sent yet need not be any more: the client left, or `total` has passed. The
+/// client's timer is armed.
+fn given_up(client: &mut Client, total: u32, cx: &mut Context<'_>) -> Poll<Reason> {
+    if client.has_left(cx) {
+        return Poll::Ready(Reason::ClientGone);
+    }
+    if client.timer.poll_expired(cx) && client.timer.now() >= total {
+        return Poll::Ready(Reason::RequestTimeout);
+    }
+    Poll::Pending
+}
+
 /// Whether the client's socket has an error pending: nothing is retried for nobody.
 fn client_is_gone(client: &Client) -> bool {
     !matches!(client.stream.take_error(), Ok(None))
@@ -296,7 +328,7 @@ async fn abandon(worker: &Worker, client: &mut Client, head: &RequestHead, facts
         0 => Next::Close,
         status => {
             // Whatever the client still sends belongs to no request.
-            let _kept = respond(worker, client, head, facts, status, b"").await;
+            let _kept = respond(worker, client, head, Framing::Close, facts, status, b"").await;
             Next::Linger
         }
     }
@@ -324,7 +356,7 @@ impl<'a> Attempts<'a> {
     ) -> Result<Acquired, Reason> {
         loop {
             let now = if facts.attempts == 0 { facts.started } else { Instant::now() };
-            let in_flight = self.pick(now).await?;
+            let in_flight = self.pick(client, total, now).await?;
             let endpoint = in_flight.endpoint();
             facts.endpoint = Some(endpoint.address);
             facts.attempts = facts.attempts.saturating_add(1);
@@ -344,7 +376,8 @@ impl<'a> Attempts<'a> {
                     }
                     return Ok(Acquired { in_flight, connection });
                 }
-                Err(error) => {
+                Err(NotConnected::GivenUp(reason)) => return Err(reason),
+                Err(NotConnected::Failed(error)) => {
                     self.worker.metrics.upstream_connect_failures.add(1);
                     if matches!(error, ErrorKind::TooManyLinks) {
                         // Our own want of descriptors says nothing about the endpoint.
@@ -354,9 +387,6 @@ impl<'a> Attempts<'a> {
                     }
                     if let Some(counters) = counters {
                         counters.failures.add(1);
-                    }
-                    if client.timer.now() >= total {
-                        return Err(Reason::RequestTimeout);
                     }
                     let endpoint = Arc::clone(endpoint);
                     if !self.take_retry(Event::ConnectFailed, &endpoint) {
@@ -368,12 +398,20 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    async fn pick(&self, now: Instant) -> Result<InFlight, Reason> {
+    async fn pick(&self, client: &mut Client, total: u32, now: Instant) -> Result<InFlight, Reason> {
         let exclude = self.excluded.get(..self.failures).unwrap_or_default();
         let request = PickRequest { hash: self.forward.hash, exclude, now, worker: self.worker.index };
         let picked = match self.forward.backend.pick(&request) {
             // Boxed: waiting is rare, and its state would make every connection's task larger.
-            Err(PickError::AtCapacity) => Box::pin(self.forward.backend.wait_for_slot(&request)).await,
+            Err(PickError::AtCapacity) => {
+                let mut waiting = Box::pin(self.forward.backend.wait_for_slot(&request));
+                client.timer.arm_at(total);
+                poll_fn(|cx| match waiting.as_mut().poll(cx) {
+                    Poll::Ready(picked) => Poll::Ready(Ok(picked)),
+                    Poll::Pending => given_up(client, total, cx).map(Err),
+                })
+                .await?
+            }
             other => other,
         };
         picked.map_err(|error| match error {
@@ -396,7 +434,7 @@ impl<'a> Attempts<'a> {
         client: &mut Client,
         total: u32,
         endpoint: &Arc<EndpointState>,
-    ) -> Result<Connection, ErrorKind> {
+    ) -> Result<Connection, NotConnected> {
         let policy = &self.forward.backend.config.policy;
         let deadline = client.timer.tick_after(policy.connect_timeout).min(total);
         client.timer.arm_at(deadline);
@@ -404,13 +442,20 @@ impl<'a> Attempts<'a> {
         let mut connecting = Box::pin(upstream::connect(endpoint.address));
         let result = poll_fn(|cx| {
             if let Poll::Ready(result) = connecting.as_mut().poll(cx) {
-                return Poll::Ready(result.map_err(|error| match error.raw_os_error() {
+                let failed = |error: std::io::Error| match error.raw_os_error() {
                     // EMFILE, ENFILE: no descriptor left; give idle ones back.
-                    Some(24 | 23) => ErrorKind::TooManyLinks,
-                    _ => error.kind(),
-                }));
+                    Some(24 | 23) => NotConnected::Failed(ErrorKind::TooManyLinks),
+                    _ => NotConnected::Failed(error.kind()),
+                };
+                return Poll::Ready(result.map_err(failed));
             }
-            if client.timer.poll_expired(cx) { Poll::Ready(Err(ErrorKind::TimedOut)) } else { Poll::Pending }
+            match given_up(client, total, cx) {
+                Poll::Ready(reason) => Poll::Ready(Err(NotConnected::GivenUp(reason))),
+                Poll::Pending if client.timer.is_expired() => {
+                    Poll::Ready(Err(NotConnected::Failed(ErrorKind::TimedOut)))
+                }
+                Poll::Pending => Poll::Pending,
+            }
         });
         let stream = result.await?;
         Ok(Connection { stream, endpoint: Arc::clone(endpoint), reused: false })

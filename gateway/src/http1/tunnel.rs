@@ -39,6 +39,7 @@ pub(crate) async fn run(mut attempt: Attempt<'_>, facts: &mut Facts) -> Next {
     let floor = attempt.client.buf.as_ref().map_or(0, |buf| buf.position());
     let mut up = Relay::new(worker.buffers.head(), Framing::Close, Framing::Close, false, floor);
     let mut down = Relay::new(head, Framing::Close, Framing::Close, false, 0);
+    (up.is_tunnel, down.is_tunnel) = (true, true);
     let idle = attempt.client.peer.config.limits.tunnel_idle_timeout;
     attempt.client.timer.arm(idle);
     let mut shut = (false, false);

@@ -205,7 +205,7 @@ pub(crate) fn response(
 ) {
     put!(out, b"HTTP/1.1 ", itoa::Buffer::new().format(head.status).as_bytes(), b" ");
     put!(out, head.reason.get(bytes), b"\r\n");
-    let has_length = delivery.framing == Framing::None && !matches!(head.status, 100..=199 | 204);
+    let mut has_length = delivery.framing == Framing::None && !matches!(head.status, 100..=199 | 204);
     for field in fields {
         let passes = match field.kind {
             Name::Connection
@@ -215,8 +215,8 @@ pub(crate) fn response(
             | Name::HopByHop
             | Name::Te
             | Name::Alias => false,
-            // HEAD and 304 carry the length that a GET would have had.
-            Name::ContentLength => has_length,
+            // HEAD and 304 carry the length that a GET would have had; repeated ones are equal.
+            Name::ContentLength => std::mem::take(&mut has_length),
             Name::Trailer => delivery.trailers,
             _ => true,
         };
@@ -227,7 +227,10 @@ pub(crate) fn response(
             continue;
         }
         put!(out, field.name.get(bytes), b": ");
-        value_on_one_line(out, field.value.get(bytes));
+        match fields::decimal(field.value.get(bytes)).filter(|_| field.kind == Name::ContentLength) {
+            Some(length) => out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes()),
+            None => value_on_one_line(out, field.value.get(bytes)),
+        }
         put!(out, b"\r\n");
     }
     modifications(out, modifier);

@@ -20,6 +20,10 @@ use std::rc::Rc;
 const SPLICE_FROM: u64 = 32 * 1_024;
 /// Decoded chunks are joined until this much can be written at once.
 const JOIN_BELOW: usize = 4_096;
+/// A stream that came in so many pieces of less than [`JOIN_BELOW`] holds no buffer while it waits for more.
+const TRICKLE: u8 = 4;
+/// Pieces that are spliced before other connections have their turn.
+const SPLICE_TURN: u32 = 16;
 /// Less room than this behind the head, or a body longer than this, earns a large buffer.
 const LARGE_BODY: usize = 16 * 1_024;
 
@@ -65,10 +69,16 @@ pub(crate) struct Relay {
     /// What follows the data.
     tail: &'static [u8],
     pipe: Option<PipeGuard>,
+    /// May wait for long: holds no buffer meanwhile.
+    pub(crate) is_tunnel: bool,
+    /// Small pieces in a row, up to [`TRICKLE`].
+    small_pieces: u8,
     /// The body waits (for `100 Continue`).
     pub(crate) hold: bool,
+    /// Something of the body, be it only framing, was taken from the buffer.
+    pub(crate) touched: bool,
     /// The input has been read to its end.
-    ended: bool,
+    pub(crate) ended: bool,
     /// Everything has been written.
     pub(crate) finished: bool,
     /// Bytes of the destination's message that were accepted by the kernel, head included.
@@ -110,7 +120,10 @@ impl Relay {
             span: (0, 0),
             tail: b"",
             pipe: None,
+            is_tunnel: false,
+            small_pieces: 0,
             hold: false,
+            touched: false,
             ended: false,
             finished: false,
             written: 0,
@@ -185,6 +198,7 @@ impl Relay {
             Input::Chunked(decoder) => (self.span, self.ended) = take_chunks(decoder, buf)?,
         }
         let length = self.span.1 - self.span.0;
+        self.touched |= buf.position() != from;
         self.received += u64::try_from(length).unwrap_or(0);
         if self.chunked_out {
             self.frame(length);
@@ -318,6 +332,10 @@ impl Relay {
         from: &mut TcpStream,
         buf: &mut Buf,
     ) -> Poll<Result<(), Fault>> {
+        if buf.is_resting() {
+            ready!(from.poll_read_ready(cx)).map_err(|error| Fault::Source(error.kind()))?;
+            buf.enlarge();
+        }
         buf.rewind(self.floor);
         let wants_large = match &self.input {
             Input::Length(remaining) => *remaining > LARGE_BODY as u64,
@@ -330,10 +348,17 @@ impl Relay {
             }
         }
         let mut space = ReadBuf::new(buf.spare());
-        match ready!(Pin::new(from).poll_read(cx, &mut space)) {
+        let Poll::Ready(result) = Pin::new(from).poll_read(cx, &mut space) else {
+            if self.is_tunnel || (self.floor == 0 && self.small_pieces >= TRICKLE) {
+                buf.rest(self.floor);
+            }
+            return Poll::Pending;
+        };
+        match result {
             Ok(()) => {
                 let n = space.filled().len();
                 buf.filled(n);
+                self.small_pieces = if n < JOIN_BELOW { self.small_pieces.saturating_add(1) } else { 0 };
                 if n > 0 {
                     return Poll::Ready(Ok(()));
                 }
@@ -379,10 +404,12 @@ impl Relay {
         else {
             return Poll::Ready(Ok(()));
         };
+        let (mut pieces, mut more) = (0, false);
         loop {
             if pipe.filled > 0 {
                 self.waits_for_source = false;
-                let flags = if *remaining > 0 {
+                // Said without more at hand, MORE would hold the last segment back for 200 ms.
+                let flags = if *remaining > 0 && more {
                     SpliceFlags::MORE | SpliceFlags::NONBLOCK
                 } else {
                     SpliceFlags::NONBLOCK
@@ -409,6 +436,11 @@ impl Relay {
                 return Poll::Ready(Ok(()));
             }
             self.waits_for_source = true;
+            pieces += 1;
+            if pieces > SPLICE_TURN {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             let most = usize::try_from(*remaining).unwrap_or(usize::MAX).min(pipe.capacity);
             let moved = from.try_io(Interest::READABLE, || {
                 Ok(rustix::pipe::splice(from, None, &pipe.write, None, most, SpliceFlags::NONBLOCK)?)
@@ -416,6 +448,8 @@ impl Relay {
             match moved {
                 Ok(0) => return Poll::Ready(Err(Fault::SourceClosed)),
                 Ok(n) => {
+                    self.touched = true;
+                    more = n == most;
                     pipe.filled += n;
                     let n = u64::try_from(n).unwrap_or(0);
                     *remaining -= n.min(*remaining);

@@ -210,17 +210,34 @@ impl Buf {
         self.end = 0;
     }
 
+    /// If nothing is unread: gives the memory back, but for the bytes before `floor`.
+    pub(crate) fn rest(&mut self, floor: usize) {
+        if self.pos != self.end || self.is_resting() {
+            return;
+        }
+        self.rewind(floor);
+        let kept = self.data.get(..self.end).unwrap_or_default().into();
+        give_back(&self.home, std::mem::replace(&mut self.data, kept));
+    }
+
+    /// Has no memory to read into since [`Self::rest`].
+    pub(crate) fn is_resting(&self) -> bool {
+        self.data.len() < SMALL
+    }
+
     /// True if nothing is unread.
     pub(crate) fn is_empty(&self) -> bool {
         self.pos == self.end
     }
 
-    /// Exchanges the memory for a [`LARGE`] one, keeping content and positions.
+    /// Exchanges the memory for a [`LARGE`] one ([`SMALL`] after [`Self::rest`]), keeping content and positions.
     pub(crate) fn enlarge(&mut self) {
-        if self.data.len() >= LARGE {
-            return;
-        }
-        let mut data = self.home.large.borrow_mut().pop().unwrap_or_else(|| vec![0; LARGE].into());
+        let (kept, size) = match self.data.len() {
+            ..SMALL => (&self.home.small, SMALL),
+            SMALL..LARGE => (&self.home.large, LARGE),
+            LARGE.. => return,
+        };
+        let mut data = kept.borrow_mut().pop().unwrap_or_else(|| vec![0; size].into());
         if let (Some(to), Some(from)) = (data.get_mut(..self.end), self.data.get(..self.end)) {
             to.copy_from_slice(from);
         }

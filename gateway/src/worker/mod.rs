@@ -136,7 +136,7 @@ impl Worker {
 pub(crate) struct Socket {
     /// The configured address: the key in the table.
     pub(crate) key: SocketAddr,
-    /// Settings when the socket was opened; used until the first table lookup.
+    /// Settings when the socket was opened; used where the table no longer has the Bind.
     pub(crate) config: Arc<BindConfig>,
     /// Open client connections over all workers.
     pub(crate) open: AtomicUsize,

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::LocalOptions;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::timers::TICK;
@@ -21,6 +21,9 @@ use crate::http1::connection::{self, Client};
 use crate::live::Shared;
 use crate::metrics::WorkerMetrics;
 
+/// How often a connection beyond `max_connections` looks whether there is room.
+const FULL_WAIT: Duration = Duration::from_millis(10);
+
 /// What the control thread asks of a worker.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -28,8 +31,8 @@ pub(crate) enum Command {
     Open(Arc<Socket>, std::net::TcpListener),
     /// Take what is queued, then stop accepting on the Bind.
     Close(SocketAddr),
-    /// Announce the end on every connection.
-    Drain,
+    /// Announce the end on every connection, take what is queued, stop accepting, then drop the sender.
+    Drain(std::sync::mpsc::Sender<()>),
     /// End now.
     Stop,
 }
@@ -74,7 +77,8 @@ pub(crate) fn start(
 }
 
 async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>) {
-    let mut accepting: HashMap<SocketAddr, JoinHandle<()>> = HashMap::new();
+    // Bind → what ends its accept loop when dropped, and the loop
+    let mut accepting: HashMap<SocketAddr, (oneshot::Sender<()>, JoinHandle<()>)> = HashMap::new();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
@@ -85,51 +89,88 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>)
                     let key = socket.key;
                     match TcpListener::from_std(listener) {
                         Ok(listener) => {
-                            let task = tokio::task::spawn_local(accept(Rc::clone(&worker), socket, listener));
-                            accepting.insert(key, task);
+                            let (go_on, end) = oneshot::channel();
+                            let task = accept(Rc::clone(&worker), socket, listener, end);
+                            accepting.insert(key, (go_on, tokio::task::spawn_local(task)));
                         }
                         Err(error) => tracing::error!(bind = %key, %error, "cannot accept on socket"),
                     }
                 }
-                Some(Command::Close(key)) => {
-                    if let Some(task) = accepting.remove(&key) {
-                        task.abort();
-                    }
+                Some(Command::Close(key)) => drop(accepting.remove(&key)),
+                Some(Command::Drain(seen)) => {
+                    worker.drain();
+                    let loops: Vec<_> = accepting.drain().map(|(_, (_, task))| task).collect();
+                    tokio::task::spawn_local(async move {
+                        for task in loops {
+                            // It ends however it ends; a panic was printed.
+                            let _ended = task.await;
+                        }
+                        drop(seen);
+                    });
                 }
-                Some(Command::Drain) => worker.drain(),
                 Some(Command::Stop) | None => return,
             },
         }
     }
 }
 
-async fn accept(worker: Rc<Worker>, socket: Arc<Socket>, listener: TcpListener) {
+/// Accepts until `end`, then takes what is queued: its clients were told that they are connected.
+async fn accept(
+    worker: Rc<Worker>,
+    socket: Arc<Socket>,
+    listener: TcpListener,
+    mut end: oneshot::Receiver<()>,
+) {
     loop {
-        // Admitted before accepting: at the limit, connections wait in the kernel's queue.
-        let Some(admission) = socket.admit() else {
-            worker.metrics.limit_hit(crate::metrics::LimitHit::Connections);
-            tokio::time::sleep(TICK).await;
-            continue;
+        let accepted = tokio::select! {
+            biased;
+            accepted = listener.accept() => accepted,
+            _ = &mut end => break,
         };
-        match listener.accept().await {
-            Ok((stream, address)) => {
-                worker.metrics.connections_accepted.add(1);
-                // Nagle would hold back the last part of a response; an error here means that the client
-                // is gone already, which the first read tells as well.
-                let _nodelay = stream.set_nodelay(true);
-                let client = Client::new(&worker, stream, address, admission);
-                tokio::task::spawn_local(guarded(Rc::clone(&worker), client));
-            }
+        match accepted {
+            Ok((stream, address)) => admit(&worker, &socket, stream, address).await,
             Err(error) => {
                 tracing::warn!(bind = %socket.key, %error, "cannot accept a connection");
                 if matches!(error.raw_os_error(), Some(24 | 23)) {
                     worker.metrics.connections_rejected.add(1);
                     worker.pool.clear();
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                if error.kind() != io::ErrorKind::ConnectionAborted {
+                    tokio::time::sleep(TICK).await;
                 }
             }
         }
     }
+    // The reactor may not have heard of the youngest ones yet.
+    let Ok(listener) = listener.into_std() else { return };
+    while let Ok((stream, address)) = listener.accept() {
+        let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+        if let Ok(stream) = stream {
+            admit(&worker, &socket, stream, address).await;
+        }
+    }
+}
+
+/// Serves a connection once there is room for it. Only the one that waits here is accepted beyond the limit;
+/// the others wait in the kernel's queue.
+async fn admit(worker: &Rc<Worker>, socket: &Arc<Socket>, stream: TcpStream, address: SocketAddr) {
+    let mut admission = socket.admit();
+    if admission.is_none() {
+        worker.metrics.limit_hit(crate::metrics::LimitHit::Connections);
+    }
+    let admission = loop {
+        match admission {
+            Some(admission) => break admission,
+            None => tokio::time::sleep(FULL_WAIT).await,
+        }
+        admission = socket.admit();
+    };
+    worker.metrics.connections_accepted.add(1);
+    // Nagle would hold back the last part of a response; an error here means that the client is gone already,
+    // which the first read tells as well.
+    let _nodelay = stream.set_nodelay(true);
+    let client = Client::new(worker, stream, address, admission);
+    tokio::task::spawn_local(guarded(Rc::clone(worker), client));
 }
 
 /// Ends one connection, not the worker, when a panic comes out of it.

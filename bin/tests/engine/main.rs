@@ -1,0 +1,17 @@
+//! The HTTP/1.1 engine as clients and endpoints see it: the real binary between hand-written clients and
+//! endpoints over loopback sockets. Time passes only where time is what is tested.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "all of it is test code, where a broken assumption must fail loudly"
+)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod origin;
+mod regressions;
+#[allow(dead_code, reason = "filled up step by step")]
+mod wire;

@@ -1,5 +1,5 @@
 //! HTTP/1.1 as the load and the backend see it, sans I/O: heads and bodies of messages whose body is the
-//! [`pattern`](crate::pattern). Knows what these benches send and nothing more; it is no parser for the open world.
+//! [`pattern`]. Knows what these benches send and nothing more; it is no parser for the open world.
 
 use crate::pattern;
 

@@ -154,39 +154,41 @@ pub(crate) struct IngressArgs {
     pub(crate) limits: LimitArgs,
 }
 
+/// Heading of [`LimitArgs`] in the help. Said at each argument: at the struct it would go on to what follows.
+const LIMITS: &str = "Limits of the Ingress address";
+
 /// Limits of the Ingress address. Native listeners have their own.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Limits of the Ingress address")]
 pub(crate) struct LimitArgs {
     /// Open client connections [default: 16384]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), env = "SLUICEGATE_MAX_CONNECTIONS")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), env = "SLUICEGATE_MAX_CONNECTIONS", help_heading = LIMITS)]
     pub(crate) max_connections: Option<u32>,
     /// Requests on one connection, 0 = no limit [default: 0]
-    #[arg(long, value_name = "N", env = "SLUICEGATE_MAX_REQUESTS_PER_CONNECTION")]
+    #[arg(long, value_name = "N", env = "SLUICEGATE_MAX_REQUESTS_PER_CONNECTION", help_heading = LIMITS)]
     pub(crate) max_requests_per_connection: Option<u32>,
     /// Size of a request head [default: 65536]
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1_024..=65_536), env = "SLUICEGATE_MAX_HEAD_BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1_024..=65_536), env = "SLUICEGATE_MAX_HEAD_BYTES", help_heading = LIMITS)]
     pub(crate) max_head_bytes: Option<u32>,
     /// Fields in a request head [default: 100]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256), env = "SLUICEGATE_MAX_HEAD_FIELDS")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256), env = "SLUICEGATE_MAX_HEAD_FIELDS", help_heading = LIMITS)]
     pub(crate) max_head_fields: Option<u16>,
     /// Length of a request line [default: 8192]
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(8_000..=65_536), env = "SLUICEGATE_MAX_REQUEST_LINE_BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(8_000..=65_536), env = "SLUICEGATE_MAX_REQUEST_LINE_BYTES", help_heading = LIMITS)]
     pub(crate) max_request_line_bytes: Option<u32>,
     /// Time for a whole request head [default: 10s]
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, env = "SLUICEGATE_HEADER_TIMEOUT")]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, env = "SLUICEGATE_HEADER_TIMEOUT", help_heading = LIMITS)]
     pub(crate) header_timeout: Option<Duration>,
     /// Time that a connection may be without a request [default: 75s]
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, env = "SLUICEGATE_IDLE_TIMEOUT")]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, env = "SLUICEGATE_IDLE_TIMEOUT", help_heading = LIMITS)]
     pub(crate) idle_timeout: Option<Duration>,
     /// Time without a byte of an expected body [default: 30s]
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, env = "SLUICEGATE_BODY_IDLE_TIMEOUT")]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, env = "SLUICEGATE_BODY_IDLE_TIMEOUT", help_heading = LIMITS)]
     pub(crate) body_idle_timeout: Option<Duration>,
     /// Slowest accepted request body in bytes per second, 0 = any [default: 240]
-    #[arg(long, value_name = "BYTES", env = "SLUICEGATE_MIN_BODY_RATE")]
+    #[arg(long, value_name = "BYTES", env = "SLUICEGATE_MIN_BODY_RATE", help_heading = LIMITS)]
     pub(crate) min_body_rate: Option<u32>,
     /// Time without a byte in an upgraded connection [default: 1h]
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, env = "SLUICEGATE_TUNNEL_IDLE_TIMEOUT")]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, env = "SLUICEGATE_TUNNEL_IDLE_TIMEOUT", help_heading = LIMITS)]
     pub(crate) tunnel_idle_timeout: Option<Duration>,
 }
 
@@ -225,7 +227,7 @@ Exit status: 0 if a route was found, 1 otherwise.";
 pub(crate) struct ExplainArgs {
     /// Request method
     pub(crate) method: String,
-    /// Request URL: http://host[:port]/path[?query]. A port that is given chooses the listener
+    /// Request URL: `http://host[:port]/path[?query]`. A port that is given chooses the listener
     pub(crate) url: String,
     /// Request header, as 'name: value'
     #[arg(short = 'H', long = "header", value_name = "HEADER")]

@@ -58,8 +58,8 @@ fn every_yaml_example_is_without_problems() {
 
 fn annotated(name: &str, value: &str) -> (i32, String) {
     let plain = ingress("shop", "shop.example.com", &["10.0.0.1:80".parse().unwrap()]);
-    let annotation = format!("metadata:\n  annotations: {{\"sluicegate.dev/{name}\": \"{value}\"}}\n");
-    let manifest = plain.replacen("metadata:\n", &annotation, 1);
+    let annotation = format!("metadata: {{annotations: {{'sluicegate.dev/{name}': '{value}'}}, ");
+    let manifest = plain.replacen("metadata: {", &annotation, 1);
     assert_ne!(manifest, plain);
     check(&manifest)
 }
@@ -85,10 +85,8 @@ fn bounds_of_annotations_are_those_of_the_table() {
     let text = page("docs/ingress.md");
     for row in rows(&text, "## Annotations") {
         let name = code(row[0]);
-        let numbers: Vec<u64> = row[1]
-            .split(|c: char| !c.is_ascii_digit())
-            .filter_map(|word| word.parse().ok())
-            .collect();
+        let numbers: Vec<u64> =
+            row[1].split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok()).collect();
         match (row[1].starts_with("time"), numbers.as_slice()) {
             (true, [0]) if row[1].contains("more than 0") => assert_eq!(annotated(name, "0").0, 1, "{name}"),
             (true, [0]) => assert_eq!(annotated(name, "0").0, 0, "{name}"),
@@ -120,8 +118,8 @@ fn every_limit_is_in_the_table_with_its_flag_and_default() {
     let (_, help, _) = run(&["run", "--help"]);
     let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
     let limits = help.split("Limits of the Ingress address:").nth(1).unwrap();
-    let flags: BTreeSet<&str> =
-        limits.split_whitespace().filter(|word| word.starts_with("--")).collect();
+    let limits = limits.split("Examples:").next().unwrap();
+    let flags: BTreeSet<&str> = limits.split_whitespace().filter(|word| word.starts_with("--")).collect();
     let rows = rows(&text, "## Limits");
     assert_eq!(rows.iter().map(|row| code(row[0])).collect::<BTreeSet<_>>(), flags);
     for row in rows {

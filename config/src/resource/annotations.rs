@@ -1,7 +1,7 @@
 //! Annotations → typed settings: the one place where their text is read.
 //!
 //! A value that is wrong costs only its own setting, unless it guards access: then the whole object is closed
-//! (DESIGN invariant 10).
+//! (ARCHITECTURE, invariant 10).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

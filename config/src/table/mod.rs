@@ -2,7 +2,7 @@
 //!
 //! Everything that can be known before a request arrives is decided here; the gateway only looks up.
 //! Rules name their backends by [`BackendId`], never by pointer, so that an endpoint change touches one
-//! slot of one chunk and no rule (DESIGN invariant 4).
+//! slot of one chunk and no rule (ARCHITECTURE, invariant 4).
 
 mod backend;
 mod bind;

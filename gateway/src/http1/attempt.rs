@@ -4,7 +4,7 @@
 use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, Interest, ReadBuf};
@@ -62,10 +62,11 @@ pub(crate) struct Attempt<'a> {
     read_error: Option<ErrorKind>,
     pub(super) answer: Buf,
     pub(super) response: ResponseHead,
-    response_length: usize,
     /// The use of the scratch memory that holds the response's fields.
     parsed_in: u64,
     informational: u8,
+    /// The response was read and sent to its end.
+    is_whole: bool,
     /// When the attempt began: when a request without body was sent.
     began: Instant,
     sent: Option<Instant>,
@@ -106,9 +107,9 @@ impl<'a> Attempt<'a> {
             read_error: None,
             answer: worker.buffers.small(),
             response: ResponseHead::default(),
-            response_length: 0,
             parsed_in: 0,
             informational: 0,
+            is_whole: false,
             began,
             sent: None,
             total,
@@ -156,15 +157,15 @@ impl<'a> Attempt<'a> {
     /// Sends the request and reads up to the final response head; relays informational ones.
     pub(crate) async fn response_head(&mut self, facts: &mut Facts) -> Ended {
         loop {
-            let mut scan = HeadScan::default();
-            let length = match poll_fn(|cx| self.poll_head(cx, &mut scan)).await {
-                Ok(length) => length,
+            self.response = match poll_fn(|cx| self.poll_first(cx)).await {
+                Ok(Some(parsed)) => parsed,
+                Ok(None) => match self.rest_of_head().await {
+                    Ok(parsed) => parsed,
+                    Err(ended) => return ended,
+                },
                 Err(ended) => return ended,
             };
-            let Some(parsed) = self.parse(length) else { return bad_response() };
-            self.response = parsed;
-            self.response_length = length;
-            match parsed.status {
+            match self.response.status {
                 101 if self.accepts_websocket() => return Ended::Upgraded,
                 101 => return bad_response(),
                 100..=199 => {
@@ -191,12 +192,44 @@ impl<'a> Attempt<'a> {
             && tunnel::accept_for(key).as_bytes() == accept
     }
 
-    fn parse(&mut self, length: usize) -> Option<ResponseHead> {
+    /// The head, if the first bytes that arrive hold it; `None` if they hold a part of it.
+    fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<ResponseHead>, Ended>> {
+        if self.answer.is_empty() {
+            ready!(self.poll_more(cx))?;
+        }
+        Poll::Ready(self.parse())
+    }
+
+    /// Reads on, line by line, until the head is complete.
+    async fn rest_of_head(&mut self) -> Result<ResponseHead, Ended> {
+        let mut scan = HeadScan::default();
+        poll_fn(|cx| {
+            loop {
+                match scan.advance(self.answer.unread()) {
+                    Ok(Some(_)) => return Poll::Ready(Ok(())),
+                    Ok(None) if self.answer.unread().len() <= self.head_limit() => {}
+                    Ok(None) | Err(_) => return Poll::Ready(Err(bad_response())),
+                }
+                ready!(self.poll_more(cx))?;
+            }
+        })
+        .await?;
+        self.parse()?.ok_or_else(bad_response)
+    }
+
+    fn head_limit(&self) -> usize {
+        self.client.peer.config.limits.head_bytes as usize
+    }
+
+    fn parse(&mut self) -> Result<Option<ResponseHead>, Ended> {
         let mut scratch = self.worker.scratch.borrow_mut();
         scratch.uses += 1;
         self.parsed_in = scratch.uses;
-        let bytes = self.answer.unread().get(..length)?;
-        response::parse(bytes, self.head.is_head, &mut scratch.fields).ok()
+        match response::parse(self.answer.unread(), self.head.is_head, &mut scratch.fields) {
+            Ok(Some(parsed)) if parsed.length > self.head_limit() => Err(bad_response()),
+            Ok(parsed) => Ok(parsed),
+            Err(_) => Err(bad_response()),
+        }
     }
 
     /// Passes a 1xx on (never to an HTTP/1.0 client, RFC 9110 §15.2). False if the client is gone.
@@ -207,7 +240,7 @@ impl<'a> Attempt<'a> {
         }
         let wanted = self.head.minor_version == 1 && (!is_continue || self.head.expect_continue);
         if !wanted {
-            self.answer.consume(self.response_length);
+            self.answer.consume(self.response.length);
             return true;
         }
         let out = self.encode_head(Delivery {
@@ -224,7 +257,7 @@ impl<'a> Attempt<'a> {
     pub(super) fn encode_head(&mut self, delivery: Delivery) -> Head {
         let mut out = self.worker.buffers.head();
         let mut scratch = self.worker.scratch.borrow_mut();
-        let bytes = self.answer.unread().get(..self.response_length).unwrap_or_default();
+        let bytes = self.answer.unread().get(..self.response.length).unwrap_or_default();
         // Another request may have used the scratch memory since; a head that parsed once parses alike.
         if scratch.uses != self.parsed_in {
             scratch.uses += 1;
@@ -233,42 +266,30 @@ impl<'a> Attempt<'a> {
         }
         let modifier = &self.forward.policy.filters.response_headers;
         write::response(&mut out, bytes, &self.response, &scratch.fields, delivery, modifier);
-        self.answer.consume(self.response_length);
+        self.answer.consume(self.response.length);
         out
     }
 
-    fn poll_head(&mut self, cx: &mut Context<'_>, scan: &mut HeadScan) -> Poll<Result<usize, Ended>> {
-        if let Err(ended) = self.poll_upload(cx) {
-            return Poll::Ready(Err(ended));
+    /// Moves the request on and reads more of the response.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+        self.poll_upload(cx)?;
+        if self.answer.spare().is_empty() {
+            // Informational responses before this one are done with.
+            self.answer.compact_to(0);
+            self.answer.enlarge();
         }
-        loop {
-            match scan.advance(self.answer.unread()) {
-                Ok(Some(length)) if length <= self.client.peer.config.limits.head_bytes as usize => {
-                    return Poll::Ready(Ok(length));
-                }
-                Ok(None) => {}
-                Ok(Some(_)) | Err(_) => return Poll::Ready(Err(bad_response())),
+        let mut space = ReadBuf::new(self.answer.spare());
+        match Pin::new(&mut self.connection.stream).poll_read(cx, &mut space) {
+            Poll::Ready(Ok(())) if !space.filled().is_empty() => {
+                let n = space.filled().len();
+                self.answer.filled(n);
+                return Poll::Ready(Ok(()));
             }
-            if self.answer.unread().len() >= self.client.peer.config.limits.head_bytes as usize {
-                return Poll::Ready(Err(bad_response()));
+            Poll::Ready(result) => {
+                self.read_error = result.err().map(|error| error.kind());
+                return Poll::Ready(Err(self.ended()));
             }
-            if self.answer.spare().is_empty() {
-                // Informational responses before this one are done with.
-                self.answer.compact_to(0);
-                self.answer.enlarge();
-            }
-            let mut space = ReadBuf::new(self.answer.spare());
-            match Pin::new(&mut self.connection.stream).poll_read(cx, &mut space) {
-                Poll::Ready(Ok(())) if !space.filled().is_empty() => {
-                    let n = space.filled().len();
-                    self.answer.filled(n);
-                }
-                Poll::Ready(result) => {
-                    self.read_error = result.err().map(|error| error.kind());
-                    return Poll::Ready(Err(self.ended()));
-                }
-                Poll::Pending => break,
-            }
+            Poll::Pending => {}
         }
         if self.upload.finished && self.client.has_left(cx) {
             return Poll::Ready(Err(Ended::Client(Reason::ClientGone)));
@@ -328,7 +349,7 @@ impl<'a> Attempt<'a> {
         self.phase = self.client.timer.tick_after(idle);
     }
 
-    fn poll_deadline(&mut self, cx: &Context<'_>) -> Poll<Result<usize, Ended>> {
+    fn poll_deadline(&mut self, cx: &Context<'_>) -> Poll<Result<(), Ended>> {
         loop {
             let next = self.phase.min(self.total).min(self.hold_until).min(self.rate_check);
             self.client.timer.arm_at(next);
@@ -433,7 +454,7 @@ impl<'a> Attempt<'a> {
     ///
     /// # Errors
     /// [`Self::body_left`], if so.
-    pub(crate) async fn deliver(mut self, facts: &mut Facts) -> Result<Next, Framing> {
+    pub(crate) async fn deliver(&mut self, facts: &mut Facts) -> Result<Next, Framing> {
         let http10 = self.head.minor_version == 0;
         let framing = match self.response.framing {
             Framing::Chunked | Framing::Close if http10 => Framing::Close,
@@ -474,25 +495,24 @@ impl<'a> Attempt<'a> {
             }
             return Ok(Next::Close);
         }
-        let finished = self.upload.finished;
-        let half_closed = self.client.half_closed;
-        self.settle();
-        Ok(match (close, finished) {
+        self.is_whole = true;
+        Ok(match (close, self.upload.finished) {
             (false, _) => Next::KeepAlive,
-            (true, true) if half_closed => Next::Close,
+            (true, true) if self.client.half_closed => Next::Close,
             (true, _) => Next::Linger,
         })
     }
 
     /// Returns the endpoint's connection to the pool if, and only if, it is in a known state: request fully
     /// written, response fully framed and read, nothing left over, no upgrade attempted.
-    fn settle(self) {
-        let reusable = self.upload.finished
+    pub(crate) fn settle(self, next: Next) -> Next {
+        let reusable = self.is_whole
+            && self.upload.finished
             && self.response.keep_alive
             && self.answer.is_empty()
             && !self.head.websocket;
         if !reusable {
-            return;
+            return next;
         }
         let policy = &self.forward.backend.config.policy;
         let offered = self
@@ -501,11 +521,12 @@ impl<'a> Attempt<'a> {
             .map(|seconds| Duration::from_secs(u64::from(seconds.saturating_sub(1))));
         let keep = offered.map_or(policy.keepalive_timeout, |offered| offered.min(policy.keepalive_timeout));
         if keep < TICK {
-            return;
+            return next;
         }
         let now = self.client.timer.now();
         let until = self.client.timer.tick_after(keep);
         self.worker.pool.put(self.connection, now, until, policy.keepalive_connections);
+        next
     }
 
     fn poll_deliver(&mut self, cx: &mut Context<'_>, down: &mut Relay) -> Poll<Result<(), Reason>> {

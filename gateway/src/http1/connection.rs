@@ -96,8 +96,26 @@ impl Client {
     }
 }
 
-/// Serves a connection until it ends.
-pub(crate) async fn serve(worker: Rc<Worker>, mut client: Client) {
+/// Counts a connection's end, however it ends.
+struct End {
+    worker: Rc<Worker>,
+    address: SocketAddr,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.worker.metrics.connections_closed.add(1);
+        // The runtime keeps a panic within its task: this connection ends, the worker goes on.
+        if std::thread::panicking() {
+            self.worker.metrics.panics.add(1);
+            tracing::error!(client.addr = %self.address, "a connection ended in a panic; please report this");
+        }
+    }
+}
+
+/// Serves a connection until it ends. The client is boxed so that the task holds it once.
+pub(crate) async fn serve(worker: Rc<Worker>, mut client: Box<Client>) {
+    let _end = End { worker: Rc::clone(&worker), address: client.peer.address };
     if client.peer.config.proxy_protocol && !read_proxy_header(&worker, &mut client).await {
         return;
     }
@@ -249,6 +267,11 @@ async fn receive(worker: &Worker, client: &mut Client) -> Received {
             skipped = true;
             buf.consume(2);
             buf.compact_to(0);
+        }
+        // Most often the head is all there is: the parser then finds its end.
+        let at_hand = buf.unread().len();
+        if at_hand <= limits.head_bytes as usize && buf.unread().ends_with(b"\r\n\r\n") {
+            return Received::Head(at_hand);
         }
         match scan.advance(buf.unread()) {
             Ok(Some(length)) if length <= limits.head_bytes as usize => return Received::Head(length),

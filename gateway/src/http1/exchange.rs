@@ -47,18 +47,15 @@ pub(crate) async fn run(worker: &Worker, client: &mut Client, length: usize) -> 
     if client.served() > 0 {
         worker.metrics.keepalive_requests.add(1);
     }
-    let planned = plan::make(worker, &client.peer, buf.range(0, length));
-    let plan = match planned {
-        Ok(plan) => plan,
-        Err(reason) => {
-            client.buf = Some(buf);
-            if reason == Reason::HeaderTooLarge {
-                worker.metrics.limit_hit(LimitHit::HeadFields);
-            }
-            return refuse(worker, client, reason).await;
+    let mut plan = plan::make(worker, &client.peer, buf.range(0, length));
+    if let Then::Refuse(reason) = plan.then {
+        client.buf = Some(buf);
+        if reason == Reason::HeaderTooLarge {
+            worker.metrics.limit_hit(LimitHit::HeadFields);
         }
-    };
-    buf.consume(length);
+        return refuse(worker, client, reason).await;
+    }
+    buf.consume(plan.head.length);
     client.buf = Some(buf);
     if !Arc::ptr_eq(&client.peer.config, &plan.config) {
         client.peer.config = Arc::clone(&plan.config);
@@ -73,37 +70,45 @@ pub(crate) async fn run(worker: &Worker, client: &mut Client, length: usize) -> 
         response_bytes: 0,
         response_head: None,
     };
-    let Plan { head, id, client: address, current, config: _, route, then } = plan;
-    let (next, backend) = match then {
-        Then::Answer(reason) => {
-            facts.reason = reason;
-            let status = if reason == Reason::Local { 204 } else { reason.status() };
-            (respond(worker, client, &head, head.framing, &mut facts, status, b"").await, None)
+    let head = &plan.head;
+    let next = match &mut plan.then {
+        Then::Answer(reason) | Then::Refuse(reason) => {
+            facts.reason = *reason;
+            let status = if *reason == Reason::Local { 204 } else { reason.status() };
+            respond(worker, client, head, head.framing, &mut facts, status, b"").await
         }
         Then::Redirect { status, location } => {
             facts.reason = Reason::Redirected;
-            (respond(worker, client, &head, head.framing, &mut facts, status, &location).await, None)
+            respond(worker, client, head, head.framing, &mut facts, *status, location).await
         }
-        Then::Forward(forward) => {
-            let backend = Arc::clone(&forward.backend);
-            (exchange(worker, client, &head, length, forward, &mut facts).await, Some(backend))
-        }
+        Then::Forward(forward) => exchange(worker, client, head, forward, &mut facts).await,
     };
-    let route = route.and_then(|route| current.live.routes.at(route.0));
-    let bytes = client.buf.as_ref().map_or(&[][..], |buf| buf.range(0, length));
+    record(worker, client, &plan, &facts);
+    next
+}
+
+/// Counts and logs a request that has ended.
+fn record(worker: &Worker, client: &Client, plan: &Plan, facts: &Facts) {
+    let head = &plan.head;
+    let backend = match &plan.then {
+        Then::Forward(forward) => Some(&*forward.backend.config.name),
+        _ => None,
+    };
+    let route = plan.route.and_then(|route| plan.current.live.routes.at(route.0));
+    let bytes = client.buf.as_ref().map_or(&[][..], |buf| buf.range(0, head.length));
     let record = Record {
-        client: address,
+        client: plan.client,
         method: head.method.get(bytes),
         host: head.host.get(bytes),
         target: head.target.get(bytes),
         minor_version: head.minor_version,
-        request_id: id.bytes(bytes),
+        request_id: plan.id.bytes(bytes),
         user_agent: head.user_agent.get(bytes),
         referer: head.referer.get(bytes),
         status: facts.status,
         reason: facts.reason,
         route: route.map(|route| &*route.info.name),
-        backend: backend.as_ref().map(|backend| &*backend.config.name),
+        backend,
         endpoint: facts.endpoint,
         attempts: facts.attempts,
         request_bytes: facts.request_bytes,
@@ -119,7 +124,6 @@ pub(crate) async fn run(worker: &Worker, client: &mut Client, length: usize) -> 
     if worker.log.borrow().is_on() {
         worker.log.borrow_mut().write(&record, SystemTime::now());
     }
-    next
 }
 
 /// Answers without an endpoint. The connection is kept if what is `left` of the request's body is at hand in
@@ -211,15 +215,14 @@ async fn exchange(
     worker: &Worker,
     client: &mut Client,
     head: &RequestHead,
-    floor: usize,
-    mut forward: Forward,
+    forward: &mut Forward,
     facts: &mut Facts,
 ) -> Next {
-    let prefix = std::mem::replace(&mut forward.bytes, worker.buffers.head());
+    let mut prefix = forward.bytes.take();
+    let forward = &*forward;
     let body_at_hand = body_at_hand(client, head.framing);
-    let mut upload = Relay::new(prefix, head.framing, head.framing, head.te_trailers, floor);
-    upload.hold = head.expect_continue && client.buf.as_ref().is_none_or(Buf::is_empty);
-    let mut attempts = Attempts::new(worker, head, &forward);
+    let mut hold = head.expect_continue && client.buf.as_ref().is_none_or(Buf::is_empty);
+    let mut attempts = Attempts::new(worker, head, forward);
     let body_start = client.buf.as_ref().map_or(0, Buf::position);
     let total = client.timer.tick_after(forward.policy.timeouts.total);
     loop {
@@ -235,7 +238,11 @@ async fn exchange(
         let reused = connection.reused;
         let endpoint = Arc::clone(&connection.endpoint);
         let began = if facts.attempts == 1 { facts.started } else { Instant::now() };
-        let mut attempt = Attempt::new(worker, client, head, &forward, connection, upload, total, began);
+        let Some(bytes) = prefix.take() else { return Next::Close };
+        let mut upload = Relay::new(bytes, head.framing, head.framing, head.te_trailers, head.length);
+        // Only the first attempt waits for `100 Continue`.
+        upload.hold = std::mem::take(&mut hold);
+        let mut attempt = Attempt::new(worker, client, head, forward, connection, upload, total, began);
         let ended = attempt.response_head(facts).await;
         let (event, reason) = match ended {
             Ended::Head => match attempt.retryable_status() {
@@ -243,14 +250,15 @@ async fn exchange(
                 None => {
                     attempt.report(facts);
                     return match attempt.deliver(facts).await {
-                        Ok(next) => next,
+                        Ok(next) => attempt.settle(next),
                         Err(left) => respond_reason(worker, client, head, left, facts).await,
                     };
                 }
             },
             Ended::Upgraded => {
                 attempt.report(facts);
-                return tunnel::run(attempt, facts).await;
+                // Boxed: tunnels are rare, and their state would make every connection's task larger.
+                return Box::pin(tunnel::run(&mut attempt, facts)).await;
             }
             Ended::Client(reason) => {
                 facts.request_bytes = attempt.received();
@@ -275,7 +283,7 @@ async fn exchange(
             if let Event::Status(_) = event {
                 attempt.report(facts);
                 return match attempt.deliver(facts).await {
-                    Ok(next) => next,
+                    Ok(next) => attempt.settle(next),
                     Err(left) => respond_reason(worker, client, head, left, facts).await,
                 };
             }
@@ -286,8 +294,7 @@ async fn exchange(
         }
         attempts.fresh_only |= reused;
         worker.metrics.retries.add(1);
-        let prefix = attempt.into_prefix();
-        upload = Relay::new(prefix, head.framing, head.framing, head.te_trailers, floor);
+        prefix = Some(attempt.into_prefix());
         if let Some(buf) = &mut client.buf {
             buf.unconsume_to(body_start);
         }

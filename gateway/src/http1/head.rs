@@ -71,6 +71,8 @@ pub(crate) enum Framing {
 /// What the head says, apart from the list of its fields.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RequestHead {
+    /// Bytes of the head, its empty line included.
+    pub(crate) length: usize,
     pub(crate) method: Span,
     pub(crate) target: Span,
     pub(crate) host: Span,
@@ -95,19 +97,23 @@ pub(crate) struct RequestHead {
     pub(crate) is_head: bool,
 }
 
-/// Parses `head`, which ends with its empty line and has CRLF line ends only. Fills `fields`.
+/// Parses the head at the start of `bytes`, which end where it ends or later. Fills `fields`.
 ///
 /// # Errors
 /// The [`Reason`] to answer with; nothing of such a request may be forwarded.
-pub(crate) fn parse(head: &[u8], limits: &Limits, fields: &mut Vec<Field>) -> Result<RequestHead, Reason> {
+pub(crate) fn parse(bytes: &[u8], limits: &Limits, fields: &mut Vec<Field>) -> Result<RequestHead, Reason> {
     let mut headers = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; MAX_FIELDS];
     let mut request = httparse::Request::new(&mut []);
-    match request.parse_with_uninit_headers(head, &mut headers) {
-        Ok(httparse::Status::Complete(length)) if length == head.len() => {}
-        Ok(_) => return Err(Reason::BadRequest),
-        Err(httparse::Error::TooManyHeaders) => return Err(Reason::HeaderTooLarge),
-        Err(_) => return Err(first_line_fault(head)),
+    // The parser skips any number of empty lines.
+    if bytes.first().is_some_and(|byte| matches!(byte, b'\r' | b'\n')) {
+        return Err(Reason::BadRequest);
     }
+    let head = match request.parse_with_uninit_headers(bytes, &mut headers) {
+        Ok(httparse::Status::Complete(length)) => bytes.get(..length).unwrap_or_default(),
+        Ok(httparse::Status::Partial) => return Err(Reason::BadRequest),
+        Err(httparse::Error::TooManyHeaders) => return Err(Reason::HeaderTooLarge),
+        Err(_) => return Err(first_line_fault(bytes)),
+    };
     if request.headers.len() > usize::from(limits.head_fields) {
         return Err(Reason::HeaderTooLarge);
     }
@@ -123,6 +129,7 @@ pub(crate) fn parse(head: &[u8], limits: &Limits, fields: &mut Vec<Field>) -> Re
     }
     let method = request.method.unwrap_or_default().as_bytes();
     let mut out = RequestHead {
+        length: head.len(),
         method: Span::of(head, method),
         target: Span::of(head, request.path.unwrap_or_default().as_bytes()),
         minor_version: request.version.unwrap_or(1),

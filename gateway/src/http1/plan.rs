@@ -39,6 +39,8 @@ pub(crate) enum Then {
     Redirect { status: u16, location: Vec<u8> },
     /// The gateway answers itself.
     Answer(Reason),
+    /// The request is malformed: it is refused, and its connection ends.
+    Refuse(Reason),
 }
 
 /// A request ready to be sent.
@@ -48,8 +50,8 @@ pub(crate) struct Forward {
     pub(crate) backend: Arc<LiveBackend>,
     /// Hash of the consistent-hash key.
     pub(crate) hash: u64,
-    /// The onward head.
-    pub(crate) bytes: Head,
+    /// The onward head; taken when it is sent.
+    pub(crate) bytes: Option<Head>,
 }
 
 /// `X-Request-ID` of a request.
@@ -92,37 +94,54 @@ impl RequestParts for Parts<'_> {
     }
 }
 
-/// Makes a plan for the head in `bytes`.
-///
-/// # Errors
-/// The reason to refuse a malformed request with; its connection must be closed.
-pub(crate) fn make(worker: &Worker, peer: &Peer, bytes: &[u8]) -> Result<Plan, Reason> {
+/// Makes a plan for the head at the start of `bytes`.
+pub(crate) fn make(worker: &Worker, peer: &Peer, bytes: &[u8]) -> Plan {
     let current = worker.live();
     let bind = route::bind(&current.live, peer.key);
+    let config = bind.map_or(&peer.config, |bind| &bind.config);
+    let mut plan = Plan {
+        head: RequestHead::default(),
+        id: RequestId::Theirs(Span::default()),
+        client: peer.address.ip(),
+        config: Arc::clone(config),
+        route: None,
+        then: Then::Answer(Reason::NoRoute),
+        current: Rc::clone(&current),
+    };
+    if let Err(reason) = fill(worker, peer, bytes, bind, &mut plan) {
+        plan.then = Then::Refuse(reason);
+    }
+    plan
+}
+
+/// Fills a plan in place.
+///
+/// # Errors
+/// The reason to refuse a malformed request with.
+fn fill(
+    worker: &Worker,
+    peer: &Peer,
+    bytes: &[u8],
+    bind: Option<&Arc<Bind>>,
+    plan: &mut Plan,
+) -> Result<(), Reason> {
     let config = bind.map_or(&peer.config, |bind| &bind.config);
     let mut scratch = worker.scratch.borrow_mut();
     let scratch = &mut *scratch;
     scratch.uses += 1;
-    let parsed = head::parse(bytes, &config.limits, &mut scratch.fields)?;
+    plan.head = head::parse(bytes, &config.limits, &mut scratch.fields)?;
+    let parsed = plan.head;
     if parsed.target.get(bytes).len() + 16 > config.limits.request_line_bytes as usize {
         return Err(Reason::UriTooLong);
     }
     let trusted = !config.trusted_proxies.0.is_empty() && config.trusted_proxies.contains(peer.address.ip());
     let request = Request { bytes, head: &parsed, fields: &scratch.fields };
-    let client = if trusted { resolve_client(request, config, peer) } else { peer.address.ip() };
-    let id = request_id(worker, request, trusted);
-    let mut plan = Plan {
-        head: parsed,
-        id,
-        client,
-        current: Rc::clone(&current),
-        config: Arc::clone(config),
-        route: None,
-        then: Then::Answer(Reason::NoRoute),
-    };
+    if trusted {
+        plan.client = resolve_client(request, config, peer);
+    }
+    plan.id = request_id(worker, request, trusted);
     let target = split_target(parsed.target.get(bytes)).map_err(|_| Reason::BadRequest)?;
-    plan_target(worker, peer, bytes, bind, target, trusted, scratch, &mut plan)?;
-    Ok(plan)
+    plan_target(worker, peer, bytes, bind, target, trusted, scratch, plan)
 }
 
 #[expect(clippy::too_many_arguments, reason = "one step of `make`, split for length")]
@@ -234,7 +253,7 @@ fn forward(
     };
     let mut bytes = worker.buffers.head();
     write::request(&mut bytes, parts.request, &onward);
-    Ok(Forward { policy: Arc::clone(&rule.policy), backend: Arc::clone(backend), hash, bytes })
+    Ok(Forward { policy: Arc::clone(&rule.policy), backend: Arc::clone(backend), hash, bytes: Some(bytes) })
 }
 
 /// `OPTIONS *` needs a valid Host as every request does.

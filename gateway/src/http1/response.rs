@@ -14,6 +14,8 @@ pub(crate) struct BadResponse;
 /// What a response head says, apart from the list of its fields.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ResponseHead {
+    /// Bytes of the head, its empty line included.
+    pub(crate) length: usize,
     pub(crate) status: u16,
     pub(crate) reason: Span,
     pub(crate) framing: Framing,
@@ -29,24 +31,25 @@ pub(crate) struct ResponseHead {
     pub(crate) websocket_accept: Span,
 }
 
-/// Parses `head`, which ends with its empty line. `to_head` = the request was HEAD.
+/// Parses the head at the start of `bytes`; `None` if it is not complete. `to_head` = the request was HEAD.
 ///
 /// # Errors
 /// [`BadResponse`] for everything malformed or ambiguous.
 pub(crate) fn parse(
-    head: &[u8],
+    bytes: &[u8],
     to_head: bool,
     fields: &mut Vec<Field>,
-) -> Result<ResponseHead, BadResponse> {
+) -> Result<Option<ResponseHead>, BadResponse> {
     let mut headers = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; MAX_FIELDS];
     let mut response = httparse::Response::new(&mut []);
     let mut parser = httparse::ParserConfig::default();
     parser.allow_obsolete_multiline_headers_in_responses(true);
     parser.allow_spaces_after_header_name_in_responses(true);
-    match parser.parse_response_with_uninit_headers(&mut response, head, &mut headers) {
-        Ok(httparse::Status::Complete(length)) if length == head.len() => {}
-        _ => return Err(BadResponse),
-    }
+    let head = match parser.parse_response_with_uninit_headers(&mut response, bytes, &mut headers) {
+        Ok(httparse::Status::Complete(length)) => bytes.get(..length).unwrap_or_default(),
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(_) => return Err(BadResponse),
+    };
     let status = response.code.filter(|code| (100..=999).contains(code)).ok_or(BadResponse)?;
     fields.clear();
     for header in response.headers.iter() {
@@ -60,9 +63,9 @@ pub(crate) fn parse(
     }
     let reason = Span::of(head, response.reason.unwrap_or_default().as_bytes());
     let minor_version = response.version.unwrap_or(1);
-    let mut out = ResponseHead { status, reason, ..ResponseHead::default() };
+    let mut out = ResponseHead { length: head.len(), status, reason, ..ResponseHead::default() };
     interpret(head, fields, minor_version, to_head, &mut out)?;
-    Ok(out)
+    Ok(Some(out))
 }
 
 fn interpret(
@@ -134,7 +137,7 @@ mod tests {
     use super::*;
 
     fn parsed(head: &str) -> Result<ResponseHead, BadResponse> {
-        parse(head.as_bytes(), false, &mut Vec::new())
+        parse(head.as_bytes(), false, &mut Vec::new())?.ok_or(BadResponse)
     }
 
     #[test]

@@ -68,10 +68,11 @@ impl HeadScan {
 /// Whether CRLF stands before each field, which is after the line before it; a bare CR within a line is no
 /// field value byte.
 pub(crate) fn lines_end_with_crlf(head: &[u8], fields: &[Field]) -> bool {
-    fields.iter().all(|field| {
-        let at = field.name.start();
-        at >= 2 && head.get(at - 2..at) == Some(b"\r\n")
-    })
+    head.ends_with(b"\r\n\r\n")
+        && fields.iter().all(|field| {
+            let at = field.name.start();
+            at >= 2 && head.get(at - 2..at) == Some(b"\r\n")
+        })
 }
 
 #[cfg(test)]

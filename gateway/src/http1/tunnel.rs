@@ -28,7 +28,7 @@ impl Drop for Open<'_> {
 }
 
 /// Relays until the end; the client connection ends with it.
-pub(crate) async fn run(mut attempt: Attempt<'_>, facts: &mut Facts) -> Next {
+pub(crate) async fn run(attempt: &mut Attempt<'_>, facts: &mut Facts) -> Next {
     let worker = attempt.worker;
     worker.metrics.tunnels_opened.add(1);
     let _open = Open(&worker.metrics);
@@ -45,7 +45,7 @@ pub(crate) async fn run(mut attempt: Attempt<'_>, facts: &mut Facts) -> Next {
     let mut shut = (false, false);
     let result = poll_fn(|cx| {
         let before = up.received + down.received;
-        let done = poll_both(cx, &mut attempt, &mut up, &mut down, &mut shut);
+        let done = poll_both(cx, attempt, &mut up, &mut down, &mut shut);
         if before != up.received + down.received {
             attempt.client.timer.arm(idle);
         }

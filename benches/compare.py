@@ -100,7 +100,10 @@ def main():
     parser.add_argument("--binaries", type=Path, default=default_binaries(), help="folder of the release binaries")
     parser.add_argument("--out", type=Path, help="folder for JSON results (default: BINARIES/../compare)")
     args = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    sys.stdout.reconfigure(line_buffering=True)
+    # However it is ended, what it started is ended and the congestion control put back.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(1))
     for name in ("relay", "loadgen"):
         if not (args.binaries / name).exists():
             sys.exit(f"{args.binaries / name} is missing: cargo build --release -p benches")

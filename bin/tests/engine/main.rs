@@ -9,9 +9,12 @@
     reason = "all of it is test code, where a broken assumption must fail loudly"
 )]
 
+mod bodies;
 #[path = "../common/mod.rs"]
 mod common;
+mod framing;
 mod origin;
 mod regressions;
+mod tunnels;
 #[allow(dead_code, reason = "filled up step by step")]
 mod wire;

@@ -330,6 +330,33 @@ fn the_part_of_a_large_body_that_came_is_not_held_back() {
     drop(client);
 }
 
+/// The last piece of a spliced body waits in the pipe while the client reads nothing: it is sent before the
+/// exchange counts as over.
+#[test]
+fn the_last_piece_of_a_body_is_not_forgotten_in_the_pipe() {
+    const LENGTH: usize = 6_000_000;
+    let origin = Origin::start(|conn| {
+        while conn.request().is_some() {
+            conn.wire.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n"));
+            conn.wire.send_pattern(0, LENGTH);
+        }
+    });
+    let site = Site::plain(&origin);
+    let mut client = Wire::connect_narrow(site.http);
+    for _ in 0..4 {
+        client.send(get("/"));
+        let head = client.head().unwrap();
+        assert_eq!(head.value("content-length"), Some("6000000"));
+        let mut at = 0;
+        while at < LENGTH {
+            let length = 500_000.min(LENGTH - at);
+            client.expect_pattern(at, length).unwrap();
+            at += length;
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
 #[test]
 fn idle_tunnels_give_their_large_buffers_back() {
     const TUNNELS: usize = 60;

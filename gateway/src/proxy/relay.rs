@@ -150,7 +150,7 @@ impl Relay {
         pipes: &Rc<Buffers>,
     ) -> Poll<Result<(), Fault>> {
         while !self.finished {
-            if !self.ended && !self.hold && self.body_is_written() {
+            if !self.ended && !self.hold && self.body_is_written() && !self.is_in_pipe() {
                 self.take(buf).map_err(|BadChunk| Fault::SourceMalformed)?;
             }
             if !self.is_written() {
@@ -277,6 +277,11 @@ impl Relay {
         self.frame_at == self.frame_end && self.span.0 == self.span.1 && self.tail.is_empty()
     }
 
+    /// Bytes that were read are in the pipe: the body is not over, though nothing more may be left to read.
+    fn is_in_pipe(&self) -> bool {
+        self.pipe.as_ref().is_some_and(|pipe| pipe.filled() > 0)
+    }
+
     fn poll_write(&mut self, cx: &mut Context<'_>, buf: &Buf, to: &mut TcpStream) -> Poll<Result<(), Fault>> {
         let frame = self.frame.get(usize::from(self.frame_at)..usize::from(self.frame_end));
         let parts = [
@@ -376,11 +381,11 @@ impl Relay {
     }
 
     fn can_splice(&mut self, buf: &Buf, pipes: &Rc<Buffers>) -> bool {
+        if self.is_in_pipe() {
+            return true;
+        }
         if self.chunked_out || !buf.is_empty() {
             return false;
-        }
-        if self.pipe.as_ref().is_some_and(|pipe| pipe.filled() > 0) {
-            return true;
         }
         if !matches!(self.input, Input::Length(remaining) if remaining >= SPLICE_FROM) && self.pipe.is_none()
         {

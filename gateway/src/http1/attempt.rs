@@ -105,7 +105,7 @@ impl<'a> Attempt<'a> {
             upload,
             upload_error: None,
             read_error: None,
-            answer: worker.buffers.small(),
+            answer: worker.buffers.resting(),
             response: ResponseHead::default(),
             parsed_in: 0,
             informational: 0,
@@ -289,7 +289,8 @@ impl<'a> Attempt<'a> {
                 self.read_error = result.err().map(|error| error.kind());
                 return Poll::Ready(Err(self.ended()));
             }
-            Poll::Pending => {}
+            // One buffer serves all that wait, and stays in the processor's cache.
+            Poll::Pending => self.answer.rest(0),
         }
         if self.upload.finished && self.client.has_left(cx) {
             return Poll::Ready(Err(Ended::Client(Reason::ClientGone)));

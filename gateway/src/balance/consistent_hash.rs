@@ -26,6 +26,14 @@ pub fn key_hash(key: &[u8]) -> u64 {
     u64::from(crc32fast::hash(key))
 }
 
+/// As [`key_hash`], of a key that comes in parts: nothing is joined for it.
+#[must_use]
+pub fn key_hash_of(parts: &[&[u8]]) -> u64 {
+    let mut hasher = crc32fast::Hasher::new();
+    parts.iter().for_each(|part| hasher.update(part));
+    u64::from(hasher.finalize())
+}
+
 /// `point on the ring → endpoint index`. Immutable; built when a Backend's endpoints change.
 pub struct Ring {
     continuum: Continuum,

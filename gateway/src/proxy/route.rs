@@ -132,7 +132,7 @@ pub(crate) fn hash(
     uri: (&str, Option<&[u8]>),
     request: &impl RequestParts,
 ) -> u64 {
-    use crate::balance::consistent_hash::key_hash;
+    use crate::balance::consistent_hash::{key_hash, key_hash_of};
     let mut found = None;
     match key {
         HashKey::SourceIp => {}
@@ -149,9 +149,8 @@ pub(crate) fn hash(
             });
         }
         HashKey::Uri => {
-            let mut text = uri.0.as_bytes().to_vec();
-            text.extend(uri.1.into_iter().flat_map(|query| [b"?", query].concat()));
-            found = Some(key_hash(&text));
+            let path = uri.0.as_bytes();
+            found = Some(uri.1.map_or_else(|| key_hash(path), |query| key_hash_of(&[path, b"?", query])));
         }
     }
     found.unwrap_or_else(|| key_hash(client))
@@ -198,6 +197,12 @@ mod tests {
     #[test]
     fn a_rewrite_cannot_make_a_network_path_reference() {
         assert_eq!(prefix_replaced("/a", "", "/a//evil.example"), "/evil.example");
+    }
+
+    #[test]
+    fn a_key_in_parts_hashes_as_the_whole() {
+        use crate::balance::consistent_hash::{key_hash, key_hash_of};
+        assert_eq!(key_hash_of(&[b"/a", b"?", b"b=1"]), key_hash(b"/a?b=1"));
     }
 
     #[test]

@@ -11,10 +11,12 @@ pub mod bind;
 mod gateway;
 pub mod health;
 pub mod http1;
+mod http2;
 pub mod live;
 pub mod metrics;
 mod proxy;
 pub mod record;
+mod stream;
 mod upstream;
 mod worker;
 

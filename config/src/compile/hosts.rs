@@ -91,7 +91,11 @@ impl BindState {
         if let Some(bind) = &self.published {
             return (Arc::clone(bind), false);
         }
-        let bind = Arc::new(Bind { config: Arc::clone(&self.config), hosts: Arc::new(self.hosts.clone()) });
+        let bind = Arc::new(Bind {
+            config: Arc::clone(&self.config),
+            hosts: Arc::new(self.hosts.clone()),
+            tls: None,
+        });
         self.published = Some(Arc::clone(&bind));
         (bind, true)
     }

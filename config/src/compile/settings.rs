@@ -3,13 +3,17 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use crate::table::{BackendPolicy, BindConfig, Limits, Listener, RulePolicy, TrustedProxies};
+use crate::table::{BackendPolicy, BindConfig, Certificate, Limits, Listener, RulePolicy, TrustedProxies};
 
 /// What the operator decides, outside of any object.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Where Ingresses are served over HTTP; `None` serves none.
     pub http: Option<SocketAddr>,
+    /// Where Ingresses are served over HTTPS; `None` serves none. Needs [`Self::default_certificate`].
+    pub https: Option<SocketAddr>,
+    /// Certificate for names that no other one covers.
+    pub default_certificate: Option<Arc<Certificate>>,
     /// The Ingress bind requires a PROXY protocol header.
     pub proxy_protocol: bool,
     /// Peers of the Ingress bind whose forwarding headers are believed.
@@ -30,6 +34,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             http: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8_080))),
+            https: None,
+            default_certificate: None,
             proxy_protocol: false,
             trusted_proxies: TrustedProxies::default(),
             limits: Limits::default(),
@@ -46,6 +52,7 @@ pub(super) fn ingress_bind(settings: &Settings, address: SocketAddr) -> BindConf
     BindConfig {
         address,
         listeners: vec![Listener { name: "http".into() }],
+        https: false,
         proxy_protocol: settings.proxy_protocol,
         trusted_proxies: settings.trusted_proxies.clone(),
         limits: settings.limits.clone(),

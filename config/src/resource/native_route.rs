@@ -106,6 +106,7 @@ impl Builder<'_> {
             config: BindConfig {
                 address: spec.address.0,
                 listeners: vec![Listener { name: Arc::clone(name) }],
+                https: false,
                 proxy_protocol: spec.proxy_protocol,
                 trusted_proxies: TrustedProxies(spec.networks()),
                 limits,

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::tls::BackendTls;
+
 /// A resolved pool: endpoints that may take new requests now, and how to choose among them.
 #[derive(Clone, Debug, Serialize)]
 pub struct Backend {
@@ -37,6 +39,8 @@ pub struct Endpoint {
 pub struct BackendPolicy {
     /// Wire protocol to the endpoints.
     pub protocol: BackendProtocol,
+    /// Connections to the endpoints are encrypted; cleartext when absent.
+    pub tls: Option<Arc<BackendTls>>,
     /// Balancing policy.
     pub balance: Balance,
     /// Active and passive health checking.
@@ -63,8 +67,10 @@ pub struct BackendPolicy {
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BackendProtocol {
-    /// Cleartext HTTP/1.1.
+    /// HTTP/1.1.
     Http1,
+    /// HTTP/2: by prior knowledge in cleartext (RFC 9113 §3.3), by ALPN `h2` over TLS.
+    Http2,
 }
 
 /// How an endpoint is chosen.
@@ -179,6 +185,7 @@ impl Default for BackendPolicy {
     fn default() -> Self {
         Self {
             protocol: BackendProtocol::Http1,
+            tls: None,
             balance: Balance::RoundRobin,
             health: Arc::new(HealthPolicy::default()),
             max_requests_per_endpoint: 0,

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use super::hosts::HostMap;
+use super::tls::TlsMap;
 
 /// One socket: address, port, transport, with the hosts reachable through it.
 #[derive(Clone, Debug)]
@@ -16,6 +17,10 @@ pub struct Bind {
     pub config: Arc<BindConfig>,
     /// Host → rules. Binds that serve the same routes share one map.
     pub hosts: Arc<HostMap>,
+    /// Name → certificates and what is asked of clients. Present if connections are encrypted
+    /// ([`BindConfig::https`]), and on a cleartext Bind whose hosts include some that must not be served there
+    /// ([`TlsMap::is_guarded`]).
+    pub tls: Option<Arc<TlsMap>>,
 }
 
 /// The settings of a [`Bind`].
@@ -25,6 +30,8 @@ pub struct BindConfig {
     pub address: SocketAddr,
     /// The listeners on this socket, for `/debug/table` and `explain`.
     pub listeners: Vec<Listener>,
+    /// Connections begin with a TLS handshake.
+    pub https: bool,
     /// Require a PROXY protocol v1 or v2 header before anything else.
     pub proxy_protocol: bool,
     /// Peers whose forwarding headers are believed.
@@ -78,6 +85,10 @@ pub struct Limits {
     pub max_requests_per_connection: u32,
     /// After an Upgrade: no byte in either direction.
     pub tunnel_idle_timeout: Duration,
+    /// From the first byte of a connection to the end of its TLS handshake.
+    pub handshake_timeout: Duration,
+    /// Requests at a time on one HTTP/2 connection, 1..=1,000 (SETTINGS_MAX_CONCURRENT_STREAMS).
+    pub max_concurrent_streams: u32,
 }
 
 impl Default for Limits {
@@ -93,6 +104,8 @@ impl Default for Limits {
             max_connections: 16_384,
             max_requests_per_connection: 0,
             tunnel_idle_timeout: Duration::from_secs(3_600),
+            handshake_timeout: Duration::from_secs(10),
+            max_concurrent_streams: 100,
         }
     }
 }

@@ -14,6 +14,7 @@ mod matcher;
 pub mod oracle;
 mod path;
 mod rule;
+mod tls;
 
 use std::sync::Arc;
 
@@ -28,8 +29,11 @@ pub use hosts::{HostMap, HostRules, Hostname, WildcardDepth};
 pub use matcher::{HeaderMatch, Matcher, QueryMatch, RequestParts, ValueMatch};
 pub use path::{PathMap, PathMatch};
 pub use rule::{
-    Action, BackendId, Candidate, Retry, RouteId, RouteInfo, Rule, RulePolicy, Split, Timeouts, Unavailable,
-    WeightedBackend,
+    Action, BackendId, Candidate, HttpsPolicy, Retry, RouteId, RouteInfo, Rule, RulePolicy, Split, Timeouts,
+    Unavailable, WeightedBackend,
+};
+pub use tls::{
+    BackendTls, Certificate, ClientPolicy, Passthrough, TlsHost, TlsMap, TlsPolicy, TlsVersion, TrustRoots,
 };
 
 /// The immutable compiled value that the gateway serves from.

@@ -101,6 +101,18 @@ pub struct RulePolicy {
     pub timeouts: Timeouts,
     /// Automatic retries.
     pub retry: Retry,
+    /// What is particular to encrypted connections.
+    pub https: HttpsPolicy,
+}
+
+/// What is particular to encrypted connections, and to those that are not.
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq, Serialize)]
+pub struct HttpsPolicy {
+    /// Requests in cleartext are redirected (308) to `https` on this port, but never those below
+    /// `/.well-known/acme-challenge/` (RFC 8555 §8.3).
+    pub redirect: Option<u16>,
+    /// Value of `Strict-Transport-Security` (RFC 6797 §6.1) in responses over TLS.
+    pub hsts: Option<Arc<str>>,
 }
 
 /// Deadlines of one request. `Duration::ZERO` = off.

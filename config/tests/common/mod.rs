@@ -110,6 +110,7 @@ fn render_bind(out: &mut String, table: &RouteTable, bind: &Bind) {
     let plain = BindConfig {
         address: bind.config.address,
         listeners: bind.config.listeners.clone(),
+        https: false,
         proxy_protocol: false,
         trusted_proxies: TrustedProxies::default(),
         limits: Limits::default(),

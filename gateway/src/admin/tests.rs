@@ -62,7 +62,7 @@ impl Admin {
             };
             map.set(hostname, Some(Arc::new(rules)));
         }
-        table.binds.push(Arc::new(Bind { config: bind_config(), hosts: Arc::new(map) }));
+        table.binds.push(Arc::new(Bind { config: bind_config(), hosts: Arc::new(map), tls: None }));
         self.publisher.publish(Arc::new(table));
     }
 
@@ -86,6 +86,7 @@ impl Admin {
 
 fn bind_config() -> Arc<BindConfig> {
     Arc::new(BindConfig {
+        https: false,
         address: SocketAddr::from(([127, 0, 0, 1], 8080)),
         listeners: vec![Listener { name: "http".into() }],
         proxy_protocol: false,

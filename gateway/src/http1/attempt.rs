@@ -3,11 +3,10 @@
 
 use std::future::poll_fn;
 use std::io::ErrorKind;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, Interest, ReadBuf};
+use tokio::io::{Interest, ReadBuf};
 
 use super::connection::{Client, Next};
 use super::exchange::{Facts, delivered_by_error};
@@ -279,7 +278,7 @@ impl<'a> Attempt<'a> {
             self.answer.enlarge();
         }
         let mut space = ReadBuf::new(self.answer.spare());
-        match Pin::new(&mut self.connection.stream).poll_read(cx, &mut space) {
+        match self.connection.stream.poll_read(cx, &mut space) {
             Poll::Ready(Ok(())) if !space.filled().is_empty() => {
                 let n = space.filled().len();
                 self.answer.filled(n);
@@ -403,7 +402,7 @@ impl<'a> Attempt<'a> {
         if !matches!(event, Event::Ended { .. }) {
             return Delivered::Possibly;
         }
-        let stream = &self.connection.stream;
+        let Some(stream) = self.connection.stream.socket() else { return Delivered::Possibly };
         let mss = socket2::SockRef::from(stream).tcp_mss().unwrap_or(0);
         let one_segment = self.upload.written <= u64::from(mss);
         let pending = || stream.take_error().ok().flatten().map(|error| error.kind());
@@ -472,7 +471,9 @@ impl<'a> Attempt<'a> {
         let trailers = self.head.te_trailers;
         let prefix = self.encode_head(Delivery { framing, close, http10, trailers });
         let head_length = u64::try_from(prefix.len()).unwrap_or(0);
-        let mut down = Relay::new(prefix, self.response.framing, framing, trailers, 0);
+        let input = self.connection.stream.framing(self.response.framing);
+        let output = self.client.stream.framing(framing);
+        let mut down = Relay::new(prefix, input, output, trailers, 0);
         self.phase = self.client.timer.tick_after(self.forward.policy.timeouts.idle);
         let result = poll_fn(|cx| self.poll_deliver(cx, &mut down)).await;
         facts.request_bytes = self.upload.received;
@@ -492,7 +493,7 @@ impl<'a> Attempt<'a> {
             }
             if framing == Framing::Close {
                 // The end of such a body is the end of the connection: only a reset shows that it is not whole.
-                tunnel::reset_on_close(&self.client.stream);
+                self.client.stream.reset_on_close();
             }
             return Ok(Next::Close);
         }

@@ -3,15 +3,15 @@
 //! An idle connection owns no buffer. A panic in here ends this connection only.
 
 use std::future::poll_fn;
+use std::io::IoSlice;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use config::table::{BindConfig, Limits};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 
 use super::answer::{self, Answer};
@@ -23,6 +23,7 @@ use crate::bind::proxy_protocol;
 use crate::metrics::LimitHit;
 use crate::proxy::route;
 use crate::record::{Reason, Record};
+use crate::stream::Stream;
 use crate::worker::buffers::Buf;
 use crate::worker::timers::Timer;
 use crate::worker::{Admission, Worker};
@@ -49,7 +50,7 @@ pub(crate) struct Peer {
 /// One client connection.
 #[derive(Debug)]
 pub(crate) struct Client {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Stream,
     pub(crate) peer: Peer,
     pub(crate) timer: Timer,
     /// Present while bytes are at hand.
@@ -92,7 +93,15 @@ impl Client {
             port: IpText::new(port),
         };
         let timer = worker.timers.timer();
-        Self { stream, peer, timer, buf: None, half_closed: false, served: 0, _admission: admission }
+        Self {
+            stream: Stream::Tcp(stream),
+            peer,
+            timer,
+            buf: None,
+            half_closed: false,
+            served: 0,
+            _admission: admission,
+        }
     }
 }
 
@@ -193,7 +202,7 @@ impl Client {
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
         let Some(buf) = &mut self.buf else { return Poll::Ready(Ok(0)) };
         let mut space = ReadBuf::new(buf.spare());
-        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut space))?;
+        ready!(self.stream.poll_read(cx, &mut space))?;
         let n = space.filled().len();
         buf.filled(n);
         self.half_closed |= n == 0;
@@ -229,14 +238,17 @@ impl Client {
         let mut rest = bytes;
         poll_fn(|cx| {
             while !rest.is_empty() {
-                match Pin::new(&mut self.stream).poll_write(cx, rest) {
+                match self.stream.poll_write(cx, &[IoSlice::new(rest)], false) {
                     Poll::Ready(Ok(n)) if n > 0 => rest = rest.get(n..).unwrap_or_default(),
                     Poll::Ready(_) => return Poll::Ready(false),
                     Poll::Pending if self.timer.poll_expired(cx) => return Poll::Ready(false),
                     Poll::Pending => return Poll::Pending,
                 }
             }
-            Poll::Ready(true)
+            match self.stream.poll_flush(cx) {
+                Poll::Pending if !self.timer.poll_expired(cx) => Poll::Pending,
+                flushed => Poll::Ready(matches!(flushed, Poll::Ready(Ok(())))),
+            }
         })
         .await
     }
@@ -353,7 +365,11 @@ pub(crate) fn count_limit(worker: &Worker, reason: Reason) {
 /// Ends the sending side and discards what still arrives, so that the answer is not lost to a reset.
 async fn linger(worker: &Worker, client: &mut Client) {
     client.timer.arm(LINGER);
-    if client.stream.shutdown().await.is_err() {
+    let sent = poll_fn(|cx| match client.stream.poll_shutdown(cx) {
+        Poll::Pending if !client.timer.poll_expired(cx) => Poll::Pending,
+        sent => Poll::Ready(matches!(sent, Poll::Ready(Ok(())))),
+    });
+    if !sent.await {
         return;
     }
     let mut seen = 0;
@@ -362,7 +378,7 @@ async fn linger(worker: &Worker, client: &mut Client) {
         loop {
             buf.discard();
             let mut space = ReadBuf::new(buf.spare());
-            match Pin::new(&mut client.stream).poll_read(cx, &mut space) {
+            match client.stream.poll_read(cx, &mut space) {
                 Poll::Ready(Ok(())) if !space.filled().is_empty() && seen < LINGER_BYTES => {
                     seen += space.filled().len();
                 }

@@ -242,7 +242,8 @@ async fn exchange(
         let endpoint = Arc::clone(&connection.endpoint);
         let began = if facts.attempts == 1 { facts.started } else { Instant::now() };
         let Some(bytes) = prefix.take() else { return Next::Close };
-        let mut upload = Relay::new(bytes, head.framing, head.framing, head.te_trailers, head.length);
+        let (input, output) = (client.stream.framing(head.framing), connection.stream.framing(head.framing));
+        let mut upload = Relay::new(bytes, input, output, head.te_trailers, head.length);
         // Only the first attempt waits for `100 Continue`.
         upload.hold = std::mem::take(&mut hold);
         let mut attempt = Attempt::new(worker, client, head, forward, connection, upload, total, began);
@@ -329,7 +330,7 @@ fn given_up(client: &mut Client, total: u32, cx: &mut Context<'_>) -> Poll<Reaso
 
 /// Whether the client's socket has an error pending: nothing is retried for nobody.
 fn client_is_gone(client: &Client) -> bool {
-    !matches!(client.stream.take_error(), Ok(None))
+    client.stream.is_broken()
 }
 
 /// Ends a request whose client misbehaved or left.

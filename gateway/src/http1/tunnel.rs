@@ -2,12 +2,7 @@
 //! moved for the idle timeout. No table swap touches it.
 
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
-
-use tokio::io::AsyncWrite;
-use tokio::net::TcpStream;
 
 use super::attempt::Attempt;
 use super::connection::Next;
@@ -17,6 +12,7 @@ use super::write::Delivery;
 use crate::metrics::LimitHit;
 use crate::proxy::relay::{Fault, Relay};
 use crate::record::Reason;
+use crate::stream::Stream;
 
 /// Counts an open tunnel, panics included.
 struct Open<'a>(&'a crate::metrics::WorkerMetrics);
@@ -84,8 +80,8 @@ fn poll_both(
                 || matches!(downward, Poll::Ready(Err(Fault::Destination(_))));
             // A reset is passed on as a reset: the other side must not take it for a proper end.
             debug_assert_ne!(fault, Fault::SourceMalformed);
-            reset_on_close(client);
-            reset_on_close(endpoint);
+            client.reset_on_close();
+            endpoint.reset_on_close();
             Poll::Ready(Err(if by_client { Reason::ClientGone } else { Reason::ResponseTruncated }))
         }
         (upward, downward) => {
@@ -94,12 +90,6 @@ fn poll_both(
             if up_ended && down_ended { Poll::Ready(Ok(())) } else { Poll::Pending }
         }
     }
-}
-
-/// Makes the kernel send a reset when the socket is closed.
-pub(super) fn reset_on_close(stream: &TcpStream) {
-    // Fails only for a socket that is gone already.
-    let _set = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
 /// `Sec-WebSocket-Accept` for a key (RFC 6455 §4.2.2).
@@ -112,9 +102,9 @@ pub(super) fn accept_for(key: &[u8]) -> String {
 }
 
 /// Passes a FIN on, once.
-fn end_sending(cx: &mut Context<'_>, stream: &mut TcpStream, done: &mut bool) -> bool {
+fn end_sending(cx: &mut Context<'_>, stream: &mut Stream, done: &mut bool) -> bool {
     if !*done {
-        *done = Pin::new(stream).poll_shutdown(cx).is_ready();
+        *done = stream.poll_shutdown(cx).is_ready();
     }
     *done
 }

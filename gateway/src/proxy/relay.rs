@@ -3,16 +3,16 @@
 //! be written. Used for both directions.
 
 use std::io::{self, IoSlice};
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use rustix::pipe::SpliceFlags;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::http1::chunked::{BadChunk, Decoder, Step};
 use crate::http1::head::Framing;
 use crate::http1::write;
+use crate::stream::Stream;
 use crate::worker::buffers::{Buf, Buffers, Head, PipeGuard};
 use std::rc::Rc;
 
@@ -58,6 +58,10 @@ pub(crate) struct Relay {
     input: Input,
     chunked_out: bool,
     with_trailers: bool,
+    /// The source has told that what was read from it is all.
+    source_ended: bool,
+    /// Trailer lines for a destination that delimits messages itself, or from such a source.
+    trailers: Vec<u8>,
     /// Bytes of the buffer before this position are kept.
     floor: usize,
     /// Chunk header.
@@ -113,6 +117,8 @@ impl Relay {
             input,
             chunked_out: output == Framing::Chunked,
             with_trailers,
+            source_ended: false,
+            trailers: Vec::new(),
             floor,
             frame: [0; 18],
             frame_at: 0,
@@ -144,9 +150,9 @@ impl Relay {
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        source: &mut TcpStream,
+        source: &mut Stream,
         buf: &mut Buf,
-        destination: &mut TcpStream,
+        destination: &mut Stream,
         pipes: &Rc<Buffers>,
     ) -> Poll<Result<(), Fault>> {
         while !self.finished {
@@ -162,15 +168,22 @@ impl Relay {
                 if self.trailers_to_write() {
                     continue;
                 }
+                self.waits_for_source = false;
+                let finished = ready!(destination.poll_finish(cx, &self.trailers));
+                finished.map_err(|error| Fault::Destination(error.kind()))?;
                 self.finished = true;
                 break;
             }
+            self.waits_for_source = false;
+            ready!(destination.poll_flush(cx)).map_err(|error| Fault::Destination(error.kind()))?;
             self.waits_for_source = true;
             if self.hold {
                 return Poll::Pending;
             }
-            if self.can_splice(buf, pipes) {
-                ready!(self.poll_splice(cx, source, destination))?;
+            if let (Some(from), Some(to)) = (source.spliceable(), destination.spliceable())
+                && self.can_splice(buf, pipes)
+            {
+                ready!(self.poll_splice(cx, from, to))?;
             } else {
                 ready!(self.poll_fill(cx, source, buf))?;
             }
@@ -194,6 +207,7 @@ impl Relay {
             Input::Close => {
                 buf.consume(buf.unread().len());
                 self.span = (from, buf.position());
+                self.ended = self.source_ended;
             }
             Input::Chunked(decoder) => (self.span, self.ended) = take_chunks(decoder, buf)?,
         }
@@ -223,7 +237,8 @@ impl Relay {
     }
 
     fn has_trailers(&self) -> bool {
-        self.with_trailers && matches!(&self.input, Input::Chunked(decoder) if !decoder.trailers().is_empty())
+        let decoded = matches!(&self.input, Input::Chunked(decoder) if !decoder.trailers().is_empty());
+        self.with_trailers && (decoded || !self.trailers.is_empty())
     }
 
     /// Sets up chunk header and tail for `length` bytes of data.
@@ -255,16 +270,23 @@ impl Relay {
 
     /// Once data and head are out: puts the last chunk with trailers where the head was. True if it did.
     fn trailers_to_write(&mut self) -> bool {
-        if !self.chunked_out || !self.has_trailers() {
+        if !self.has_trailers() {
+            self.trailers.clear();
             return false;
         }
-        let Input::Chunked(decoder) = &mut self.input else { return false };
+        if let Input::Chunked(decoder) = &self.input {
+            write::trailers(&mut self.trailers, decoder.trailers());
+            self.input = Input::Length(0);
+        }
+        if !self.chunked_out {
+            return false;
+        }
         self.prefix.clear();
         self.prefix_at = 0;
-        self.prefix.extend_from_slice(b"0\r\n");
-        write::trailers(&mut self.prefix, decoder.trailers());
-        self.prefix.extend_from_slice(b"\r\n");
-        self.input = Input::Length(0);
+        for part in [b"0\r\n", &*self.trailers, b"\r\n"] {
+            self.prefix.extend_from_slice(part);
+        }
+        self.trailers.clear();
         true
     }
 
@@ -282,7 +304,7 @@ impl Relay {
         self.pipe.as_ref().is_some_and(|pipe| pipe.filled() > 0)
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>, buf: &Buf, to: &mut TcpStream) -> Poll<Result<(), Fault>> {
+    fn poll_write(&mut self, cx: &mut Context<'_>, buf: &Buf, to: &mut Stream) -> Poll<Result<(), Fault>> {
         let frame = self.frame.get(usize::from(self.frame_at)..usize::from(self.frame_end));
         let parts = [
             self.prefix.get(self.prefix_at..).unwrap_or_default(),
@@ -300,13 +322,11 @@ impl Relay {
                 count += 1;
             }
         }
-        let to = Pin::new(to);
-        let result = match slices.get(..count) {
-            Some([one]) => to.poll_write(cx, one),
-            Some(several) => to.poll_write_vectored(cx, several),
-            None => return Poll::Ready(Ok(())),
+        let Some(slices) = slices.get(..count).filter(|slices| !slices.is_empty()) else {
+            return Poll::Ready(Ok(()));
         };
-        match ready!(result) {
+        let last = self.ended && !self.has_trailers();
+        match ready!(to.poll_write(cx, slices, last)) {
             Ok(0) => Poll::Ready(Err(Fault::Destination(io::ErrorKind::WriteZero))),
             Ok(n) => {
                 self.wrote(n);
@@ -334,7 +354,7 @@ impl Relay {
     fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
-        from: &mut TcpStream,
+        from: &mut Stream,
         buf: &mut Buf,
     ) -> Poll<Result<(), Fault>> {
         if buf.is_resting() {
@@ -353,7 +373,7 @@ impl Relay {
             }
         }
         let mut space = ReadBuf::new(buf.spare());
-        let Poll::Ready(result) = Pin::new(from).poll_read(cx, &mut space) else {
+        let Poll::Ready(result) = from.poll_read(cx, &mut space) else {
             if self.is_tunnel || (self.floor == 0 && self.small_pieces >= TRICKLE) {
                 buf.rest(self.floor);
             }
@@ -364,11 +384,13 @@ impl Relay {
                 let n = space.filled().len();
                 buf.filled(n);
                 self.small_pieces = if n < JOIN_BELOW { self.small_pieces.saturating_add(1) } else { 0 };
+                self.source_ended = from.has_ended();
                 if n > 0 {
                     return Poll::Ready(Ok(()));
                 }
                 if matches!(self.input, Input::Close) {
                     self.ended = true;
+                    write::trailers(&mut self.trailers, &from.take_trailers());
                     if self.chunked_out {
                         self.frame(0);
                     }

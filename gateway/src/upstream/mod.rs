@@ -11,11 +11,12 @@ use tokio::net::TcpStream;
 pub(crate) use pool::Pool;
 
 use crate::live::EndpointState;
+use crate::stream::Stream;
 
 /// A connection to an endpoint, in exclusive use.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Stream,
     pub(crate) endpoint: Arc<EndpointState>,
     /// It carried a request before.
     pub(crate) reused: bool,
@@ -25,8 +26,8 @@ pub(crate) struct Connection {
 ///
 /// # Errors
 /// What the kernel says; refused, unreachable, out of descriptors.
-pub(crate) async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+pub(crate) async fn connect(address: SocketAddr) -> io::Result<Stream> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
-    Ok(stream)
+    Ok(Stream::Tcp(stream))
 }

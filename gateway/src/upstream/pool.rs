@@ -4,20 +4,18 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
-
-use foldhash::fast::FixedState;
-use tokio::net::TcpStream;
 
 use super::Connection;
 use crate::live::EndpointState;
+use crate::stream::Stream;
+use foldhash::fast::FixedState;
 
 /// Idle connections over all endpoints of one worker; the least recently used give way.
 const MOST: usize = 4_096;
 
 #[derive(Debug)]
 struct Idle {
-    stream: TcpStream,
+    stream: Stream,
     /// Tick at which it was put back.
     since: u32,
     /// Tick from which it must not be used any more.
@@ -50,13 +48,13 @@ impl Pool {
     ) -> Option<Connection> {
         let mut slots = self.slots.borrow_mut();
         let slot = slots.get_mut(&endpoint.id)?;
-        while let Some(idle) = slot.idle.pop() {
+        while let Some(mut idle) = slot.idle.pop() {
             if idle.since < not_before && idle.until > now {
                 slot.idle.push(idle);
                 return None;
             }
             self.count.set(self.count.get().saturating_sub(1));
-            if idle.until > now && is_quiet(&idle.stream) {
+            if idle.until > now && idle.stream.is_quiet() {
                 return Some(Connection {
                     stream: idle.stream,
                     endpoint: Arc::clone(endpoint),
@@ -94,7 +92,7 @@ impl Pool {
             if slot.endpoint.is_retired() {
                 return false;
             }
-            slot.idle.retain(|idle| idle.until > now && is_quiet(&idle.stream));
+            slot.idle.retain_mut(|idle| idle.until > now && idle.stream.is_quiet());
             left += slot.idle.len();
             true
         });
@@ -111,17 +109,5 @@ impl Pool {
     /// Connections closed while idle since the last call.
     pub(crate) fn take_evicted(&self) -> u64 {
         self.evicted.take()
-    }
-}
-
-/// Whether nothing arrived on an idle connection: neither an end nor bytes that belong to no request.
-fn is_quiet(stream: &TcpStream) -> bool {
-    let mut cx = Context::from_waker(Waker::noop());
-    match stream.poll_read_ready(&mut cx) {
-        Poll::Pending => true,
-        // Readiness may be left over from a read that filled its buffer exactly.
-        Poll::Ready(_) => {
-            matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
-        }
     }
 }

@@ -1,0 +1,230 @@
+//! TLS as compiled: which certificate a name gets, what is asked of clients, and how endpoints are spoken to.
+//!
+//! Values only: certificates are parsed and keys are known to match before they come here; sessions, tickets and
+//! handshakes are the gateway's.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use foldhash::quality::FixedState;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use rustls::sign::CertifiedKey;
+use serde::Serialize;
+
+use super::hosts::Hostname;
+use super::rule::{RouteId, Split, Unavailable};
+
+/// A certificate chain with its private key, known to match. Two are equal if their chains are.
+#[derive(Clone, Serialize)]
+pub struct Certificate {
+    /// `namespace/secret`, or the file's path: for logs, metrics and `/debug/table`.
+    pub name: Arc<str>,
+    /// Chain and key, ready to sign with. Never shown.
+    #[serde(skip)]
+    pub key: Arc<CertifiedKey>,
+    /// SHA-256 of the leaf certificate.
+    #[serde(skip)]
+    pub fingerprint: [u8; 32],
+    /// Start of validity, seconds since 1970.
+    pub not_before: i64,
+    /// End of validity, seconds since 1970.
+    pub not_after: i64,
+    /// DNS names and addresses that it is valid for (subjectAltName, RFC 6125 §6.4), as written.
+    pub names: Arc<[Arc<str>]>,
+}
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificate")
+            .field("name", &self.name)
+            .field("names", &self.names)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for Certificate {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && self.key.cert == other.key.cert
+    }
+}
+
+impl Eq for Certificate {}
+
+impl Hash for Certificate {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+        self.fingerprint.hash(state);
+    }
+}
+
+/// Certificate authorities that somebody is verified against.
+#[derive(Clone, Debug, Eq, Hash, PartialEq, Serialize)]
+pub struct TrustRoots {
+    /// `namespace/name` of the Secret or ConfigMap, or the file's path.
+    pub name: Arc<str>,
+    /// At least one.
+    #[serde(skip)]
+    pub certificates: Box<[CertificateDer<'static>]>,
+    /// Revocation lists; certificates that none of them covers are not revoked.
+    #[serde(skip)]
+    pub revocation_lists: Box<[CertificateRevocationListDer<'static>]>,
+}
+
+/// Oldest protocol version that is spoken.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+pub enum TlsVersion {
+    /// TLS 1.2 (RFC 5246).
+    #[default]
+    #[serde(rename = "1.2")]
+    Tls12,
+    /// TLS 1.3 (RFC 8446).
+    #[serde(rename = "1.3")]
+    Tls13,
+}
+
+/// What is asked of clients.
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientPolicy {
+    /// Nothing.
+    #[default]
+    None,
+    /// A certificate that one of `roots` has issued: without one there is no connection, and no cleartext either.
+    Require(Arc<TrustRoots>),
+    /// As [`Self::Require`] if the client sends a certificate; it may send none.
+    Optional(Arc<TrustRoots>),
+    /// Any certificate, verified by nobody, or none.
+    OptionalNoCa,
+    /// The setting is invalid: every request is answered 503 (invariant 10).
+    Closed,
+}
+
+/// How connections to one or several hosts are encrypted. Hosts with the same policy share the allocation: a
+/// connection that was opened for one of them may carry requests for the others (RFC 9110 §7.4), and only then.
+#[derive(Clone, Debug, Eq, Hash, PartialEq, Serialize)]
+pub struct TlsPolicy {
+    /// The first whose key suits the client is used; at least one.
+    pub certificates: Box<[Arc<Certificate>]>,
+    /// What is asked of clients.
+    pub client: ClientPolicy,
+    /// Oldest protocol version.
+    pub min_version: TlsVersion,
+    /// Cipher suites by their IANA names, such as `TLS13_AES_128_GCM_SHA256`, in order of preference, all known to
+    /// be implemented; empty = the default ones.
+    pub cipher_suites: Box<[Arc<str>]>,
+    /// `h2` is offered besides `http/1.1` (RFC 7301).
+    pub http2: bool,
+}
+
+/// What becomes of connections for one name.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TlsHost {
+    /// They end here.
+    Terminate(Arc<TlsPolicy>),
+    /// They are relayed as they are.
+    Passthrough(Arc<Passthrough>),
+}
+
+/// Where connections are relayed to.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Passthrough {
+    /// The route that asks for it.
+    pub route: RouteId,
+    /// The choice among backends, or why there is none: such connections are closed.
+    pub split: Result<Split, Unavailable>,
+}
+
+/// name → what becomes of connections for it, for the encrypted Binds.
+#[derive(Clone, Debug)]
+pub struct TlsMap {
+    /// exact host, or wildcard suffix with its leading dot → what becomes of it
+    hosts: HashMap<Arc<str>, TlsHost, FixedState>,
+    default: Arc<TlsPolicy>,
+    /// Some host has [`ClientPolicy::Require`] or [`ClientPolicy::Closed`].
+    guarded: bool,
+}
+
+impl TlsMap {
+    /// A map in which every name gets `default`.
+    #[must_use]
+    pub fn new(default: Arc<TlsPolicy>) -> Self {
+        Self { hosts: HashMap::default(), default, guarded: false }
+    }
+
+    /// Sets what becomes of `hostname`. [`Hostname::Any`] can only be terminated, and replaces the default.
+    pub fn set(&mut self, hostname: &Hostname, host: TlsHost) {
+        if let TlsHost::Terminate(policy) = &host {
+            self.guarded |= matches!(policy.client, ClientPolicy::Require(_) | ClientPolicy::Closed);
+        }
+        match (hostname, host) {
+            (Hostname::Exact(key) | Hostname::Wildcard(key), host) => {
+                self.hosts.insert(Arc::clone(key), host);
+            }
+            (Hostname::Any, TlsHost::Terminate(policy)) => self.default = policy,
+            (Hostname::Any, TlsHost::Passthrough(_)) => {}
+        }
+    }
+
+    /// What becomes of `name` (lower-case, without trailing dot): exact, then the wildcard of one label. `None` =
+    /// [`Self::default_policy`].
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<&TlsHost> {
+        self.hosts.get(name).or_else(|| {
+            let at = name.find('.').filter(|at| *at > 0)?;
+            self.hosts.get(name.get(at..)?)
+        })
+    }
+
+    /// The policy under which requests for `name` are served; `None` if its connections are passed through.
+    #[must_use]
+    pub fn policy(&self, name: &str) -> Option<&Arc<TlsPolicy>> {
+        match self.find(name) {
+            Some(TlsHost::Terminate(policy)) => Some(policy),
+            Some(TlsHost::Passthrough(_)) => None,
+            None => Some(&self.default),
+        }
+    }
+
+    /// The policy for names that no host has, and for clients that name none.
+    #[must_use]
+    pub fn default_policy(&self) -> &Arc<TlsPolicy> {
+        &self.default
+    }
+
+    /// True if some host must not be served in cleartext.
+    #[must_use]
+    pub fn is_guarded(&self) -> bool {
+        self.guarded
+    }
+
+    /// Every policy, the default first; some of them more than once.
+    pub fn policies(&self) -> impl Iterator<Item = &Arc<TlsPolicy>> {
+        let terminated = self.hosts.values().filter_map(|host| match host {
+            TlsHost::Terminate(policy) => Some(policy),
+            TlsHost::Passthrough(_) => None,
+        });
+        std::iter::once(&self.default).chain(terminated)
+    }
+
+    /// Every name (exact host, or wildcard suffix with its leading dot), in no particular order.
+    pub fn hosts(&self) -> impl Iterator<Item = (&Arc<str>, &TlsHost)> {
+        self.hosts.iter()
+    }
+}
+
+/// How endpoints of a Backend are spoken to over TLS. Connections are shared only between equal ones.
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq, Serialize)]
+pub struct BackendTls {
+    /// Do not verify the endpoint's certificate. Off unless asked for.
+    pub insecure: bool,
+    /// Verify against these; against the system's roots when absent.
+    pub roots: Option<Arc<TrustRoots>>,
+    /// Name to send (SNI) and to verify; when absent, the endpoint's DNS name, or else its address, which is
+    /// verified and not sent (RFC 6066 §3).
+    pub server_name: Option<Arc<str>>,
+    /// Certificate to show to the endpoint.
+    pub certificate: Option<Arc<Certificate>>,
+}

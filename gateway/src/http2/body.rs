@@ -1,0 +1,158 @@
+//! Bodies of HTTP/2 streams as bytes, under the peer's flow control: nothing is sent beyond its window, and its window
+//! grows only by what was taken out of here.
+
+use std::io::{self, IoSlice};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use h2::{Reason, RecvStream, SendStream};
+use tokio::io::ReadBuf;
+
+use super::head;
+
+/// Bytes that one write hands over at most: one stream must not fill the connection's memory.
+const MOST_PER_WRITE: usize = 64 * 1_024;
+
+/// What a peer sends on one stream.
+#[derive(Debug)]
+pub(crate) struct BodyIn {
+    recv: RecvStream,
+    /// Received, and not yet read.
+    chunk: Bytes,
+    ended: bool,
+    trailers: Vec<u8>,
+}
+
+impl BodyIn {
+    pub(crate) fn new(recv: RecvStream) -> Self {
+        Self { recv, chunk: Bytes::new(), ended: false, trailers: Vec::new() }
+    }
+
+    /// Reads into `space`; nothing filled = the end, with what [`Self::take_trailers`] then has.
+    pub(crate) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        space: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(self.poll_ready(cx))?;
+        let n = self.chunk.len().min(space.remaining());
+        space.put_slice(self.chunk.get(..n).unwrap_or_default());
+        self.chunk.advance(n);
+        if n > 0 {
+            self.recv.flow_control().release_capacity(n).map_err(into_io)?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ready when there is something to read, or the end.
+    pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.chunk.is_empty() && !self.ended {
+            match ready!(self.recv.poll_data(cx)) {
+                Some(chunk) => self.chunk = chunk.map_err(into_io)?,
+                None => {
+                    if let Some(trailers) = ready!(self.recv.poll_trailers(cx)).map_err(into_io)? {
+                        head::write_fields(&mut self.trailers, &trailers);
+                    }
+                    self.ended = true;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Everything was read, and there are no trailers: known without another read.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.chunk.is_empty() && (self.ended || self.recv.is_end_stream()) && self.trailers.is_empty()
+    }
+
+    /// Trailer lines in HTTP/1.1 syntax, once.
+    pub(crate) fn take_trailers(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.trailers)
+    }
+}
+
+/// What is sent to a peer on one stream.
+#[derive(Debug)]
+pub(crate) struct BodyOut {
+    send: SendStream<Bytes>,
+    ended: bool,
+}
+
+impl BodyOut {
+    pub(crate) fn new(send: SendStream<Bytes>, ended: bool) -> Self {
+        Self { send, ended }
+    }
+
+    /// Hands over what the peer's window allows of `parts`. `last`: the stream ends with them.
+    pub(crate) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+        last: bool,
+    ) -> Poll<io::Result<usize>> {
+        let total: usize = parts.iter().map(|part| part.len()).sum();
+        if self.ended {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let wanted = total.min(MOST_PER_WRITE);
+        if self.send.capacity() < wanted {
+            self.send.reserve_capacity(wanted);
+        }
+        while self.send.capacity() == 0 {
+            match ready!(self.send.poll_capacity(cx)) {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Poll::Ready(Err(into_io(error))),
+                None => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            }
+        }
+        let n = self.send.capacity().min(wanted);
+        let mut data = BytesMut::with_capacity(n);
+        for part in parts {
+            data.put_slice(part.get(..part.len().min(n - data.len())).unwrap_or_default());
+        }
+        self.ended = last && n == total;
+        self.send.send_data(data.freeze(), self.ended).map_err(into_io)?;
+        Poll::Ready(Ok(n))
+    }
+
+    /// Ends the stream, with trailer lines in HTTP/1.1 syntax if there are any. Repeating it does nothing.
+    pub(crate) fn finish(&mut self, trailers: &[u8]) -> io::Result<()> {
+        if std::mem::replace(&mut self.ended, true) {
+            return Ok(());
+        }
+        let sent = if trailers.is_empty() {
+            self.send.send_data(Bytes::new(), true)
+        } else {
+            self.send.send_trailers(head::fields_of(trailers)?)
+        };
+        sent.map_err(into_io)
+    }
+
+    /// Aborts the stream, unless it was ended.
+    pub(crate) fn reset(&mut self, reason: Reason) {
+        if !std::mem::replace(&mut self.ended, true) {
+            self.send.send_reset(reason);
+        }
+    }
+
+    /// Ready when the peer has aborted the stream, or the connection is gone.
+    pub(crate) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.send.poll_reset(cx).map(|_| ())
+    }
+}
+
+/// The error as callers tell errors apart: `ConnectionRefused` = the peer has not processed the stream and says so
+/// (RFC 9113 §8.7), `InvalidData` = it broke the protocol, everything else = it is gone or has aborted.
+pub(crate) fn into_io(error: h2::Error) -> io::Error {
+    let kind = match error.reason() {
+        Some(Reason::REFUSED_STREAM) => io::ErrorKind::ConnectionRefused,
+        Some(Reason::NO_ERROR) if error.is_go_away() => io::ErrorKind::ConnectionRefused,
+        Some(Reason::PROTOCOL_ERROR | Reason::FRAME_SIZE_ERROR | Reason::COMPRESSION_ERROR)
+            if error.is_library() =>
+        {
+            io::ErrorKind::InvalidData
+        }
+        _ => error.get_io().map_or(io::ErrorKind::ConnectionReset, io::Error::kind),
+    };
+    io::Error::new(kind, error)
+}

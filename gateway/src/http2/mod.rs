@@ -1,0 +1,5 @@
+//! HTTP/2 (RFC 9113) at both ends. Below [`Stream`](crate::stream::Stream), each HTTP/2 stream is turned into a
+//! message in HTTP/1.1 syntax and back, so that every version goes through the same pipeline.
+
+pub(crate) mod body;
+pub(crate) mod head;

@@ -1,0 +1,170 @@
+//! What messages travel on. Above this, every stream carries HTTP/1.1 message syntax: a head as text, then a body;
+//! what a protocol does differently on the wire stays below.
+//!
+//! Never decides what is sent, and holds no more than one write's worth of bytes.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::http1::head::Framing;
+
+/// One connection, or one stream of a multiplexed connection.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    /// Cleartext.
+    Tcp(TcpStream),
+}
+
+impl Stream {
+    /// Reads into `space`; nothing filled = the other side has ended its message (or its side).
+    #[inline]
+    pub(crate) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        space: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, space),
+        }
+    }
+
+    /// Ready when [`Self::poll_read`] would find bytes, an end or an error. Needs no buffer.
+    #[inline]
+    pub(crate) fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(tcp) => tcp.poll_read_ready(cx),
+        }
+    }
+
+    /// Writes from the front of `parts` (not empty). `last`: with these bytes the message is complete, but for
+    /// trailers; a stream that delimits messages itself can say so at once.
+    ///
+    /// The first part of a message begins with its whole head.
+    #[inline]
+    pub(crate) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+        _last: bool,
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(tcp) => match parts {
+                [one] => Pin::new(tcp).poll_write(cx, one),
+                several => Pin::new(tcp).poll_write_vectored(cx, several),
+            },
+        }
+    }
+
+    /// Ready when nothing that was accepted by [`Self::poll_write`] is held back any more. To be called before
+    /// waiting for anything else.
+    #[inline]
+    pub(crate) fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Ends the message, and flushes. `trailers` are lines in HTTP/1.1 syntax, empty where the stream does not
+    /// delimit messages itself.
+    #[inline]
+    pub(crate) fn poll_finish(&mut self, cx: &mut Context<'_>, trailers: &[u8]) -> Poll<io::Result<()>> {
+        debug_assert!(trailers.is_empty() || self.delimits());
+        match self {
+            Self::Tcp(_) => self.poll_flush(cx),
+        }
+    }
+
+    /// Ends the sending side; what was sent is delivered.
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
+        }
+    }
+
+    /// The stream delimits messages itself: bodies are sent without chunked coding, and end by
+    /// [`Self::poll_finish`].
+    #[inline]
+    pub(crate) fn delimits(&self) -> bool {
+        match self {
+            Self::Tcp(_) => false,
+        }
+    }
+
+    /// How a body that the head announces as `framing` is read from or written to this stream.
+    #[inline]
+    pub(crate) fn framing(&self, framing: Framing) -> Framing {
+        match framing {
+            Framing::Length(_) | Framing::Chunked if self.delimits() => Framing::Close,
+            framing => framing,
+        }
+    }
+
+    /// Whether everything of the message was read, known before a read that finds nothing.
+    #[inline]
+    pub(crate) fn has_ended(&self) -> bool {
+        match self {
+            Self::Tcp(_) => false,
+        }
+    }
+
+    /// Trailers of the message that was read to its end, as lines in HTTP/1.1 syntax; only where the stream
+    /// delimits messages itself.
+    pub(crate) fn take_trailers(&mut self) -> Vec<u8> {
+        match self {
+            Self::Tcp(_) => Vec::new(),
+        }
+    }
+
+    /// The socket, if its bytes are the message's bytes, so that they can be spliced.
+    #[inline]
+    pub(crate) fn spliceable(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(tcp) => Some(tcp),
+        }
+    }
+
+    /// The socket, if no other stream shares it.
+    #[inline]
+    pub(crate) fn socket(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(tcp) => Some(tcp),
+        }
+    }
+
+    /// Makes the other side see an abort, not an end, when this is dropped.
+    pub(crate) fn reset_on_close(&mut self) {
+        match self {
+            // Fails only for a socket that is gone already.
+            Self::Tcp(tcp) => {
+                let _set = socket2::SockRef::from(&*tcp).set_linger(Some(Duration::ZERO));
+            }
+        }
+    }
+
+    /// Whether the other side is known to have aborted.
+    pub(crate) fn is_broken(&self) -> bool {
+        match self {
+            Self::Tcp(tcp) => !matches!(tcp.take_error(), Ok(None)),
+        }
+    }
+
+    /// Whether nothing has arrived on a pooled connection: neither an end nor bytes that belong to no request.
+    /// Costs no system call as long as the reactor has heard of nothing.
+    pub(crate) fn is_quiet(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        match self {
+            Self::Tcp(tcp) => match tcp.poll_read_ready(&mut cx) {
+                Poll::Pending => true,
+                // Readiness may be left over from a read that filled its buffer exactly.
+                Poll::Ready(_) => {
+                    matches!(tcp.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+                }
+            },
+        }
+    }
+}

@@ -11,6 +11,8 @@
     reason = "test support: a panic is a failed test"
 )]
 
+pub mod certificates;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};

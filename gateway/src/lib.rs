@@ -17,6 +17,7 @@ pub mod metrics;
 mod proxy;
 pub mod record;
 mod stream;
+mod tls;
 mod upstream;
 mod worker;
 

@@ -12,12 +12,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::http1::head::Framing;
+use crate::tls::TlsStream;
 
 /// One connection, or one stream of a multiplexed connection.
 #[derive(Debug)]
 pub(crate) enum Stream {
     /// Cleartext.
     Tcp(TcpStream),
+    /// TLS, after its handshake.
+    Tls(Box<TlsStream>),
 }
 
 impl Stream {
@@ -30,6 +33,7 @@ impl Stream {
     ) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, space),
+            Self::Tls(tls) => tls.poll_read(cx, space),
         }
     }
 
@@ -38,6 +42,7 @@ impl Stream {
     pub(crate) fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(tcp) => tcp.poll_read_ready(cx),
+            Self::Tls(tls) => tls.poll_read_ready(cx),
         }
     }
 
@@ -57,15 +62,17 @@ impl Stream {
                 [one] => Pin::new(tcp).poll_write(cx, one),
                 several => Pin::new(tcp).poll_write_vectored(cx, several),
             },
+            Self::Tls(tls) => tls.poll_write(cx, parts),
         }
     }
 
     /// Ready when nothing that was accepted by [`Self::poll_write`] is held back any more. To be called before
     /// waiting for anything else.
     #[inline]
-    pub(crate) fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(_) => Poll::Ready(Ok(())),
+            Self::Tls(tls) => tls.poll_flush(cx),
         }
     }
 
@@ -75,7 +82,7 @@ impl Stream {
     pub(crate) fn poll_finish(&mut self, cx: &mut Context<'_>, trailers: &[u8]) -> Poll<io::Result<()>> {
         debug_assert!(trailers.is_empty() || self.delimits());
         match self {
-            Self::Tcp(_) => self.poll_flush(cx),
+            Self::Tcp(_) | Self::Tls(_) => self.poll_flush(cx),
         }
     }
 
@@ -83,6 +90,7 @@ impl Stream {
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Tls(tls) => tls.poll_shutdown(cx),
         }
     }
 
@@ -91,7 +99,7 @@ impl Stream {
     #[inline]
     pub(crate) fn delimits(&self) -> bool {
         match self {
-            Self::Tcp(_) => false,
+            Self::Tcp(_) | Self::Tls(_) => false,
         }
     }
 
@@ -108,7 +116,7 @@ impl Stream {
     #[inline]
     pub(crate) fn has_ended(&self) -> bool {
         match self {
-            Self::Tcp(_) => false,
+            Self::Tcp(_) | Self::Tls(_) => false,
         }
     }
 
@@ -116,7 +124,7 @@ impl Stream {
     /// delimits messages itself.
     pub(crate) fn take_trailers(&mut self) -> Vec<u8> {
         match self {
-            Self::Tcp(_) => Vec::new(),
+            Self::Tcp(_) | Self::Tls(_) => Vec::new(),
         }
     }
 
@@ -125,6 +133,7 @@ impl Stream {
     pub(crate) fn spliceable(&self) -> Option<&TcpStream> {
         match self {
             Self::Tcp(tcp) => Some(tcp),
+            Self::Tls(_) => None,
         }
     }
 
@@ -133,23 +142,25 @@ impl Stream {
     pub(crate) fn socket(&self) -> Option<&TcpStream> {
         match self {
             Self::Tcp(tcp) => Some(tcp),
+            Self::Tls(tls) => Some(tls.tcp()),
         }
     }
 
     /// Makes the other side see an abort, not an end, when this is dropped.
     pub(crate) fn reset_on_close(&mut self) {
-        match self {
-            // Fails only for a socket that is gone already.
-            Self::Tcp(tcp) => {
-                let _set = socket2::SockRef::from(&*tcp).set_linger(Some(Duration::ZERO));
-            }
-        }
+        let tcp = match self {
+            Self::Tcp(tcp) => tcp,
+            Self::Tls(tls) => tls.tcp(),
+        };
+        // Fails only for a socket that is gone already.
+        let _set = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
     }
 
     /// Whether the other side is known to have aborted.
     pub(crate) fn is_broken(&self) -> bool {
         match self {
             Self::Tcp(tcp) => !matches!(tcp.take_error(), Ok(None)),
+            Self::Tls(tls) => !matches!(tls.tcp().take_error(), Ok(None)),
         }
     }
 
@@ -165,6 +176,8 @@ impl Stream {
                     matches!(tcp.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
                 }
             },
+            // Session tickets often follow a response; they are taken in here.
+            Self::Tls(tls) => tls.poll_read_ready(&mut cx).is_pending(),
         }
     }
 }

@@ -146,6 +146,12 @@ impl Buf {
         self.data.get(self.pos..self.end).unwrap_or_default()
     }
 
+    /// Bytes not yet consumed, to be changed in place.
+    #[inline]
+    pub(crate) fn unread_mut(&mut self) -> &mut [u8] {
+        self.data.get_mut(self.pos..self.end).unwrap_or_default()
+    }
+
     /// Bytes at `from..to`, consumed or not.
     #[inline]
     pub(crate) fn range(&self, from: usize, to: usize) -> &[u8] {
@@ -223,6 +229,16 @@ impl Buf {
         }
         self.rewind(floor);
         let kept = self.data.get(..self.end).unwrap_or_default().into();
+        give_back(&self.home, std::mem::replace(&mut self.data, kept));
+    }
+
+    /// Gives the memory back, but for what is unread: for waits in the midst of something.
+    pub(crate) fn shelve(&mut self) {
+        if self.is_resting() {
+            return;
+        }
+        let kept: Box<[u8]> = self.unread().into();
+        (self.pos, self.end) = (0, kept.len());
         give_back(&self.home, std::mem::replace(&mut self.data, kept));
     }
 

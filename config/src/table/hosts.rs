@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 use serde::Serialize;
+use smol_str::SmolStr;
 
 use super::matcher::RequestParts;
 use super::path::PathMap;
@@ -36,21 +37,23 @@ pub enum WildcardDepth {
     AnyDepth,
 }
 
-/// The rules of one host.
+/// The rules of one host. With many hosts these are in no cache when a request comes: what a lookup reads is in front.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct HostRules {
-    /// The host.
-    pub hostname: Hostname,
-    /// What a wildcard host stands for; not used for other hosts.
-    pub depth: WildcardDepth,
     /// Rules by path.
     pub paths: PathMap,
     /// Taken when no path matches (an Ingress' `defaultBackend`).
     pub fallback: Option<Arc<Rule>>,
+    /// The host.
+    pub hostname: Hostname,
+    /// What a wildcard host stands for; not used for other hosts.
+    pub depth: WildcardDepth,
 }
 
-/// exact host, or wildcard suffix with its leading dot → rules
-type Shard = HashMap<Arc<str>, Arc<HostRules>, FixedState>;
+/// exact host, or wildcard suffix with its leading dot → rules; short names are compared without another step through
+/// memory
+type Shard = HashMap<SmolStr, Arc<HostRules>, FixedState>;
 
 /// host → rules for one Bind. Cloning copies 256 pointers; changing a host copies its shard.
 #[derive(Clone, Debug)]
@@ -81,8 +84,8 @@ impl HostMap {
         let Some(shard) = self.shards.get_mut(shard_of(key)) else { return };
         let shard = Arc::make_mut(shard);
         let old = match rules {
-            Some(rules) => shard.insert(Arc::clone(key), rules),
-            None => shard.remove(key),
+            Some(rules) => shard.insert(SmolStr::from(Arc::clone(key)), rules),
+            None => shard.remove(&**key),
         };
         self.deep_wildcards -= usize::from(old.as_ref().is_some_and(is_deep));
     }

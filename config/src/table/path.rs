@@ -56,15 +56,23 @@ impl Eq for PathMatch {}
 /// `path → candidates`, for one host. Precedence: exact, then regular expressions in the order given, then the
 /// longest prefix (so that a catch-all prefix hides none of them); within one path, the order of the candidates.
 #[derive(Clone, Debug, Default)]
+#[repr(C)]
 pub struct PathMap {
-    /// path → candidates
-    exact: Index,
     /// prefix without trailing slash → candidates
     prefix: Index,
-    /// In precedence order.
-    regex: Vec<(Regex, Candidates)>,
     /// Longest prefix in bytes: longer parts of a path are never probed.
     longest_prefix: usize,
+    /// What most hosts do not have.
+    special: Option<Box<Special>>,
+}
+
+/// Paths that go before prefixes.
+#[derive(Clone, Debug, Default)]
+struct Special {
+    /// path → candidates
+    exact: Index,
+    /// In precedence order.
+    regex: Vec<(Regex, Candidates)>,
 }
 
 /// Entries up to which a list is searched: most hosts have one or two paths, and a list of these is one cache
@@ -72,33 +80,36 @@ pub struct PathMap {
 const FEW: usize = 4;
 
 /// key → candidates
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 enum Index {
+    #[default]
+    Empty,
+    One(Arc<str>, Candidates),
     Few(Vec<(Arc<str>, Candidates)>),
-    Many(HashMap<Arc<str>, Candidates, FixedState>),
-}
-
-impl Default for Index {
-    fn default() -> Self {
-        Self::Few(Vec::new())
-    }
+    #[expect(clippy::box_collection, reason = "hosts with many paths shall not make all others larger")]
+    Many(Box<HashMap<Arc<str>, Candidates, FixedState>>),
 }
 
 impl Index {
     #[inline]
     fn at(&self, key: &str) -> Option<&Candidates> {
         match self {
+            Self::Empty => None,
+            Self::One(known, candidates) => (**known == *key).then_some(candidates),
             Self::Few(few) => few.iter().find(|(known, _)| **known == *key).map(|(_, candidates)| candidates),
             Self::Many(many) => many.get(key),
         }
     }
 
-    fn is_empty(&self) -> bool {
-        matches!(self, Self::Few(few) if few.is_empty())
-    }
-
     fn push(&mut self, key: Arc<str>, candidate: Candidate) {
         match self {
+            Self::Empty => *self = Self::One(key, Candidates::One(candidate)),
+            Self::One(known, candidates) if *known == key => candidates.push(candidate),
+            Self::One(..) => {
+                if let Self::One(known, candidates) = std::mem::take(self) {
+                    *self = Self::Few(vec![(known, candidates), (key, Candidates::One(candidate))]);
+                }
+            }
             Self::Few(few) => {
                 if let Some((_, candidates)) = few.iter_mut().find(|(known, _)| **known == *key) {
                     candidates.push(candidate);
@@ -108,7 +119,7 @@ impl Index {
                 } else {
                     let mut many: HashMap<_, _, _> = std::mem::take(few).into_iter().collect();
                     many.insert(key, Candidates::One(candidate));
-                    *self = Self::Many(many);
+                    *self = Self::Many(Box::new(many));
                 }
             }
             Self::Many(many) => match many.get_mut(&key) {
@@ -122,6 +133,8 @@ impl Index {
 
     fn entries(&self) -> Vec<(&Arc<str>, &Candidates)> {
         match self {
+            Self::Empty => Vec::new(),
+            Self::One(key, candidates) => vec![(key, candidates)],
             Self::Few(few) => few.iter().map(|(key, candidates)| (key, candidates)).collect(),
             Self::Many(many) => many.iter().collect(),
         }
@@ -156,19 +169,30 @@ impl Candidates {
     }
 }
 
+impl Special {
+    fn find(&self, path: &str, request: &impl RequestParts) -> Option<&Arc<Rule>> {
+        if let Some(rule) = self.exact.at(path).and_then(|candidates| candidates.find(request)) {
+            return Some(rule);
+        }
+        let mut matching = self.regex.iter().filter(|(regex, _)| regex.is_match(path));
+        matching.find_map(|(_, candidates)| candidates.find(request))
+    }
+}
+
 impl PathMap {
     /// Files `candidate` under its rule's path, after those already there for the same path.
     pub fn push(&mut self, candidate: Candidate) {
         match candidate.rule.path.clone() {
-            PathMatch::Exact(path) => self.exact.push(path, candidate),
+            PathMatch::Exact(path) => self.special.get_or_insert_default().exact.push(path, candidate),
             PathMatch::Prefix(path) => {
                 self.longest_prefix = self.longest_prefix.max(path.len());
                 self.prefix.push(path, candidate);
             }
             PathMatch::Regex(regex) => {
-                match self.regex.iter_mut().find(|(known, _)| known.as_str() == regex.as_str()) {
+                let list = &mut self.special.get_or_insert_default().regex;
+                match list.iter_mut().find(|(known, _)| known.as_str() == regex.as_str()) {
                     Some((_, candidates)) => candidates.push(candidate),
-                    None => self.regex.push((regex, Candidates::One(candidate))),
+                    None => list.push((regex, Candidates::One(candidate))),
                 }
             }
         }
@@ -178,22 +202,17 @@ impl PathMap {
     #[inline]
     #[must_use]
     pub fn find(&self, path: &str, request: &impl RequestParts) -> Option<&Arc<Rule>> {
-        if !self.exact.is_empty()
-            && let Some(rule) = self.exact.at(path).and_then(|candidates| candidates.find(request))
+        if let Some(special) = &self.special
+            && let Some(rule) = special.find(path, request)
         {
             return Some(rule);
         }
-        if !self.regex.is_empty()
-            && let Some(rule) = self.find_regex(path, request)
-        {
-            return Some(rule);
+        match &self.prefix {
+            Index::Empty => None,
+            // The root alone, which most hosts have: every path begins with it.
+            Index::One(root, candidates) if root.is_empty() => candidates.find(request),
+            _ => self.find_prefix(path, request),
         }
-        if self.prefix.is_empty() { None } else { self.find_prefix(path, request) }
-    }
-
-    fn find_regex(&self, path: &str, request: &impl RequestParts) -> Option<&Arc<Rule>> {
-        let mut matching = self.regex.iter().filter(|(regex, _)| regex.is_match(path));
-        matching.find_map(|(_, candidates)| candidates.find(request))
     }
 
     /// Probes from the longest element-wise prefix that can exist down to the root.
@@ -220,12 +239,14 @@ impl PathMap {
     /// All candidates in precedence order (prefixes by length, longest first).
     #[must_use]
     pub fn candidates(&self) -> Vec<&Candidate> {
-        let mut exact = self.exact.entries();
+        let special = self.special.as_deref();
+        let mut exact = special.map(|special| special.exact.entries()).unwrap_or_default();
         exact.sort_by(|a, b| a.0.cmp(b.0));
         let mut prefix = self.prefix.entries();
         prefix.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then_with(|| a.0.cmp(b.0)));
         let exact = exact.into_iter().flat_map(|(_, candidates)| candidates.as_slice());
-        let regex = self.regex.iter().flat_map(|(_, candidates)| candidates.as_slice());
+        let regex = special.map(|special| special.regex.as_slice()).unwrap_or_default();
+        let regex = regex.iter().flat_map(|(_, candidates)| candidates.as_slice());
         let prefix = prefix.into_iter().flat_map(|(_, candidates)| candidates.as_slice());
         exact.chain(regex).chain(prefix).collect()
     }

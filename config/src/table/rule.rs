@@ -38,17 +38,18 @@ pub struct Candidate {
 
 /// One compiled rule.
 #[derive(Clone, Debug, Serialize)]
+#[repr(C)]
 pub struct Rule {
     /// The route that this rule is part of.
     pub route: RouteId,
     /// Position within the route's own rules and paths, in the user's order.
     pub index: u32,
-    /// The path condition under which it was filed.
-    pub path: PathMatch,
     /// Filters, timeouts and retry; shared between equal rules.
     pub policy: Arc<RulePolicy>,
     /// What happens.
     pub action: Action,
+    /// The path condition under which it was filed.
+    pub path: PathMatch,
 }
 
 /// What a [`Rule`] does.

@@ -66,7 +66,7 @@ impl Sums for RouteSums {
 
     fn read(cells: &RouteCounters) -> Self {
         Self {
-            responses: cells.responses.each_ref().map(Counter::value),
+            responses: cells.responses(),
             duration: HistogramSums::read(&cells.duration),
             request_bytes: cells.request_bytes.value(),
             response_bytes: cells.response_bytes.value(),

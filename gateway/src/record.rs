@@ -169,6 +169,29 @@ impl Reason {
     }
 }
 
+/// A version of HTTP.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Version {
+    /// HTTP/1.0.
+    Http10,
+    /// HTTP/1.1.
+    Http11,
+    /// HTTP/2.
+    Http2,
+}
+
+impl Version {
+    /// Major and minor number.
+    #[must_use]
+    pub const fn number(self) -> &'static str {
+        match self {
+            Self::Http10 => "1.0",
+            Self::Http11 => "1.1",
+            Self::Http2 => "2.0",
+        }
+    }
+}
+
 /// One finished request. Borrowed from the connection's buffers; nothing in it is kept.
 #[derive(Debug)]
 pub struct Record<'a> {
@@ -180,8 +203,8 @@ pub struct Record<'a> {
     pub host: &'a [u8],
     /// Request target as sent.
     pub target: &'a [u8],
-    /// 0 for HTTP/1.0, 1 for HTTP/1.1.
-    pub minor_version: u8,
+    /// Version of HTTP that the client speaks.
+    pub version: Version,
     /// `X-Request-ID` as forwarded.
     pub request_id: &'a [u8],
     /// `User-Agent` as sent.

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::http1::head::Framing;
+use crate::http2::server::ServerStream;
 use crate::tls::TlsStream;
 
 /// One connection, or one stream of a multiplexed connection.
@@ -21,6 +22,8 @@ pub(crate) enum Stream {
     Tcp(TcpStream),
     /// TLS, after its handshake.
     Tls(Box<TlsStream>),
+    /// One request of an HTTP/2 client.
+    Http2Server(Box<ServerStream>),
 }
 
 impl Stream {
@@ -34,6 +37,7 @@ impl Stream {
         match self {
             Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, space),
             Self::Tls(tls) => tls.poll_read(cx, space),
+            Self::Http2Server(stream) => stream.poll_read(cx, space),
         }
     }
 
@@ -43,6 +47,7 @@ impl Stream {
         match self {
             Self::Tcp(tcp) => tcp.poll_read_ready(cx),
             Self::Tls(tls) => tls.poll_read_ready(cx),
+            Self::Http2Server(stream) => stream.poll_read_ready(cx),
         }
     }
 
@@ -55,7 +60,7 @@ impl Stream {
         &mut self,
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
-        _last: bool,
+        last: bool,
     ) -> Poll<io::Result<usize>> {
         match self {
             Self::Tcp(tcp) => match parts {
@@ -63,6 +68,7 @@ impl Stream {
                 several => Pin::new(tcp).poll_write_vectored(cx, several),
             },
             Self::Tls(tls) => tls.poll_write(cx, parts),
+            Self::Http2Server(stream) => stream.poll_write(cx, parts, last),
         }
     }
 
@@ -71,7 +77,7 @@ impl Stream {
     #[inline]
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Tcp(_) => Poll::Ready(Ok(())),
+            Self::Tcp(_) | Self::Http2Server(_) => Poll::Ready(Ok(())),
             Self::Tls(tls) => tls.poll_flush(cx),
         }
     }
@@ -83,6 +89,7 @@ impl Stream {
         debug_assert!(trailers.is_empty() || self.delimits());
         match self {
             Self::Tcp(_) | Self::Tls(_) => self.poll_flush(cx),
+            Self::Http2Server(stream) => Poll::Ready(stream.finish(trailers)),
         }
     }
 
@@ -91,6 +98,7 @@ impl Stream {
         match self {
             Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Tls(tls) => tls.poll_shutdown(cx),
+            Self::Http2Server(stream) => Poll::Ready(stream.finish(b"")),
         }
     }
 
@@ -100,6 +108,7 @@ impl Stream {
     pub(crate) fn delimits(&self) -> bool {
         match self {
             Self::Tcp(_) | Self::Tls(_) => false,
+            Self::Http2Server(_) => true,
         }
     }
 
@@ -117,6 +126,7 @@ impl Stream {
     pub(crate) fn has_ended(&self) -> bool {
         match self {
             Self::Tcp(_) | Self::Tls(_) => false,
+            Self::Http2Server(stream) => stream.has_ended(),
         }
     }
 
@@ -125,6 +135,7 @@ impl Stream {
     pub(crate) fn take_trailers(&mut self) -> Vec<u8> {
         match self {
             Self::Tcp(_) | Self::Tls(_) => Vec::new(),
+            Self::Http2Server(stream) => stream.take_trailers(),
         }
     }
 
@@ -134,6 +145,7 @@ impl Stream {
         match self {
             Self::Tcp(tcp) => Some(tcp),
             Self::Tls(_) => None,
+            Self::Http2Server(_) => None,
         }
     }
 
@@ -143,6 +155,7 @@ impl Stream {
         match self {
             Self::Tcp(tcp) => Some(tcp),
             Self::Tls(tls) => Some(tls.tcp()),
+            Self::Http2Server(_) => None,
         }
     }
 
@@ -151,16 +164,29 @@ impl Stream {
         let tcp = match self {
             Self::Tcp(tcp) => tcp,
             Self::Tls(tls) => tls.tcp(),
+            // What is dropped before its end is reset anyway.
+            Self::Http2Server(_) => return,
         };
         // Fails only for a socket that is gone already.
         let _set = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
     }
 
     /// Whether the other side is known to have aborted.
-    pub(crate) fn is_broken(&self) -> bool {
+    pub(crate) fn is_broken(&mut self) -> bool {
         match self {
             Self::Tcp(tcp) => !matches!(tcp.take_error(), Ok(None)),
             Self::Tls(tls) => !matches!(tls.tcp().take_error(), Ok(None)),
+            Self::Http2Server(stream) => {
+                stream.poll_aborted(&mut Context::from_waker(Waker::noop())).is_ready()
+            }
+        }
+    }
+
+    /// Ready when the other side has aborted the message. Pending where only reading could tell.
+    pub(crate) fn poll_aborted(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Tcp(_) | Self::Tls(_) => Poll::Pending,
+            Self::Http2Server(stream) => stream.poll_aborted(cx),
         }
     }
 
@@ -178,6 +204,8 @@ impl Stream {
             },
             // Session tickets often follow a response; they are taken in here.
             Self::Tls(tls) => tls.poll_read_ready(&mut cx).is_pending(),
+            // Carries one request, so that it is in no pool.
+            Self::Http2Server(_) => false,
         }
     }
 }

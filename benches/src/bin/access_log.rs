@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, ensure};
 use clap::Parser;
 use gateway::access_log::{AccessLog, Destination, Format};
-use gateway::record::{Reason, Record};
+use gateway::record::{Reason, Record, Version};
 use rustix::time::{ClockId, clock_gettime};
 
 /// Measures the access log.
@@ -102,7 +102,7 @@ fn record(number: u64) -> Record<'static> {
         method: b"GET",
         host: b"shop.example.com",
         target: TARGET.as_bytes(),
-        minor_version: 1,
+        version: Version::Http11,
         request_id: b"3f6c1b7e9a0d4c52b8e1f00d5eedcafe",
         user_agent: b"Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
         referer: b"https://shop.example.com/catalogue/shoes",

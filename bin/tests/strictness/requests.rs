@@ -54,7 +54,7 @@ pub(crate) fn lines() -> Vec<Case> {
         case("Q16", start_line(format!("{} / HTTP/1.1", "A".repeat(100_000))), Want::Reject(&[501])),
         case("Q17", start_line("get / HTTP/1.1"), forward("get / HTTP/1.1")),
         case("Q18", b"\0\x01\xff\xfe\x02garbage\x80\x81\x82\0\0\0\x7f\xc0".repeat(3), Want::RejectOrClose),
-        case("Q19", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Want::Reject(&[505])),
+        case("Q19", "PRI * HTTP/2.0\r\nHost: a\r\n\r\n", Want::Reject(&[505])),
         case("Q20", client_hello(), Want::Close),
         case("Q21", "GET / HTTP/1.1\r\n X: y\r\nHost: a\r\n\r\n", BAD),
         case("Q21.tab", "GET / HTTP/1.1\r\n\tX: y\r\nHost: a\r\n\r\n", BAD),

@@ -53,8 +53,8 @@ pub(super) fn json(out: &mut Vec<u8>, clock: &mut Clock, record: &Record<'_>, wa
     escape::json(out, record.host, MAX_FIELD);
     out.extend_from_slice(b"\",\"path\":\"");
     escape::json(out, record.target, MAX_TARGET);
-    out.extend_from_slice(b"\",\"http.version\":\"1.");
-    number(out, u64::from(record.minor_version));
+    out.extend_from_slice(b"\",\"http.version\":\"");
+    out.extend_from_slice(record.version.number().as_bytes());
     out.extend_from_slice(b"\",\"status\":");
     number(out, u64::from(record.status));
     out.extend_from_slice(b",\"reason\":\"");
@@ -99,8 +99,8 @@ pub(super) fn combined(out: &mut Vec<u8>, clock: &mut Clock, record: &Record<'_>
         escape::combined(out, record.method, MAX_NAME);
         out.push(b' ');
         escape::combined(out, record.target, MAX_TARGET);
-        out.extend_from_slice(b" HTTP/1.");
-        number(out, u64::from(record.minor_version));
+        out.extend_from_slice(b" HTTP/");
+        out.extend_from_slice(record.version.number().as_bytes());
     }
     out.extend_from_slice(b"\" ");
     three_digits(out, u32::from(record.status));

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
-use crate::record::{Reason, Record};
+use crate::record::{Reason, Record, Version};
 
 const WAIT: Duration = Duration::from_secs(10);
 
@@ -20,7 +20,7 @@ fn record<'a>() -> Record<'a> {
         method: b"GET",
         host: b"shop.example.com",
         target: b"/cart?item=1",
-        minor_version: 1,
+        version: Version::Http11,
         request_id: b"0123456789abcdef",
         user_agent: b"curl/8.9",
         referer: b"https://example.com/",
@@ -131,7 +131,7 @@ fn the_longest_possible_line_stays_within_its_bound_and_a_buffer() {
     longest.endpoint = Some("[1111:2222:3333:4444:5555:6666:7777:8888%4294967295]:65535".parse().unwrap());
     (longest.request_bytes, longest.response_bytes) = (u64::MAX, u64::MAX);
     (longest.duration, longest.response_head) = (Duration::MAX, Some(Duration::MAX));
-    (longest.status, longest.minor_version, longest.attempts) = (u16::MAX, u8::MAX, u8::MAX);
+    (longest.status, longest.version, longest.attempts) = (u16::MAX, Version::Http2, u8::MAX);
     for format in [Format::Json, Format::Combined] {
         let mut line = Vec::new();
         match format {

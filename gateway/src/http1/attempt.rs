@@ -119,7 +119,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    pub(crate) fn client(&self) -> &Client {
+    pub(crate) fn client(&mut self) -> &mut Client {
         self.client
     }
 
@@ -167,6 +167,9 @@ impl<'a> Attempt<'a> {
             match self.response.status {
                 101 if self.accepts_websocket() => return Ended::Upgraded,
                 101 => return bad_response(),
+                // Without a switch there is no tunnel, but a success would tell an HTTP/2 client that there is one
+                // (RFC 8441 §5).
+                200..=299 if self.head.websocket && self.client.stream.delimits() => return bad_response(),
                 100..=199 => {
                     self.informational += 1;
                     if self.informational > MOST_INFORMATIONAL || !self.relay_informational().await {
@@ -249,7 +252,7 @@ impl<'a> Attempt<'a> {
             trailers: false,
         });
         self.client.timer.arm_at(self.phase.min(self.total));
-        self.client.write_all(&out).await
+        self.client.write_all(&out, false).await
     }
 
     /// Writes the response's head for the client and consumes it.
@@ -468,7 +471,7 @@ impl<'a> Attempt<'a> {
             || self.worker.is_draining()
             || self.client.is_last(limits);
         facts.status = self.response.status;
-        let trailers = self.head.te_trailers;
+        let trailers = self.head.te_trailers || self.client.stream.delimits();
         let prefix = self.encode_head(Delivery { framing, close, http10, trailers });
         let head_length = u64::try_from(prefix.len()).unwrap_or(0);
         let input = self.connection.stream.framing(self.response.framing);
@@ -556,6 +559,9 @@ impl<'a> Attempt<'a> {
         } else if self.poll_upload(cx).is_err() {
             // The answer is under way; what the client does with the rest of its body no longer matters.
             self.upload_error = Some(ErrorKind::ConnectionAborted);
+        }
+        if !self.upload.finished && self.client.stream.poll_aborted(cx).is_ready() {
+            return Poll::Ready(Err(Reason::ClientGone));
         }
         self.client.timer.arm_at(self.phase.min(self.total));
         if !self.client.timer.poll_expired(cx) {

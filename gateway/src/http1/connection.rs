@@ -20,20 +20,24 @@ use super::head;
 use super::plan::IpText;
 use super::scan::HeadScan;
 use crate::bind::proxy_protocol;
+use crate::http2;
+use crate::http2::guard::PREFACE;
 use crate::metrics::LimitHit;
 use crate::proxy::route;
-use crate::record::{Reason, Record};
+use crate::record::{Reason, Record, Version};
 use crate::stream::Stream;
 use crate::worker::buffers::Buf;
 use crate::worker::timers::Timer;
 use crate::worker::{Admission, Worker};
 
+/// What of the HTTP/2 preface looks like a request's head.
+const PREFACE_HEAD: &[u8] = PREFACE.split_at(18).0;
 /// How long a refused client may still send before the connection is torn down, and how much.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 256 * 1_024;
 
 /// Who is at the other end.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Peer {
     /// Key of the Bind in the table.
     pub(crate) key: SocketAddr,
@@ -58,7 +62,8 @@ pub(crate) struct Client {
     /// The client has sent FIN.
     pub(crate) half_closed: bool,
     served: u32,
-    _admission: Admission,
+    /// Absent on a stream of a connection that is counted itself.
+    admission: Option<Admission>,
 }
 
 /// What follows a request.
@@ -74,6 +79,8 @@ pub(crate) enum Next {
 
 enum Received {
     Head(usize),
+    /// The client speaks HTTP/2 (prior knowledge, RFC 9113 §3.3); its preface is still in the buffer.
+    Http2,
     Closed,
     Refused(Reason),
 }
@@ -100,8 +107,31 @@ impl Client {
             buf: None,
             half_closed: false,
             served: 0,
-            _admission: admission,
+            admission: Some(admission),
         }
+    }
+
+    /// The client as one stream of a multiplexed connection sees it. `buf` holds the request's head; `served`
+    /// requests came before on the connection.
+    pub(crate) fn of_stream(
+        worker: &Worker,
+        peer: Peer,
+        stream: Stream,
+        buf: Option<Buf>,
+        served: u32,
+    ) -> Self {
+        let timer = worker.timers.timer();
+        Self { stream, peer, timer, buf, half_closed: false, served, admission: None }
+    }
+
+    /// Takes the connection out, so that another protocol can drive it.
+    pub(crate) fn into_parts(self) -> (Stream, Peer, Timer, Option<Buf>, Option<Admission>) {
+        (self.stream, self.peer, self.timer, self.buf, self.admission)
+    }
+
+    /// The version of HTTP that the client speaks, of the two that share a syntax the later one.
+    pub(crate) fn version(&self) -> Version {
+        if self.stream.delimits() { Version::Http2 } else { Version::Http11 }
     }
 }
 
@@ -131,6 +161,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut client: Box<Client>) {
     loop {
         let next = match receive(&worker, &mut client).await {
             Received::Head(length) => exchange::run(&worker, &mut client, length).await,
+            Received::Http2 => return Box::pin(http2::server::serve(worker, client)).await,
             Received::Closed => return,
             Received::Refused(reason) => {
                 count_limit(&worker, reason);
@@ -211,6 +242,10 @@ impl Client {
 
     /// Takes in what the client sends ahead, as far as the buffer has room; true when the client is gone.
     pub(crate) fn has_left(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.stream.delimits() {
+            // What it sends ahead is bounded by its window, and the end of its message is no end of anything else.
+            return self.stream.poll_aborted(cx).is_ready();
+        }
         while !self.half_closed && self.buf.as_mut().is_some_and(|buf| !buf.spare().is_empty()) {
             match self.poll_fill(cx) {
                 Poll::Ready(Ok(n)) if n > 0 => {}
@@ -233,19 +268,20 @@ impl Client {
         .await
     }
 
-    /// Writes all of `bytes`, bounded by the timer. False when it failed.
-    pub(crate) async fn write_all(&mut self, bytes: &[u8]) -> bool {
+    /// Writes all of `bytes`, bounded by the timer; `last`: they complete a message. False when it failed.
+    pub(crate) async fn write_all(&mut self, bytes: &[u8], last: bool) -> bool {
         let mut rest = bytes;
         poll_fn(|cx| {
             while !rest.is_empty() {
-                match self.stream.poll_write(cx, &[IoSlice::new(rest)], false) {
+                match self.stream.poll_write(cx, &[IoSlice::new(rest)], last) {
                     Poll::Ready(Ok(n)) if n > 0 => rest = rest.get(n..).unwrap_or_default(),
                     Poll::Ready(_) => return Poll::Ready(false),
                     Poll::Pending if self.timer.poll_expired(cx) => return Poll::Ready(false),
                     Poll::Pending => return Poll::Pending,
                 }
             }
-            match self.stream.poll_flush(cx) {
+            let done = if last { self.stream.poll_finish(cx, b"") } else { self.stream.poll_flush(cx) };
+            match done {
                 Poll::Pending if !self.timer.poll_expired(cx) => Poll::Pending,
                 flushed => Poll::Ready(matches!(flushed, Poll::Ready(Ok(())))),
             }
@@ -282,6 +318,9 @@ async fn receive(worker: &Worker, client: &mut Client) -> Received {
         }
         // Most often the head is all there is: the parser then finds its end.
         let at_hand = buf.unread().len();
+        if buf.unread().starts_with(PREFACE_HEAD) && client.served == 0 {
+            return Received::Http2;
+        }
         if at_hand <= limits.head_bytes as usize && buf.unread().ends_with(b"\r\n\r\n") {
             return Received::Head(at_hand);
         }
@@ -325,16 +364,23 @@ pub(crate) async fn refuse(worker: &Worker, client: &mut Client, reason: Reason)
         &mut out,
         &Answer { reason: Some(reason), status: reason.status(), close: true, ..Answer::default() },
     );
+    record_refusal(worker, &client.peer, client.version(), reason, reason.status());
+    client.timer.arm(LINGER);
+    if client.write_all(&out, true).await { Next::Linger } else { Next::Close }
+}
+
+/// Counts and logs a request that never became one; `status` is what the client is told.
+pub(crate) fn record_refusal(worker: &Worker, peer: &Peer, version: Version, reason: Reason, status: u16) {
     let record = Record {
-        client: client.peer.address.ip(),
+        client: peer.address.ip(),
         method: b"",
         host: b"",
         target: b"",
-        minor_version: 1,
+        version,
         request_id: b"",
         user_agent: b"",
         referer: b"",
-        status: reason.status(),
+        status,
         reason,
         route: None,
         backend: None,
@@ -347,8 +393,6 @@ pub(crate) async fn refuse(worker: &Worker, client: &mut Client, reason: Reason)
     };
     worker.metrics.request_done(&record);
     worker.log.borrow_mut().write(&record, std::time::SystemTime::now());
-    client.timer.arm(LINGER);
-    if client.write_all(&out).await { Next::Linger } else { Next::Close }
 }
 
 pub(crate) fn count_limit(worker: &Worker, reason: Reason) {

@@ -17,10 +17,10 @@ use crate::live::{EndpointState, InFlight, Outcome, PickError, PickRequest};
 use crate::metrics::LimitHit;
 use crate::proxy::relay::Relay;
 use crate::proxy::retry::{Delivered, Event, may_retry};
-use crate::record::{Reason, Record};
+use crate::record::{Reason, Record, Version};
 use crate::upstream::{self, Connection};
 use crate::worker::Worker;
-use crate::worker::buffers::Buf;
+use crate::worker::buffers::{Buf, Head};
 
 /// A request that is not idempotent goes out only on a pooled connection that was idle for less than this many
 /// ticks: endpoints' idle timeouts are longer, so none is about to be closed under it.
@@ -81,6 +81,11 @@ pub(crate) async fn run(worker: &Worker, client: &mut Client, length: usize) -> 
             facts.reason = Reason::Redirected;
             respond(worker, client, head, head.framing, &mut facts, *status, location).await
         }
+        // Aborted before it was looked at: no endpoint hears of it.
+        Then::Forward(_) if client.stream.delimits() && client.stream.is_broken() => {
+            facts.reason = Reason::ClientGone;
+            Next::Close
+        }
         Then::Forward(forward) => exchange(worker, client, head, forward, &mut facts).await,
     };
     record(worker, client, &plan, &facts);
@@ -104,7 +109,7 @@ fn record(worker: &Worker, client: &Client, plan: &Plan, facts: &Facts) {
         method: head.method.get(bytes),
         host: head.host.get(bytes),
         target: head.target.get(bytes),
-        minor_version: head.minor_version,
+        version: if head.minor_version == 0 { Version::Http10 } else { client.version() },
         request_id: plan.id.bytes(bytes),
         user_agent: head.user_agent.get(bytes),
         referer: head.referer.get(bytes),
@@ -153,7 +158,7 @@ async fn respond(
         Answer { reason: Some(facts.reason), status, location, is_head: head.is_head, close, http10 };
     answer::write(&mut out, &answer);
     client.timer.arm(limits.body_idle_timeout);
-    match (client.write_all(&out).await, close) {
+    match (client.write_all(&out, true).await, close) {
         (false, _) => Next::Close,
         (true, false) => Next::KeepAlive,
         (true, true) => Next::Linger,
@@ -242,8 +247,7 @@ async fn exchange(
         let endpoint = Arc::clone(&connection.endpoint);
         let began = if facts.attempts == 1 { facts.started } else { Instant::now() };
         let Some(bytes) = prefix.take() else { return Next::Close };
-        let (input, output) = (client.stream.framing(head.framing), connection.stream.framing(head.framing));
-        let mut upload = Relay::new(bytes, input, output, head.te_trailers, head.length);
+        let mut upload = upload(client, &connection, head, bytes);
         // Only the first attempt waits for `100 Continue`.
         upload.hold = std::mem::take(&mut hold);
         let mut attempt = Attempt::new(worker, client, head, forward, connection, upload, total, began);
@@ -274,8 +278,9 @@ async fn exchange(
         };
         let delivered = attempt.delivered(event).await;
         let replayable = body_at_hand || attempt.body_untouched();
+        // Nothing is retried for nobody.
         let retry = reason != Reason::RequestTimeout
-            && !client_is_gone(attempt.client())
+            && !attempt.client().stream.is_broken()
             && may_retry(event, delivered, head.idempotent, replayable, &forward.policy.retry)
             && attempts.take_retry(event, &endpoint);
         // A stale connection is no failure; a status that is passed on is reported as a response.
@@ -305,6 +310,16 @@ async fn exchange(
     }
 }
 
+/// The request on its way to the endpoint.
+fn upload(client: &Client, connection: &Connection, head: &RequestHead, prefix: Head) -> Relay {
+    // A stream that has ended with its head needs no read to know it.
+    let framing = if client.stream.has_ended() { Framing::None } else { head.framing };
+    let (input, output) = (client.stream.framing(framing), connection.stream.framing(head.framing));
+    // Over HTTP/2, trailers need not be announced.
+    let trailers = head.te_trailers || client.stream.delimits();
+    Relay::new(prefix, input, output, trailers, head.length)
+}
+
 /// Whether the whole body is in the buffer, so that it can be sent again. Chunked bodies are decoded in place
 /// and never can.
 fn body_at_hand(client: &Client, framing: Framing) -> bool {
@@ -326,11 +341,6 @@ fn given_up(client: &mut Client, total: u32, cx: &mut Context<'_>) -> Poll<Reaso
         return Poll::Ready(Reason::RequestTimeout);
     }
     Poll::Pending
-}
-
-/// Whether the client's socket has an error pending: nothing is retried for nobody.
-fn client_is_gone(client: &Client) -> bool {
-    client.stream.is_broken()
 }
 
 /// Ends a request whose client misbehaved or left.

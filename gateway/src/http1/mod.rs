@@ -6,12 +6,12 @@ mod attempt;
 pub mod authority;
 pub(crate) mod chunked;
 pub(crate) mod connection;
-mod exchange;
+pub(crate) mod exchange;
 pub(crate) mod fields;
 #[cfg(fuzzing)]
 pub mod fuzz;
 pub(crate) mod head;
-mod plan;
+pub(crate) mod plan;
 pub(crate) mod response;
 mod scan;
 pub mod target;

@@ -28,7 +28,8 @@ pub(crate) async fn run(attempt: &mut Attempt<'_>, facts: &mut Facts) -> Next {
     let worker = attempt.worker;
     worker.metrics.tunnels_opened.add(1);
     let _open = Open(&worker.metrics);
-    facts.status = 101;
+    // RFC 8441 §5: a tunnel over HTTP/2 begins with a 200.
+    facts.status = if attempt.client.stream.delimits() { 200 } else { 101 };
     let delivery = Delivery { framing: Framing::None, close: false, http10: false, trailers: false };
     let head = attempt.encode_head(delivery);
     let head_length = u64::try_from(head.len()).unwrap_or(0);

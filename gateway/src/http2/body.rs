@@ -135,6 +135,11 @@ impl BodyOut {
         }
     }
 
+    /// The last frame was handed over.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
     /// Ready when the peer has aborted the stream, or the connection is gone.
     pub(crate) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.send.poll_reset(cx).map(|_| ())

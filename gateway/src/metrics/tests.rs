@@ -9,7 +9,7 @@ use config::table::{Backend, Endpoint, RouteInfo, RouteTable};
 use super::*;
 use crate::access_log::{AccessLog, Destination, Format};
 use crate::live::{Publisher, Shared};
-use crate::record::{Reason, Record};
+use crate::record::{Reason, Record, Version};
 
 fn record(reason: Reason, status: u16) -> Record<'static> {
     Record {
@@ -17,7 +17,7 @@ fn record(reason: Reason, status: u16) -> Record<'static> {
         method: b"GET",
         host: b"a.example",
         target: b"/",
-        minor_version: 1,
+        version: Version::Http11,
         request_id: b"",
         user_agent: b"",
         referer: b"",

@@ -28,11 +28,25 @@ pub enum LimitHit {
     RequestsPerConnection,
     /// Tunnel without a byte for `tunnel_idle_timeout`.
     TunnelIdleTimeout,
+    /// Too many HTTP/2 streams that the client aborted before their response had ended.
+    Http2Resets,
+    /// Too many malformed HTTP/2 requests, or other reasons to reset streams.
+    Http2Malformed,
+    /// Too many SETTINGS frames.
+    Http2Settings,
+    /// Too many PING frames.
+    Http2Pings,
+    /// Too many HTTP/2 frames that carry nothing.
+    Http2Frames,
+    /// An HTTP/2 field block of too many frames or bytes.
+    Http2FieldBlock,
+    /// An HTTP/2 client that took nothing of a response for `body_idle_timeout`, or next to nothing.
+    Http2Stall,
 }
 
 impl LimitHit {
     /// Every limit, in the order of [`Self::index`].
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 17] = [
         Self::HeadBytes,
         Self::HeadFields,
         Self::RequestLine,
@@ -43,6 +57,13 @@ impl LimitHit {
         Self::Connections,
         Self::RequestsPerConnection,
         Self::TunnelIdleTimeout,
+        Self::Http2Resets,
+        Self::Http2Malformed,
+        Self::Http2Settings,
+        Self::Http2Pings,
+        Self::Http2Frames,
+        Self::Http2FieldBlock,
+        Self::Http2Stall,
     ];
 
     /// Position in [`Self::ALL`].
@@ -65,6 +86,13 @@ impl LimitHit {
             Self::Connections => "max_connections",
             Self::RequestsPerConnection => "max_requests_per_connection",
             Self::TunnelIdleTimeout => "tunnel_idle_timeout",
+            Self::Http2Resets => "http2_resets",
+            Self::Http2Malformed => "http2_malformed",
+            Self::Http2Settings => "http2_settings",
+            Self::Http2Pings => "http2_pings",
+            Self::Http2Frames => "http2_frames",
+            Self::Http2FieldBlock => "http2_field_block",
+            Self::Http2Stall => "http2_stall",
         }
     }
 }

@@ -169,7 +169,9 @@ impl Relay {
                     continue;
                 }
                 self.waits_for_source = false;
-                let finished = ready!(destination.poll_finish(cx, &self.trailers));
+                // A body of known length on a connection has no place for trailers.
+                let trailers = if destination.delimits() { &*self.trailers } else { &[] };
+                let finished = ready!(destination.poll_finish(cx, trailers));
                 finished.map_err(|error| Fault::Destination(error.kind()))?;
                 self.finished = true;
                 break;

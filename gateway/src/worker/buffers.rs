@@ -38,6 +38,11 @@ impl Buffers {
         Buf { data: Box::default(), pos: 0, end: 0, home: Rc::clone(self) }
     }
 
+    /// A buffer that holds `bytes` and takes memory to read into when it is first needed.
+    pub(crate) fn holding(self: &Rc<Self>, bytes: &[u8]) -> Buf {
+        Buf { data: bytes.into(), pos: 0, end: bytes.len(), home: Rc::clone(self) }
+    }
+
     /// An empty vector for a head to be written.
     pub(crate) fn head(self: &Rc<Self>) -> Head {
         Head {

@@ -64,6 +64,8 @@ pub struct Outcome {
     pub sent: u64,
     /// Answers that were right in every byte.
     pub right: u64,
+    /// Status other than 200 → how often it was the right answer.
+    pub others: BTreeMap<u16, u64>,
     /// Error → how often.
     pub errors: BTreeMap<String, u64>,
     /// Connections opened.
@@ -75,7 +77,7 @@ pub struct Outcome {
 impl Outcome {
     fn new() -> Result<Self> {
         let latency = Histogram::new_with_bounds(1, 600_000_000, 3)?;
-        Ok(Self { sent: 0, right: 0, errors: BTreeMap::new(), opened: 0, latency })
+        Ok(Self { sent: 0, right: 0, others: BTreeMap::new(), errors: BTreeMap::new(), opened: 0, latency })
     }
 
     /// All errors together.
@@ -349,7 +351,10 @@ impl Load {
             client.wants_write = false;
         }
         client.in_flight = false;
-        client.body = None;
+        let status = client.body.take().map_or(200, |(_, head)| head.status);
+        if status != 200 {
+            *self.outcome.others.entry(status).or_insert(0) += 1;
+        }
         let micros = u64::try_from(client.due.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.outcome.latency.saturating_record(micros);
         self.outcome.right += 1;

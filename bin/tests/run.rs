@@ -238,6 +238,20 @@ fn drain_ends_at_its_deadline() {
 }
 
 #[test]
+fn a_signal_that_comes_twice_at_once_is_one_signal() {
+    let site = Site::new(1);
+    let mut gateway = site.start(&[]);
+    site.backends[0].set_delay(Duration::from_secs(1));
+    let mut client = Client::connect(gateway.http).unwrap();
+    client.send(&format!("GET /slow HTTP/1.1\r\nhost: {HOST}\r\n\r\n")).unwrap();
+    eventually("request arrived", || !site.backends[0].requests().is_empty());
+    // As `timeout` does: to the process, then to its group.
+    gateway.signal("TERM");
+    gateway.signal("TERM");
+    assert_eq!(gateway.wait_for_exit().code(), Some(0));
+}
+
+#[test]
 fn second_signal_ends_at_once() {
     let site = Site::new(1);
     let mut gateway = site.start(&["--drain-timeout", "10m"]);

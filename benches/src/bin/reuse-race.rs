@@ -47,6 +47,7 @@ fn main() -> Result<ExitCode> {
         json!({
             "requests": outcome.sent,
             "right": outcome.right,
+            "other_statuses": outcome.others,
             "errors": outcome.errors,
             "reuses_closed": seen.reuses_closed,
             "executed_then_closed": seen.executed_then_closed,

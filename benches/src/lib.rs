@@ -5,10 +5,14 @@
 //! anything but the addresses it is given.
 
 pub mod backend;
+pub mod certificates;
 pub mod engine;
+pub mod grpc;
+pub mod link;
 pub mod load;
 pub mod manifest;
 pub mod pattern;
 pub mod poller;
 pub mod process;
+pub mod tls;
 pub mod wire;

@@ -3,15 +3,18 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use hdrhistogram::Histogram;
-use rustix::io::Errno;
-use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
+use rustls::client::{ClientConfig, ClientConnection};
+use rustls::{HandshakeKind, ProtocolVersion};
 
+use crate::link::{Link, Received, Sent};
 use crate::poller::{Interest, Poller, Ready};
+use crate::tls;
 use crate::wire::{self, BodyReader, Framing};
 
 /// Token space of client connections: `CLIENT | number of the load << 40 | index`.
@@ -39,6 +42,8 @@ pub struct Plan {
     pub target: SocketAddr,
     /// Connections.
     pub connections: usize,
+    /// Encrypted, with these settings, for [`tls::NAME`].
+    pub tls: Option<Arc<ClientConfig>>,
     /// Requests in flight at once, at most `connections`.
     pub in_flight: usize,
     /// When requests are sent.
@@ -70,6 +75,10 @@ pub struct Outcome {
     pub errors: BTreeMap<String, u64>,
     /// Connections opened.
     pub opened: u64,
+    /// Full TLS 1.3 handshakes that were followed by a right answer.
+    pub full_handshakes: u64,
+    /// Resumed TLS 1.3 handshakes that were followed by a right answer.
+    pub resumed_handshakes: u64,
     /// From when a request was due to the last byte of its answer, in microseconds.
     pub latency: Histogram<u64>,
 }
@@ -77,7 +86,16 @@ pub struct Outcome {
 impl Outcome {
     fn new() -> Result<Self> {
         let latency = Histogram::new_with_bounds(1, 600_000_000, 3)?;
-        Ok(Self { sent: 0, right: 0, others: BTreeMap::new(), errors: BTreeMap::new(), opened: 0, latency })
+        Ok(Self {
+            sent: 0,
+            right: 0,
+            others: BTreeMap::new(),
+            errors: BTreeMap::new(),
+            opened: 0,
+            full_handshakes: 0,
+            resumed_handshakes: 0,
+            latency,
+        })
     }
 
     /// All errors together.
@@ -89,7 +107,9 @@ impl Outcome {
 
 #[derive(Debug)]
 struct Client {
-    stream: Option<OwnedFd>,
+    link: Option<Link>,
+    /// Nothing was answered yet on this connection.
+    fresh: bool,
     request: usize,
     /// Bytes of head and upload sent so far.
     written: usize,
@@ -139,7 +159,8 @@ impl Load {
         ensure!(!plan.requests.is_empty(), "a load needs requests");
         let now = Instant::now();
         let client = || Client {
-            stream: None,
+            link: None,
+            fresh: false,
             request: 0,
             written: 0,
             due: now,
@@ -246,11 +267,12 @@ impl Load {
         client.begun = now;
         client.body = None;
         client.partial.clear();
-        if client.stream.is_none() {
-            match connect(self.plan.target, poller, self.space | index as u64) {
-                Ok(stream) => client.stream = Some(stream),
+        if client.link.is_none() {
+            match connect(&self.plan, poller, self.space | index as u64) {
+                Ok(link) => client.link = Some(link),
                 Err(error) => return self.fail(index, format!("connect: {error}")),
             }
+            client.fresh = true;
             self.outcome.opened += 1;
         }
         self.write(poller, index);
@@ -258,7 +280,7 @@ impl Load {
 
     fn write(&mut self, poller: &Poller, index: usize) {
         let Some(client) = self.clients.get_mut(index) else { return };
-        let (Some(stream), Some(head)) = (&client.stream, self.plan.requests.get(client.request)) else {
+        let (Some(link), Some(head)) = (&mut client.link, self.plan.requests.get(client.request)) else {
             return;
         };
         let upload = &self.plan.upload;
@@ -268,17 +290,17 @@ impl Load {
                 Some(rest) if !rest.is_empty() => (rest, !upload.is_empty()),
                 _ => (upload.get(client.written - head.len()..).unwrap_or_default(), false),
             };
-            if rest.is_empty() {
-                break false;
-            }
-            let mut flags = SendFlags::NOSIGNAL;
-            flags.set(SendFlags::MORE, more);
-            match net::send(stream, rest, flags) {
-                Ok(count) => client.written += count,
-                Err(Errno::AGAIN) => break true,
-                Err(Errno::INTR) => {}
+            match link.send(rest, more) {
+                Ok(Sent::All(_)) if rest.is_empty() => break false,
+                Ok(Sent::Blocked(count)) => {
+                    client.written += count;
+                    break true;
+                }
+                // TLS holds back only so much until the handshake is over.
+                Ok(Sent::All(0)) => break true,
+                Ok(Sent::All(count)) => client.written += count,
                 Err(error) => {
-                    failure = Some(format!("send: {error}"));
+                    failure = Some(error);
                     break false;
                 }
             }
@@ -287,7 +309,7 @@ impl Load {
             client.wants_write = blocked;
             let interest = Interest { read: true, write: blocked };
             failure = poller
-                .modify(stream, self.space | index as u64, interest)
+                .modify(link.socket(), self.space | index as u64, interest)
                 .err()
                 .map(|e| format!("epoll: {e}"));
         }
@@ -309,15 +331,13 @@ impl Load {
 
     fn read(&mut self, index: usize) {
         let Some(client) = self.clients.get_mut(index) else { return };
-        let Some(stream) = &client.stream else { return };
-        let count = match net::recv(stream, &mut *self.scratch, RecvFlags::empty()) {
-            Ok((count, _)) => count,
-            Err(Errno::AGAIN | Errno::INTR) => return,
-            Err(error) => return self.lost(index, &format!("recv: {error}")),
+        let Some(link) = &mut client.link else { return };
+        let count = match link.receive(&mut self.scratch) {
+            Ok(Received::Bytes(count)) => count,
+            Ok(Received::Nothing) => return,
+            Ok(Received::End) => return self.lost(index, "end before the answer was whole"),
+            Err(error) => return self.lost(index, &error),
         };
-        if count == 0 {
-            return self.lost(index, "end before the answer was whole");
-        }
         if !client.in_flight {
             return self.fail(index, "bytes that answer nothing".to_owned());
         }
@@ -333,7 +353,7 @@ impl Load {
     fn lost(&mut self, index: usize, why: &str) {
         let Some(client) = self.clients.get_mut(index) else { return };
         if !client.in_flight {
-            client.stream = None;
+            client.link = None;
             return;
         }
         let expect = self.plan.expect_body;
@@ -346,8 +366,23 @@ impl Load {
 
     fn complete(&mut self, index: usize, close: bool) {
         let Some(client) = self.clients.get_mut(index) else { return };
+        if std::mem::take(&mut client.fresh)
+            && let Some(tls) = client.link.as_ref().and_then(Link::tls)
+        {
+            match (tls.protocol_version(), tls.handshake_kind()) {
+                (Some(ProtocolVersion::TLSv1_3), Some(HandshakeKind::Full)) => {
+                    self.outcome.full_handshakes += 1;
+                }
+                (Some(ProtocolVersion::TLSv1_3), Some(HandshakeKind::Resumed)) => {
+                    self.outcome.resumed_handshakes += 1;
+                }
+                other => return self.fail(index, format!("handshake: {other:?}")),
+            }
+        }
         if close || self.plan.one_shot {
-            client.stream = None;
+            if let Some(mut link) = client.link.take() {
+                link.say_goodbye();
+            }
             client.wants_write = false;
         }
         client.in_flight = false;
@@ -365,7 +400,7 @@ impl Load {
     fn fail(&mut self, index: usize, why: String) {
         *self.outcome.errors.entry(why).or_insert(0) += 1;
         let Some(client) = self.clients.get_mut(index) else { return };
-        client.stream = None;
+        client.link = None;
         client.wants_write = false;
         client.body = None;
         if client.in_flight {
@@ -417,12 +452,16 @@ fn consume(client: &mut Client, plan: &Plan, bytes: &[u8]) -> Result<Progress, S
 }
 
 /// Connects and registers. The connect itself blocks: on loopback it is over within the call.
-fn connect(target: SocketAddr, poller: &Poller, token: u64) -> rustix::io::Result<OwnedFd> {
-    let family = if target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let stream = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    net::connect(&stream, &target)?;
-    rustix::io::ioctl_fionbio(&stream, true)?;
-    sockopt::set_tcp_nodelay(&stream, true)?;
-    poller.add(&stream, token, Interest::READ)?;
-    Ok(stream)
+fn connect(plan: &Plan, poller: &Poller, token: u64) -> Result<Link> {
+    let family = if plan.target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    net::connect(&socket, &plan.target)?;
+    rustix::io::ioctl_fionbio(&socket, true)?;
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    poller.add(&socket, token, Interest::READ)?;
+    let session = match &plan.tls {
+        Some(config) => Some(ClientConnection::new(Arc::clone(config), tls::name()?)?),
+        None => None,
+    };
+    Ok(Link::new(socket, session))
 }

@@ -83,6 +83,7 @@ impl Bench {
         let proxy = Proxy::start(binary, config.path(), &[])?;
         engine.add_load(Plan {
             target: proxy.http,
+            tls: None,
             connections,
             in_flight: connections,
             pace: Pace::Closed,

@@ -53,6 +53,7 @@ fn main() -> Result<ExitCode> {
     let victim = endpoints.get(VICTIM).context("no such endpoint")?.to_string();
     engine.add_load(Plan {
         target: proxy.http,
+        tls: None,
         connections: 64,
         in_flight: 64,
         pace: Pace::Rate(args.rate),

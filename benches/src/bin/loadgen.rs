@@ -5,14 +5,17 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use benches::backend::{Backend, Reuse};
 use benches::engine::Engine;
 use benches::load::{Pace, Plan};
+use benches::tls::{self, Sessions};
 use benches::{pattern, process};
 use clap::Parser;
+use rustls::client::ClientConfig;
 use serde_json::json;
 
 /// Loads a proxy, is its backend too, and checks every byte on both sides. Prints one JSON object; exits 1 if any
@@ -68,6 +71,12 @@ struct Args {
     /// File with that process id, instead.
     #[arg(long)]
     pid_file: Option<PathBuf>,
+    /// Encrypt (TLS 1.3), and trust this authority (PEM) alone.
+    #[arg(long)]
+    tls: Option<PathBuf>,
+    /// Resume TLS sessions. After the warm-up every handshake must; without this none may.
+    #[arg(long, requires = "tls")]
+    resume: bool,
     /// After the load, leave the connections idle for this long and account the memory of the process for them.
     #[arg(long)]
     hold_seconds: Option<f64>,
@@ -88,7 +97,7 @@ fn main() -> Result<ExitCode> {
         let listening = engine.backend.listen(&engine.poller, *address);
         listening.with_context(|| format!("cannot listen on {address}"))?;
     }
-    engine.add_load(args.plan())?;
+    engine.add_load(args.plan()?)?;
     let deadline = Instant::now() + Duration::from_secs(args.limit_seconds);
     restart(&mut engine, args.warmup)?;
     engine.finish(deadline)?;
@@ -112,8 +121,12 @@ fn main() -> Result<ExitCode> {
     let Some(load) = engine.loads.first() else { bail!("no load") };
     let (outcome, seen) = (&load.outcome, &engine.backend.seen);
     let all_forwarded = !args.expect_forwarded || forwarded == args.requests;
-    let good =
-        outcome.failed() == 0 && outcome.right == args.requests && seen.faults.is_empty() && all_forwarded;
+    let other_handshakes = if args.resume { outcome.full_handshakes } else { outcome.resumed_handshakes };
+    let good = outcome.failed() == 0
+        && outcome.right == args.requests
+        && seen.faults.is_empty()
+        && all_forwarded
+        && other_handshakes == 0;
     let requests = args.requests as f64;
     let report = json!({
         "requests": outcome.right,
@@ -122,6 +135,8 @@ fn main() -> Result<ExitCode> {
         "backend_requests": seen.requests,
         "backend_connections": seen.accepted,
         "forwarded_for": forwarded,
+        "full_handshakes": outcome.full_handshakes,
+        "resumed_handshakes": outcome.resumed_handshakes,
         "seconds": elapsed.as_secs_f64(),
         "per_second": requests / elapsed.as_secs_f64(),
         "latency_us": {
@@ -156,15 +171,16 @@ impl Args {
         Ok(Some(fs::read_to_string(file)?.trim().parse()?))
     }
 
-    fn plan(&self) -> Plan {
+    fn plan(&self) -> Result<Plan> {
         let upload = match self.upload {
             Some(len) if self.chunked => pattern::chunked(len, 16 * 1024),
             Some(len) => pattern::body(len),
             None => Vec::new(),
         };
-        Plan {
+        Ok(Plan {
             target: self.target,
             connections: self.connections,
+            tls: self.settings()?,
             in_flight: self.in_flight.unwrap_or(self.connections),
             pace: self.rate.map_or(Pace::Closed, Pace::Rate),
             one_shot: self.one_shot,
@@ -173,7 +189,16 @@ impl Args {
             expect_body: self.body as u64,
             expect_status: vec![200],
             timeout: Duration::from_secs(20),
-        }
+        })
+    }
+
+    fn settings(&self) -> Result<Option<Arc<ClientConfig>>> {
+        let Some(roots) = &self.tls else { return Ok(None) };
+        Ok(Some(tls::client(roots, b"http/1.1", self.sessions())?))
+    }
+
+    fn sessions(&self) -> Sessions {
+        if self.resume { Sessions::Resumed } else { Sessions::Full }
     }
 
     /// Every request head that will be sent. With many hosts or paths they are shuffled, with a fixed seed, so that

@@ -91,6 +91,7 @@ fn run(args: &Args, method: &str, right: &[u16]) -> Result<(Outcome, Seen)> {
     };
     engine.add_load(Plan {
         target: proxy.http,
+        tls: None,
         connections: args.connections,
         in_flight: args.connections,
         pace: Pace::Closed,

@@ -132,6 +132,7 @@ fn plan(target: SocketAddr, rate: f64, one_shot: bool) -> Plan {
     let close = if one_shot { "Connection: close\r\n" } else { "" };
     Plan {
         target,
+        tls: None,
         connections: 32,
         in_flight: 32,
         pace: Pace::Rate(rate),

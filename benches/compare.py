@@ -131,7 +131,7 @@ SCENARIOS = {
     },
     "idle-h2-tls-10k": {
         "driver": "streams",
-        "load": ["--tls", "@CA@", "--connections", "10000", "--streams", "1", "--requests", "10000", "--warmup", "0",
+        "load": ["--tls", "@CA@", "--connections", "10000", "--in-flight", "64", "--requests", "10000", "--warmup", "0",
                  "--hold-seconds", "3"],
         "peers": FOUR[1:],
         "memory": True, "tls": True, "h2": True,

@@ -47,6 +47,9 @@ struct Args {
     /// Requests in flight on each.
     #[arg(long, default_value_t = 32)]
     streams: usize,
+    /// Requests in flight at once, instead; each goes to the next connection.
+    #[arg(long)]
+    in_flight: Option<usize>,
     /// Requests that count.
     #[arg(long, default_value_t = 100_000)]
     requests: u64,
@@ -204,14 +207,15 @@ async fn load(args: &Args, connections: &[SendRequest<Bytes>], requests: u64) ->
     let outcome = Rc::new(RefCell::new(Outcome::new(requests)?));
     let args = Arc::new(args.clone());
     let mut tasks = Vec::new();
-    for sender in connections {
-        for _ in 0..args.streams {
-            tasks.push(tokio::task::spawn_local(stream(
-                Arc::clone(&args),
-                sender.clone(),
-                Rc::clone(&outcome),
-            )));
+    let groups: Vec<Vec<_>> = match args.in_flight {
+        Some(count) => {
+            let group = |first| connections.iter().skip(first).step_by(count).cloned().collect();
+            (0..count.min(connections.len())).map(group).collect()
         }
+        None => (0..args.streams).flat_map(|_| connections.iter().map(|one| vec![one.clone()])).collect(),
+    };
+    for senders in groups {
+        tasks.push(tokio::task::spawn_local(stream(Arc::clone(&args), senders, Rc::clone(&outcome))));
     }
     for task in tasks {
         task.await?;
@@ -220,10 +224,12 @@ async fn load(args: &Args, connections: &[SendRequest<Bytes>], requests: u64) ->
     Ok(outcome.into_inner())
 }
 
-/// One request after the other while there are some to send.
-async fn stream(args: Arc<Args>, mut sender: SendRequest<Bytes>, outcome: Rc<RefCell<Outcome>>) {
+/// One request after the other while there are some to send, on `senders` in turn.
+async fn stream(args: Arc<Args>, mut senders: Vec<SendRequest<Bytes>>, outcome: Rc<RefCell<Outcome>>) {
     let message = grpc::message(args.body);
-    loop {
+    let count = senders.len().max(1);
+    for number in 0_usize.. {
+        let Some(sender) = senders.get_mut(number % count) else { return };
         {
             let mut outcome = outcome.borrow_mut();
             let Some(left) = outcome.budget.checked_sub(1) else { return };
@@ -232,8 +238,8 @@ async fn stream(args: Arc<Args>, mut sender: SendRequest<Bytes>, outcome: Rc<Ref
         let begun = Instant::now();
         let answer = async {
             match args.grpc {
-                true => call(&mut sender, &args, &message).await,
-                false => get(&mut sender, &args).await,
+                true => call(sender, &args, &message).await,
+                false => get(sender, &args).await,
             }
         };
         let result = match tokio::time::timeout(Duration::from_secs(20), answer).await {

@@ -51,6 +51,8 @@ pub enum Reason {
     BadResponse,
     /// The endpoint closed without a response (502).
     EmptyResponse,
+    /// The endpoint speaks HTTP/2 and takes no WebSockets (502).
+    WebSocketUnsupported,
     /// No response head in time (504).
     ResponseTimeout,
     /// The total request deadline passed (504 if nothing was sent).
@@ -67,7 +69,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of [`Self::index`].
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::Forwarded,
         Self::Redirected,
         Self::Local,
@@ -90,6 +92,7 @@ impl Reason {
         Self::Overloaded,
         Self::BadResponse,
         Self::EmptyResponse,
+        Self::WebSocketUnsupported,
         Self::ResponseTimeout,
         Self::RequestTimeout,
         Self::ResponseTruncated,
@@ -130,6 +133,7 @@ impl Reason {
             Self::Overloaded => "Overloaded",
             Self::BadResponse => "BadResponse",
             Self::EmptyResponse => "EmptyResponse",
+            Self::WebSocketUnsupported => "WebSocketUnsupported",
             Self::ResponseTimeout => "ResponseTimeout",
             Self::RequestTimeout => "RequestTimeout",
             Self::ResponseTruncated => "ResponseTruncated",
@@ -155,7 +159,10 @@ impl Reason {
             Self::UpgradeRequired => 426,
             Self::HeaderTooLarge => 431,
             Self::NotImplemented => 501,
-            Self::BadResponse | Self::EmptyResponse | Self::ResponseTruncated => 502,
+            Self::BadResponse
+            | Self::EmptyResponse
+            | Self::ResponseTruncated
+            | Self::WebSocketUnsupported => 502,
             Self::NoEndpoint
             | Self::BackendNotFound
             | Self::InvalidSetting

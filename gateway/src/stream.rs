@@ -12,6 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::http1::head::Framing;
+use crate::http2::body::Refusal;
+use crate::http2::client::Http2Client;
 use crate::http2::server::ServerStream;
 use crate::tls::TlsStream;
 
@@ -24,6 +26,8 @@ pub(crate) enum Stream {
     Tls(Box<TlsStream>),
     /// One request of an HTTP/2 client.
     Http2Server(Box<ServerStream>),
+    /// A request to an endpoint that speaks HTTP/2.
+    Http2Client(Box<Http2Client>),
 }
 
 impl Stream {
@@ -38,6 +42,7 @@ impl Stream {
             Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, space),
             Self::Tls(tls) => tls.poll_read(cx, space),
             Self::Http2Server(stream) => stream.poll_read(cx, space),
+            Self::Http2Client(stream) => stream.poll_read(cx, space),
         }
     }
 
@@ -48,6 +53,7 @@ impl Stream {
             Self::Tcp(tcp) => tcp.poll_read_ready(cx),
             Self::Tls(tls) => tls.poll_read_ready(cx),
             Self::Http2Server(stream) => stream.poll_read_ready(cx),
+            Self::Http2Client(stream) => stream.poll_read_ready(cx),
         }
     }
 
@@ -69,6 +75,7 @@ impl Stream {
             },
             Self::Tls(tls) => tls.poll_write(cx, parts),
             Self::Http2Server(stream) => stream.poll_write(cx, parts, last),
+            Self::Http2Client(stream) => stream.poll_write(cx, parts, last),
         }
     }
 
@@ -77,7 +84,8 @@ impl Stream {
     #[inline]
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Tcp(_) | Self::Http2Server(_) => Poll::Ready(Ok(())),
+            // What HTTP/2 has accepted its connection's own task sends.
+            Self::Tcp(_) | Self::Http2Server(_) | Self::Http2Client(_) => Poll::Ready(Ok(())),
             Self::Tls(tls) => tls.poll_flush(cx),
         }
     }
@@ -90,6 +98,7 @@ impl Stream {
         match self {
             Self::Tcp(_) | Self::Tls(_) => self.poll_flush(cx),
             Self::Http2Server(stream) => Poll::Ready(stream.finish(trailers)),
+            Self::Http2Client(stream) => Poll::Ready(stream.poll_finish(trailers)),
         }
     }
 
@@ -99,6 +108,7 @@ impl Stream {
             Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Tls(tls) => tls.poll_shutdown(cx),
             Self::Http2Server(stream) => Poll::Ready(stream.finish(b"")),
+            Self::Http2Client(stream) => Poll::Ready(stream.poll_shutdown()),
         }
     }
 
@@ -108,7 +118,7 @@ impl Stream {
     pub(crate) fn delimits(&self) -> bool {
         match self {
             Self::Tcp(_) | Self::Tls(_) => false,
-            Self::Http2Server(_) => true,
+            Self::Http2Server(_) | Self::Http2Client(_) => true,
         }
     }
 
@@ -127,6 +137,7 @@ impl Stream {
         match self {
             Self::Tcp(_) | Self::Tls(_) => false,
             Self::Http2Server(stream) => stream.has_ended(),
+            Self::Http2Client(stream) => stream.has_ended(),
         }
     }
 
@@ -136,6 +147,7 @@ impl Stream {
         match self {
             Self::Tcp(_) | Self::Tls(_) => Vec::new(),
             Self::Http2Server(stream) => stream.take_trailers(),
+            Self::Http2Client(stream) => stream.take_trailers(),
         }
     }
 
@@ -144,8 +156,7 @@ impl Stream {
     pub(crate) fn spliceable(&self) -> Option<&TcpStream> {
         match self {
             Self::Tcp(tcp) => Some(tcp),
-            Self::Tls(_) => None,
-            Self::Http2Server(_) => None,
+            Self::Tls(_) | Self::Http2Server(_) | Self::Http2Client(_) => None,
         }
     }
 
@@ -155,7 +166,7 @@ impl Stream {
         match self {
             Self::Tcp(tcp) => Some(tcp),
             Self::Tls(tls) => Some(tls.tcp()),
-            Self::Http2Server(_) => None,
+            Self::Http2Server(_) | Self::Http2Client(_) => None,
         }
     }
 
@@ -166,6 +177,7 @@ impl Stream {
             Self::Tls(tls) => tls.tcp(),
             // What is dropped before its end is reset anyway.
             Self::Http2Server(_) => return,
+            Self::Http2Client(stream) => return stream.reset(),
         };
         // Fails only for a socket that is gone already.
         let _set = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
@@ -179,6 +191,7 @@ impl Stream {
             Self::Http2Server(stream) => {
                 stream.poll_aborted(&mut Context::from_waker(Waker::noop())).is_ready()
             }
+            Self::Http2Client(_) => false,
         }
     }
 
@@ -187,6 +200,7 @@ impl Stream {
         match self {
             Self::Tcp(_) | Self::Tls(_) => Poll::Pending,
             Self::Http2Server(stream) => stream.poll_aborted(cx),
+            Self::Http2Client(_) => Poll::Pending,
         }
     }
 
@@ -205,7 +219,23 @@ impl Stream {
             // Session tickets often follow a response; they are taken in here.
             Self::Tls(tls) => tls.poll_read_ready(&mut cx).is_pending(),
             // Carries one request, so that it is in no pool.
-            Self::Http2Server(_) => false,
+            Self::Http2Server(_) | Self::Http2Client(_) => false,
+        }
+    }
+
+    /// Whether a WebSocket can be opened on it.
+    pub(crate) fn allows_websocket(&self) -> bool {
+        match self {
+            Self::Tcp(_) | Self::Tls(_) | Self::Http2Server(_) => true,
+            Self::Http2Client(stream) => stream.allows_websocket(),
+        }
+    }
+
+    /// That the other side has not processed the request, if it says so.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Tcp(_) | Self::Tls(_) | Self::Http2Server(_) => None,
+            Self::Http2Client(stream) => stream.refusal(),
         }
     }
 }

@@ -302,7 +302,13 @@ impl<'a> Attempt<'a> {
 
     /// The endpoint's side ended before a head.
     fn ended(&self) -> Ended {
-        if self.answer.is_empty() && self.informational == 0 {
+        let is_malformed = self.read_error == Some(ErrorKind::InvalidData);
+        if self.answer.is_empty()
+            && self.informational == 0
+            && let Some(refusal) = self.connection.stream.refusal()
+        {
+            Ended::Endpoint(Event::NotProcessed(refusal), Reason::EmptyResponse)
+        } else if self.answer.is_empty() && self.informational == 0 && !is_malformed {
             Ended::Endpoint(Event::Ended { reused: self.connection.reused }, Reason::EmptyResponse)
         } else {
             bad_response()
@@ -441,7 +447,7 @@ impl<'a> Attempt<'a> {
     pub(crate) fn report_failure(&self, event: Event) {
         let outcome = match event {
             Event::ConnectFailed => Outcome::ConnectFailed,
-            Event::Ended { .. } => Outcome::Reset,
+            Event::Ended { .. } | Event::NotProcessed(_) => Outcome::Reset,
             Event::Timeout => Outcome::Timeout,
             Event::Status(status) => Outcome::of_status(status),
             Event::BadResponse => Outcome::BadResponse,
@@ -477,6 +483,7 @@ impl<'a> Attempt<'a> {
         let input = self.connection.stream.framing(self.response.framing);
         let output = self.client.stream.framing(framing);
         let mut down = Relay::new(prefix, input, output, trailers, 0);
+        down.source_ended = self.connection.stream.has_ended();
         self.phase = self.client.timer.tick_after(self.forward.policy.timeouts.idle);
         let result = poll_fn(|cx| self.poll_deliver(cx, &mut down)).await;
         facts.request_bytes = self.upload.received;
@@ -512,6 +519,8 @@ impl<'a> Attempt<'a> {
     /// written, response fully framed and read, nothing left over, no upgrade attempted.
     pub(crate) fn settle(self, next: Next) -> Next {
         let reusable = self.is_whole
+            // One that delimits messages itself carries no other.
+            && !self.connection.stream.delimits()
             && self.upload.finished
             && self.response.keep_alive
             && self.answer.is_empty()
@@ -530,7 +539,8 @@ impl<'a> Attempt<'a> {
         }
         let now = self.client.timer.now();
         let until = self.client.timer.tick_after(keep);
-        self.worker.pool.put(self.connection, now, until, policy.keepalive_connections);
+        let key = self.forward.backend.connection_key(&self.connection.endpoint);
+        self.worker.pool.put(key, self.connection, now, until, policy.keepalive_connections);
         next
     }
 

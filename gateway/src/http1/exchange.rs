@@ -7,18 +7,21 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
+use config::table::BackendProtocol;
+
 use super::answer::{self, Answer};
 use super::attempt::{Attempt, Ended};
 use super::connection::{Client, Next, count_limit, refuse};
 use super::head::{Framing, RequestHead};
 use super::plan::{self, Forward, Plan, Then};
 use super::tunnel;
+use crate::http2::body::Refusal;
 use crate::live::{EndpointState, InFlight, Outcome, PickError, PickRequest};
 use crate::metrics::LimitHit;
 use crate::proxy::relay::Relay;
 use crate::proxy::retry::{Delivered, Event, may_retry};
 use crate::record::{Reason, Record, Version};
-use crate::upstream::{self, Connection};
+use crate::upstream::{self, Connection, NoConnection};
 use crate::worker::Worker;
 use crate::worker::buffers::{Buf, Head};
 
@@ -27,6 +30,9 @@ use crate::worker::buffers::{Buf, Head};
 const YOUNG: u32 = 10;
 /// Endpoints that may fail one request before it is given up, whatever the policy allows.
 const MOST_EXCLUDED: usize = 8;
+
+/// Times that a request is sent again because an endpoint says that it has not processed it.
+const MOST_REFUSALS: u8 = 2;
 
 /// What is known of a request as it goes along; becomes the [`Record`].
 #[derive(Debug)]
@@ -203,12 +209,14 @@ struct Attempts<'a> {
     /// A pooled connection turned out to be dead: take none for the rest of this request.
     fresh_only: bool,
     retries_left: u8,
+    /// Times that the request may be told that it was not processed, beyond what the policy allows.
+    refusals_left: u8,
 }
 
 /// Why there is no connection to an endpoint.
 enum NotConnected {
-    /// The endpoint's fault, or the way to it.
-    Failed(ErrorKind),
+    /// The endpoint's fault, or the way to it. `first`: of all who waited for the same connection.
+    Failed { kind: ErrorKind, first: bool },
     /// The request is over.
     GivenUp(Reason),
 }
@@ -283,8 +291,7 @@ async fn exchange(
             && !attempt.client().stream.is_broken()
             && may_retry(event, delivered, head.idempotent, replayable, &forward.policy.retry)
             && attempts.take_retry(event, &endpoint);
-        // A stale connection is no failure; a status that is passed on is reported as a response.
-        if !matches!(event, Event::Ended { reused: true }) && (retry || !matches!(event, Event::Status(_))) {
+        if is_failure(event, retry) {
             attempt.report_failure(event);
         }
         if !retry {
@@ -318,6 +325,20 @@ fn upload(client: &Client, connection: &Connection, head: &RequestHead, prefix: 
     // Over HTTP/2, trailers need not be announced.
     let trailers = head.te_trailers || client.stream.delimits();
     Relay::new(prefix, input, output, trailers, head.length)
+}
+
+/// Whether `event` is held against the endpoint. A connection that is stale or going away is no failure; a status that
+/// is passed on is reported as a response.
+fn is_failure(event: Event, retry: bool) -> bool {
+    match event {
+        Event::Ended { reused: true } | Event::NotProcessed(Refusal::GoingAway) => false,
+        Event::Status(_) => retry,
+        Event::Ended { reused: false }
+        | Event::NotProcessed(Refusal::Refused)
+        | Event::ConnectFailed
+        | Event::Timeout
+        | Event::BadResponse => true,
+    }
 }
 
 /// Whether the whole body is in the buffer, so that it can be sent again. Chunked bodies are decoded in place
@@ -365,6 +386,7 @@ impl<'a> Attempts<'a> {
             failures: 0,
             fresh_only: head.websocket,
             retries_left: forward.policy.retry.attempts,
+            refusals_left: MOST_REFUSALS,
         }
     }
 
@@ -385,11 +407,18 @@ impl<'a> Attempts<'a> {
             if let Some(counters) = counters {
                 counters.requests.add(1);
             }
-            if let Some(connection) = self.pooled(endpoint, client.timer.now()) {
-                self.worker.metrics.upstream_reuses.add(1);
-                return Ok(Acquired { in_flight, connection });
-            }
-            match self.connect(client, total, endpoint).await {
+            let connected = match self.pooled(endpoint, client.timer.now()) {
+                Some(connection) => Ok(connection),
+                None => self.connect(client, total, endpoint).await,
+            };
+            match connected {
+                Ok(connection) if self.head.websocket && !connection.stream.allows_websocket() => {
+                    return Err(Reason::WebSocketUnsupported);
+                }
+                Ok(connection) if connection.reused => {
+                    self.worker.metrics.upstream_reuses.add(1);
+                    return Ok(Acquired { in_flight, connection });
+                }
                 Ok(connection) => {
                     self.worker.metrics.upstream_connects.add(1);
                     if let Some(counters) = counters {
@@ -398,16 +427,18 @@ impl<'a> Attempts<'a> {
                     return Ok(Acquired { in_flight, connection });
                 }
                 Err(NotConnected::GivenUp(reason)) => return Err(reason),
-                Err(NotConnected::Failed(error)) => {
-                    self.worker.metrics.upstream_connect_failures.add(1);
-                    if matches!(error, ErrorKind::TooManyLinks) {
+                Err(NotConnected::Failed { kind, first }) => {
+                    if matches!(kind, ErrorKind::TooManyLinks) {
                         // Our own want of descriptors says nothing about the endpoint.
-                        self.worker.pool.clear();
-                    } else {
+                        self.worker.shed();
+                    } else if first {
                         self.forward.backend.report(endpoint, Outcome::ConnectFailed, Instant::now());
                     }
-                    if let Some(counters) = counters {
-                        counters.failures.add(1);
+                    if first {
+                        self.worker.metrics.upstream_connect_failures.add(1);
+                        if let Some(counters) = counters {
+                            counters.failures.add(1);
+                        }
                     }
                     let endpoint = Arc::clone(endpoint);
                     if !self.take_retry(Event::ConnectFailed, &endpoint) {
@@ -442,14 +473,18 @@ impl<'a> Attempts<'a> {
     }
 
     fn pooled(&self, endpoint: &Arc<EndpointState>, now: u32) -> Option<Connection> {
-        if self.fresh_only {
-            return None;
+        let key = self.forward.backend.connection_key(endpoint);
+        match self.forward.backend.config.policy.protocol {
+            BackendProtocol::Http1 if self.fresh_only => None,
+            BackendProtocol::Http1 => {
+                let not_before = if self.head.idempotent { 0 } else { now.saturating_sub(YOUNG) };
+                self.worker.pool.take(key, endpoint, now, not_before)
+            }
+            BackendProtocol::Http2 => self.worker.http2.take(key, endpoint),
         }
-        let not_before = if self.head.idempotent { 0 } else { now.saturating_sub(YOUNG) };
-        self.worker.pool.take(endpoint, now, not_before)
     }
 
-    /// Connects within the connect timeout and what is left of the total one.
+    /// Connects, or waits for a stream of a connection, within the connect timeout and what is left of the total one.
     async fn connect(
         &self,
         client: &mut Client,
@@ -460,33 +495,55 @@ impl<'a> Attempts<'a> {
         let deadline = client.timer.tick_after(policy.connect_timeout).min(total);
         client.timer.arm_at(deadline);
         // Boxed: connecting is rare, and its state would make every connection's task larger.
-        let mut connecting = Box::pin(upstream::connect(endpoint.address));
+        let mut connecting = Box::pin(upstream::open(self.worker, &self.forward.backend, endpoint));
         let result = poll_fn(|cx| {
             if let Poll::Ready(result) = connecting.as_mut().poll(cx) {
-                let failed = |error: std::io::Error| match error.raw_os_error() {
-                    // EMFILE, ENFILE: no descriptor left; give idle ones back.
-                    Some(24 | 23) => NotConnected::Failed(ErrorKind::TooManyLinks),
-                    _ => NotConnected::Failed(error.kind()),
+                let failed = |failed: NoConnection| {
+                    let kind = match failed.error.raw_os_error() {
+                        // EMFILE, ENFILE: no descriptor left; give idle ones back.
+                        Some(24 | 23) => ErrorKind::TooManyLinks,
+                        _ => failed.error.kind(),
+                    };
+                    NotConnected::Failed { kind, first: failed.first }
                 };
                 return Poll::Ready(result.map_err(failed));
             }
             match given_up(client, total, cx) {
                 Poll::Ready(reason) => Poll::Ready(Err(NotConnected::GivenUp(reason))),
                 Poll::Pending if client.timer.is_expired() => {
-                    Poll::Ready(Err(NotConnected::Failed(ErrorKind::TimedOut)))
+                    let key = self.forward.backend.connection_key(endpoint);
+                    Poll::Ready(Err(if self.worker.http2.is_full(key) {
+                        NotConnected::GivenUp(Reason::Overloaded)
+                    } else {
+                        NotConnected::Failed { kind: ErrorKind::TimedOut, first: true }
+                    }))
                 }
                 Poll::Pending => Poll::Pending,
             }
         });
-        let stream = result.await?;
-        Ok(Connection { stream, endpoint: Arc::clone(endpoint), reused: false })
+        result.await
     }
 
     /// Takes one retry from what the policy and the budget allow, and excludes the endpoint that failed.
     fn take_retry(&mut self, event: Event, endpoint: &Arc<EndpointState>) -> bool {
-        if let Event::Ended { reused: true } = event {
+        match event {
             // The endpoint may be well; only the pooled connection was stale. Costs nothing but a connect.
-            return !self.fresh_only;
+            Event::Ended { reused: true } => return !self.fresh_only,
+            Event::NotProcessed(refusal) => {
+                let Some(left) = self.refusals_left.checked_sub(1) else { return false };
+                self.refusals_left = left;
+                // An endpoint that goes away loads nobody: what it leaves would have come anyway.
+                if refusal == Refusal::GoingAway {
+                    return true;
+                }
+                // Not the policy's concern, but the budget's.
+                self.retries_left = self.retries_left.saturating_add(1);
+            }
+            Event::Ended { reused: false }
+            | Event::ConnectFailed
+            | Event::Timeout
+            | Event::Status(_)
+            | Event::BadResponse => {}
         }
         if let Some(slot) = self.excluded.get_mut(self.failures) {
             *slot = endpoint.id;

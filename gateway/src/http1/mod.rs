@@ -15,5 +15,5 @@ pub(crate) mod plan;
 pub(crate) mod response;
 mod scan;
 pub mod target;
-mod tunnel;
+pub(crate) mod tunnel;
 pub(crate) mod write;

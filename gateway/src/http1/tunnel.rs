@@ -94,7 +94,7 @@ fn poll_both(
 }
 
 /// `Sec-WebSocket-Accept` for a key (RFC 6455 §4.2.2).
-pub(super) fn accept_for(key: &[u8]) -> String {
+pub(crate) fn accept_for(key: &[u8]) -> String {
     use base64::Engine as _;
     use sha1::Digest as _;
     let digest =

@@ -146,18 +146,34 @@ impl BodyOut {
     }
 }
 
-/// The error as callers tell errors apart: `ConnectionRefused` = the peer has not processed the stream and says so
-/// (RFC 9113 §8.7), `InvalidData` = it broke the protocol, everything else = it is gone or has aborted.
-pub(crate) fn into_io(error: h2::Error) -> io::Error {
-    let kind = match error.reason() {
-        Some(Reason::REFUSED_STREAM) => io::ErrorKind::ConnectionRefused,
-        Some(Reason::NO_ERROR) if error.is_go_away() => io::ErrorKind::ConnectionRefused,
-        Some(Reason::PROTOCOL_ERROR | Reason::FRAME_SIZE_ERROR | Reason::COMPRESSION_ERROR)
-            if error.is_library() =>
-        {
-            io::ErrorKind::InvalidData
+/// What an endpoint says of a request that it has not processed (RFC 9113 §8.7), so that it may be sent again.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Refusal {
+    /// The connection takes no more streams: GOAWAY with a lower last stream, or it was closed before this one.
+    GoingAway,
+    /// This stream is refused: REFUSED_STREAM.
+    Refused,
+}
+
+impl Refusal {
+    /// Whether `error` is one. What was found wrong on this side never is.
+    pub(crate) fn of(error: &h2::Error) -> Option<Self> {
+        match error.reason() {
+            // h2 says so of streams beyond the last one that the GOAWAY names, and of no others.
+            _ if error.is_go_away() && error.is_remote() => Some(Self::GoingAway),
+            Some(Reason::REFUSED_STREAM) if error.is_reset() && error.is_remote() => Some(Self::Refused),
+            _ => None,
         }
-        _ => error.get_io().map_or(io::ErrorKind::ConnectionReset, io::Error::kind),
+    }
+}
+
+/// The error as callers tell errors apart: `InvalidData` = the other side broke the protocol, everything else = it is
+/// gone or has aborted.
+pub(crate) fn into_io(error: h2::Error) -> io::Error {
+    let kind = if error.is_library() {
+        io::ErrorKind::InvalidData
+    } else {
+        error.get_io().map_or(io::ErrorKind::ConnectionReset, io::Error::kind)
     };
     io::Error::new(kind, error)
 }

@@ -2,6 +2,7 @@
 //! message in HTTP/1.1 syntax and back, so that every version goes through the same pipeline.
 
 pub(crate) mod body;
+pub(crate) mod client;
 pub(crate) mod guard;
 pub(crate) mod head;
 pub(crate) mod server;

@@ -17,6 +17,7 @@ use crate::balance::round_robin::Sequence;
 use crate::health::Outcome;
 use crate::health::machine::Transition;
 use crate::metrics::cells::{BackendCounters, Counter, PerWorker};
+use crate::upstream::Key;
 
 /// One Backend of one [`Live`](super::Live). Requests that hold it across a swap keep working with it; picks
 /// then avoid what the swap removed.
@@ -132,6 +133,11 @@ impl LiveBackend {
             panic_verdict: AtomicU32::new(0),
             health_epoch,
         }
+    }
+
+    /// What connections to `endpoint` are pooled by: they are shared with nobody who would be another to it.
+    pub(crate) fn connection_key(&self, endpoint: &EndpointState) -> Key {
+        Key { endpoint: endpoint.id }
     }
 
     /// What a pick's hash is to be computed from (with

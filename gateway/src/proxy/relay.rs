@@ -59,7 +59,7 @@ pub(crate) struct Relay {
     chunked_out: bool,
     with_trailers: bool,
     /// The source has told that what was read from it is all.
-    source_ended: bool,
+    pub(crate) source_ended: bool,
     /// Trailer lines for a destination that delimits messages itself, or from such a source.
     trailers: Vec<u8>,
     /// Bytes of the buffer before this position are kept.

@@ -3,6 +3,8 @@
 
 use config::table::Retry;
 
+use crate::http2::body::Refusal;
+
 /// How much of the request can have reached the endpoint's application.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Delivered {
@@ -22,6 +24,8 @@ pub(crate) enum Event {
         /// It had carried a request before.
         reused: bool,
     },
+    /// The endpoint has not processed the request, and says so (RFC 9113 §8.7).
+    NotProcessed(Refusal),
     /// No response head in time.
     Timeout,
     /// The endpoint answered with this status.
@@ -44,7 +48,7 @@ pub(crate) fn may_retry(
         return false;
     }
     match event {
-        Event::ConnectFailed => true,
+        Event::ConnectFailed | Event::NotProcessed(_) => true,
         Event::Ended { .. } if delivered == Delivered::Nothing => true,
         Event::Ended { reused } => idempotent && (reused || policy.on_empty_response),
         Event::Timeout => idempotent && policy.on_timeout,
@@ -69,6 +73,9 @@ mod tests {
         for idempotent in [IDEMPOTENT, NOT_IDEMPOTENT] {
             assert!(retried(Event::ConnectFailed, Delivered::Nothing, idempotent));
             assert!(retried(Event::Ended { reused: true }, Delivered::Nothing, idempotent));
+            for refusal in [Refusal::GoingAway, Refusal::Refused] {
+                assert!(retried(Event::NotProcessed(refusal), Delivered::Possibly, idempotent));
+            }
         }
     }
 

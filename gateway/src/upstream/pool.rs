@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::Connection;
+use super::{Connection, Key};
 use crate::live::EndpointState;
 use crate::stream::Stream;
 use foldhash::fast::FixedState;
@@ -32,8 +32,8 @@ struct Slot {
 /// The idle connections of one worker.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
-    /// endpoint id → idle connections
-    slots: RefCell<HashMap<u64, Slot, FixedState>>,
+    /// whom they lead to, and as whom → idle connections
+    slots: RefCell<HashMap<Key, Slot, FixedState>>,
     count: Cell<usize>,
     evicted: Cell<u64>,
 }
@@ -42,12 +42,13 @@ impl Pool {
     /// The youngest usable connection to `endpoint` that was idle since `not_before` or later.
     pub(crate) fn take(
         &self,
+        key: Key,
         endpoint: &Arc<EndpointState>,
         now: u32,
         not_before: u32,
     ) -> Option<Connection> {
         let mut slots = self.slots.borrow_mut();
-        let slot = slots.get_mut(&endpoint.id)?;
+        let slot = slots.get_mut(&key)?;
         while let Some(mut idle) = slot.idle.pop() {
             if idle.since < not_before && idle.until > now {
                 slot.idle.push(idle);
@@ -67,14 +68,14 @@ impl Pool {
     }
 
     /// Puts a connection back. The caller vouches for its state: request written, response read, nothing over.
-    pub(crate) fn put(&self, connection: Connection, now: u32, until: u32, most_per_endpoint: u32) {
+    pub(crate) fn put(&self, key: Key, connection: Connection, now: u32, until: u32, most_per_endpoint: u32) {
         if connection.endpoint.is_retired() || until <= now || self.count.get() >= MOST {
             self.evicted.set(self.evicted.get() + 1);
             return;
         }
         let mut slots = self.slots.borrow_mut();
         let slot = slots
-            .entry(connection.endpoint.id)
+            .entry(key)
             .or_insert_with(|| Slot { endpoint: Arc::clone(&connection.endpoint), idle: Vec::new() });
         if slot.idle.len() >= most_per_endpoint as usize {
             self.evicted.set(self.evicted.get() + 1);

@@ -20,7 +20,7 @@ use crate::access_log::WorkerLog;
 use crate::http1::head::Field;
 use crate::live::{Live, Shared};
 use crate::metrics::WorkerMetrics;
-use crate::upstream::Pool;
+use crate::upstream::{Http2Pool, Pool};
 
 pub(crate) use self::run::{Command, Thread, start};
 
@@ -35,6 +35,7 @@ pub(crate) struct Worker {
     pub(crate) timers: Rc<Timers>,
     pub(crate) buffers: Rc<Buffers>,
     pub(crate) pool: Pool,
+    pub(crate) http2: Http2Pool,
     pub(crate) scratch: RefCell<Scratch>,
     pub(crate) random: RefCell<fastrand::Rng>,
     /// No new request is accepted on a connection that has served one.
@@ -79,6 +80,7 @@ impl Worker {
             timers: Rc::default(),
             buffers: Rc::default(),
             pool: Pool::default(),
+            http2: Http2Pool::default(),
             scratch: RefCell::default(),
             random: RefCell::new(fastrand::Rng::new()),
             draining: Cell::new(false),
@@ -116,6 +118,12 @@ impl Worker {
         self.timers.wake_all();
     }
 
+    /// Gives back what can be done without, for want of descriptors.
+    pub(crate) fn shed(&self) {
+        self.pool.clear();
+        self.http2.clear();
+    }
+
     /// What is done once per tick.
     pub(crate) fn tick(&self) {
         self.timers.advance(self.started.elapsed());
@@ -124,7 +132,8 @@ impl Worker {
             self.reload();
         }
         self.pool.sweep(self.timers.now());
-        let evicted = self.pool.take_evicted();
+        self.http2.sweep();
+        let evicted = self.pool.take_evicted() + self.http2.take_closed();
         if evicted > 0 {
             self.metrics.upstream_evictions.add(evicted);
         }

@@ -132,7 +132,7 @@ async fn accept(
                 tracing::warn!(bind = %socket.key, %error, "cannot accept a connection");
                 if matches!(error.raw_os_error(), Some(24 | 23)) {
                     worker.metrics.connections_rejected.add(1);
-                    worker.pool.clear();
+                    worker.shed();
                 }
                 if error.kind() != io::ErrorKind::ConnectionAborted {
                     tokio::time::sleep(TICK).await;

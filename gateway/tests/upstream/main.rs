@@ -1,0 +1,15 @@
+//! How endpoints are spoken to: the gateway over tables made by hand, between plain HTTP/1.1 clients and real HTTP/2
+//! servers over loopback sockets.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "all of it is test code, where a broken assumption must fail loudly"
+)]
+
+mod client;
+mod http2;
+mod proxy;
+mod server;

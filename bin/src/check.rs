@@ -4,12 +4,13 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use config::compile::{Compiler, Settings};
 use config::index::{Change, Event, Index};
 use config::report::{Problem, Report, Severity};
 use config::table::RouteTable;
-use controller::source::file::FileSource;
+use controller::source::file::{FileSource, load};
 use serde::Serialize;
 
 use crate::cli::CheckArgs;
@@ -34,7 +35,12 @@ pub(crate) fn compile_once(paths: Vec<PathBuf>, settings: Settings) -> anyhow::R
     for event in read.events {
         change.merge(index.apply(event));
     }
-    let (table, report) = Compiler::new(settings).compile(&index, &change);
+    for event in load(&index.files()) {
+        change.merge(index.apply(event));
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    let (table, report) = Compiler::new(settings).compile(&index, &change, now);
     Ok(Compiled { table, report, files: read.files, objects })
 }
 

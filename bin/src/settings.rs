@@ -8,6 +8,11 @@ use config::table::{Limits, TrustedProxies};
 
 use crate::cli::{IngressArgs, LimitArgs};
 
+/// Encrypted binds are left out while the gateway cannot serve them.
+const TLS_IN_FRONT: bool = false;
+/// Backends over TLS or HTTP/2 are closed while the gateway cannot reach them.
+const TLS_BEHIND: bool = false;
+
 /// Where Ingresses are served if nothing is said: the well-known port where it can be had and is meant.
 fn default_http() -> SocketAddr {
     let in_cluster = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
@@ -31,6 +36,8 @@ pub(crate) fn compile_settings(args: &IngressArgs) -> Settings {
         trusted_proxies: TrustedProxies(args.trusted_proxy.clone()),
         limits: limits(&args.limits),
         ingress_class: args.ingress_class.as_str().into(),
+        tls_in_front: TLS_IN_FRONT,
+        tls_behind: TLS_BEHIND,
         ..Settings::default()
     }
 }

@@ -2,6 +2,7 @@
 //! what a compile has to look at again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use foldhash::quality::FixedState;
 
 use crate::report::{Kind, ObjectRef, Problem};
 use crate::resource::native::EndpointHost;
-use crate::resource::{Ingress, IngressClass, NativeBackend, Object, ObjectSpec, Service};
+use crate::resource::{Ingress, IngressClass, NativeBackend, Object, ObjectSpec, Secret, Service};
 
 /// What happened outside.
 #[derive(Clone, Debug)]
@@ -32,6 +33,26 @@ pub enum Event {
         /// In any order.
         addresses: Vec<IpAddr>,
     },
+    /// A file that an object names has this content now, or cannot be read.
+    Loaded {
+        /// One of [`Index::files`].
+        file: Arc<str>,
+        /// The bytes, or why there are none.
+        content: FileContent,
+    },
+}
+
+/// What was read from a file of certificates or keys, which is never shown.
+#[derive(Clone, Eq, PartialEq)]
+pub struct FileContent(pub Result<Arc<[u8]>, String>);
+
+impl fmt::Debug for FileContent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Ok(bytes) => write!(f, "{} bytes", bytes.len()),
+            Err(error) => f.write_str(error),
+        }
+    }
 }
 
 /// Namespace and name of a Service.
@@ -46,6 +67,8 @@ pub struct Change {
     pub(crate) endpoints: BTreeSet<ServiceKey>,
     /// DNS names with other addresses.
     pub(crate) resolved: BTreeSet<Arc<str>>,
+    /// Files with another content.
+    pub(crate) files: BTreeSet<Arc<str>>,
     /// Some source has other problems.
     pub(crate) problems: bool,
 }
@@ -56,6 +79,7 @@ impl Change {
         self.objects.append(&mut other.objects);
         self.endpoints.append(&mut other.endpoints);
         self.resolved.append(&mut other.resolved);
+        self.files.append(&mut other.files);
         self.problems |= other.problems;
     }
 
@@ -79,6 +103,10 @@ pub struct Index {
     dns_names: BTreeMap<Arc<str>, usize>,
     /// DNS name → addresses, sorted
     resolved: HashMap<Arc<str>, Arc<[IpAddr]>>,
+    /// file of certificates or keys → how many objects want it
+    files: BTreeMap<Arc<str>, usize>,
+    /// file → its content, as far as it was read
+    loaded: HashMap<Arc<str>, FileContent>,
     /// source → its problems
     problems: BTreeMap<Arc<str>, Vec<Problem>>,
 }
@@ -118,19 +146,31 @@ impl Index {
                     change.resolved.insert(name);
                 }
             }
+            Event::Loaded { file, content } => {
+                if self.files.contains_key(&file) && self.loaded.get(&file) != Some(&content) {
+                    self.loaded.insert(Arc::clone(&file), content);
+                    change.files.insert(file);
+                }
+            }
         }
         change
     }
 
     fn store(&mut self, object: Object, change: &mut Change) {
-        if let Some(old) = self.objects.get(&object.reference) {
-            if *old == object {
-                return;
-            }
-            if let Some(old) = self.objects.remove(&object.reference) {
-                self.unlink(&old, change);
-            }
+        if self.objects.get(&object.reference) == Some(&object) {
+            return;
         }
+        // Before the old version's are forgotten, so that what both want stays.
+        for file in wanted_files(&object.spec) {
+            *self.files.entry(Arc::clone(file)).or_default() += 1;
+        }
+        if let Some(old) = self.objects.remove(&object.reference) {
+            self.unlink(&old, change);
+        }
+        self.link(object, change);
+    }
+
+    fn link(&mut self, object: Object, change: &mut Change) {
         if let ObjectSpec::EndpointSlice(slice) = &object.spec {
             if let Some(service) = &slice.service {
                 let key = (Arc::clone(&object.reference.namespace), Arc::clone(service));
@@ -175,6 +215,31 @@ impl Index {
                 self.resolved.remove(name);
             }
         }
+        for file in wanted_files(&old.spec) {
+            self.forget_file(file);
+        }
+    }
+
+    fn forget_file(&mut self, file: &str) {
+        let count = self.files.get_mut(file).map(|count| {
+            *count = count.saturating_sub(1);
+            *count
+        });
+        if count == Some(0) {
+            self.files.remove(file);
+            self.loaded.remove(file);
+        }
+    }
+
+    /// Files of certificates and keys that want reading, and reading again when they change.
+    #[must_use]
+    pub fn files(&self) -> BTreeSet<Arc<str>> {
+        self.files.keys().cloned().collect()
+    }
+
+    /// `None` if the file was never read.
+    pub(crate) fn file(&self, file: &str) -> Option<&FileContent> {
+        self.loaded.get(file)
     }
 
     /// DNS names of endpoints that want resolving.
@@ -205,6 +270,16 @@ impl Index {
         let (namespace, name) = (Arc::clone(&key.0), Arc::clone(&key.1));
         match self.objects.get(&ObjectRef { kind: Kind::Service, namespace, name })? {
             object @ Object { spec: ObjectSpec::Service(service), .. } => Some((object, service)),
+            _ => None,
+        }
+    }
+
+    /// A Secret or ConfigMap.
+    pub(crate) fn secret(&self, reference: &ObjectRef) -> Option<(&Object, &Secret)> {
+        match self.objects.get(reference)? {
+            object @ Object { spec: ObjectSpec::Secret(secret) | ObjectSpec::ConfigMap(secret), .. } => {
+                Some((object, secret))
+            }
             _ => None,
         }
     }
@@ -249,6 +324,14 @@ fn wanted_names(spec: &ObjectSpec) -> Vec<&Arc<str>> {
             });
             names.collect()
         }
+        _ => Vec::new(),
+    }
+}
+
+fn wanted_files(spec: &ObjectSpec) -> Vec<&Arc<str>> {
+    match spec {
+        ObjectSpec::Listener(listener) => listener.tls.iter().flat_map(|tls| tls.files()).collect(),
+        ObjectSpec::Backend(backend) => backend.speech.tls.iter().flat_map(|tls| tls.files()).collect(),
         _ => Vec::new(),
     }
 }

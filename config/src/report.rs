@@ -32,6 +32,8 @@ pub enum Kind {
     EndpointSlice,
     /// `v1` Secret.
     Secret,
+    /// `v1` ConfigMap.
+    ConfigMap,
     /// A file in the native format (`sluicegate.dev/v1alpha1`, kind `Config`), as a whole.
     Config,
     /// A listener of the native format.

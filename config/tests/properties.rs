@@ -138,7 +138,7 @@ fn step(index: &mut Index, which: u8, version: u32, delete: bool) -> Change {
 }
 
 fn full(index: &Index) -> String {
-    let (table, report) = Compiler::new(Settings::default()).compile(index, &Change::default());
+    let (table, report) = Compiler::new(Settings::default()).compile(index, &Change::default(), common::NOW);
     render(&table, &report)
 }
 
@@ -161,13 +161,13 @@ proptest! {
         for (which, version, delete, now) in steps {
             pending.merge(step(&mut index, which, version, delete));
             if now {
-                let (table, report) = compiler.compile(&index, &std::mem::take(&mut pending));
+                let (table, report) = compiler.compile(&index, &std::mem::take(&mut pending), common::NOW);
                 prop_assert_eq!(render(&table, &report), full(&index));
             }
         }
-        let (table, report) = compiler.compile(&index, &pending);
+        let (table, report) = compiler.compile(&index, &pending, common::NOW);
         prop_assert_eq!(render(&table, &report), full(&index));
-        let (again, same) = compiler.compile(&index, &Change::default());
+        let (again, same) = compiler.compile(&index, &Change::default(), common::NOW);
         prop_assert!(Arc::ptr_eq(&again, &table) && Arc::ptr_eq(&same, &report));
     }
 
@@ -186,10 +186,10 @@ proptest! {
         });
         let mut other = Index::new();
         let mut compiler = Compiler::new(Settings::default());
-        let mut last = compiler.compile(&other, &Change::default());
+        let mut last = compiler.compile(&other, &Change::default(), common::NOW);
         for object in objects {
             let change = other.apply(Event::Apply(object));
-            last = compiler.compile(&other, &change);
+            last = compiler.compile(&other, &change, common::NOW);
         }
         prop_assert_eq!(render(&last.0, &last.1), full(&index));
     }
@@ -203,7 +203,7 @@ proptest! {
         for (which, version, _, _) in &steps {
             step(&mut index, *which, *version, false);
         }
-        let (table, report) = Compiler::new(Settings::default()).compile(&index, &Change::default());
+        let (table, report) = Compiler::new(Settings::default()).compile(&index, &Change::default(), common::NOW);
         let hosts = ["a.test", "b.a.test", "c.b.a.test", "x.test", "test", "", ".test", "other"];
         let paths = ["/", "/a", "/a/", "/a/b", "/ab", "/abc", "/a/b/c/d", "/b", "/b/", "//a"];
         let headers = [("X".to_owned(), "y".to_owned())];

@@ -38,9 +38,9 @@ fn filled() -> (Index, Compiler) {
 #[test]
 fn an_endpoint_change_touches_one_backend_and_no_rule() {
     let (mut index, mut compiler) = filled();
-    let (old, old_report) = compiler.compile(&index, &Change::default());
+    let (old, old_report) = compiler.compile(&index, &Change::default(), common::NOW);
     let change = common::apply(&mut index, "f.yaml", &slice("10.0.0.2"));
-    let (new, new_report) = compiler.compile(&index, &change);
+    let (new, new_report) = compiler.compile(&index, &change, common::NOW);
     assert!(Arc::ptr_eq(&old.binds[0], &new.binds[0]));
     assert!(Arc::ptr_eq(&old_report, &new_report));
     let (before, after) = (old.backends.at(0).unwrap(), new.backends.at(0).unwrap());
@@ -52,7 +52,7 @@ fn an_endpoint_change_touches_one_backend_and_no_rule() {
 #[test]
 fn the_same_endpoints_again_change_nothing() {
     let (mut index, mut compiler) = filled();
-    let (old, _) = compiler.compile(&index, &Change::default());
+    let (old, _) = compiler.compile(&index, &Change::default(), common::NOW);
     let change = index.apply(Event::Delete(ObjectRef {
         kind: Kind::EndpointSlice,
         namespace: "default".into(),
@@ -61,7 +61,7 @@ fn the_same_endpoints_again_change_nothing() {
     assert!(!change.is_empty());
     let mut change = change;
     change.merge(common::apply(&mut index, "f.yaml", &slice("10.0.0.1")));
-    let (new, _) = compiler.compile(&index, &change);
+    let (new, _) = compiler.compile(&index, &change, common::NOW);
     assert!(Arc::ptr_eq(&old, &new));
     assert!(common::apply(&mut index, "f.yaml", &slice("10.0.0.1")).is_empty());
 }
@@ -69,9 +69,9 @@ fn the_same_endpoints_again_change_nothing() {
 #[test]
 fn a_route_change_touches_its_hosts_only() {
     let (mut index, mut compiler) = filled();
-    let (old, _) = compiler.compile(&index, &Change::default());
+    let (old, _) = compiler.compile(&index, &Change::default(), common::NOW);
     let change = common::apply(&mut index, "f.yaml", &ingress("a", "a.test", "/new"));
-    let (new, _) = compiler.compile(&index, &change);
+    let (new, _) = compiler.compile(&index, &change, common::NOW);
     let rules = |table: &config::table::RouteTable, host: &str| {
         Arc::clone(table.binds[0].hosts.exactly(&Hostname::Exact(host.into())).unwrap())
     };
@@ -84,7 +84,7 @@ fn a_route_change_touches_its_hosts_only() {
 #[test]
 fn rules_with_equal_policies_share_one() {
     let (index, mut compiler) = filled();
-    let (table, _) = compiler.compile(&index, &Change::default());
+    let (table, _) = compiler.compile(&index, &Change::default(), common::NOW);
     let policy = |host: &str| {
         let request = common::get(host, "/");
         Arc::clone(&table.binds[0].hosts.route(host, "/", &request).unwrap().policy)
@@ -103,7 +103,7 @@ fn a_name_resolves_into_endpoints_and_its_own_host_is_refused_to_services() {
     let names: Vec<_> = index.dns_names().into_iter().collect();
     assert_eq!(names, ["api.example.org".into(), Arc::<str>::from("localhost")]);
     let mut compiler = Compiler::new(Settings::default());
-    compiler.compile(&index, &Change::default());
+    compiler.compile(&index, &Change::default(), common::NOW);
     let mut change = Change::default();
     for (name, addresses) in
         [("api.example.org", ["127.0.0.1", "203.0.113.7"]), ("localhost", ["127.0.0.1", "::1"])]
@@ -111,7 +111,7 @@ fn a_name_resolves_into_endpoints_and_its_own_host_is_refused_to_services() {
         let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
         change.merge(index.apply(Event::Resolved { name: name.into(), addresses }));
     }
-    let (table, report) = compiler.compile(&index, &change);
+    let (table, report) = compiler.compile(&index, &change, common::NOW);
     let endpoints = |name: &str| {
         let backend = table.backends.iter().find(|(_, backend)| &*backend.name == name).unwrap().1;
         backend.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect::<Vec<_>>()

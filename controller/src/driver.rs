@@ -2,7 +2,7 @@
 //! published. It holds no opinion on objects and knows nothing of where they come from or who serves them.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use config::compile::{Compiler, Settings};
 use config::index::{Change, Event, Index};
@@ -36,7 +36,12 @@ pub struct Driver<S, P> {
     dns: Dns,
     problems: ProblemLog,
     metrics: Arc<ControlMetrics>,
+    /// When to compile although nothing changed: a certificate becomes valid, or expires.
+    wake: Option<Instant>,
 }
+
+/// The longest sleep until a certificate's time, for the wall clock may be set meanwhile.
+const MAX_SLEEP: Duration = Duration::from_secs(3_600);
 
 impl<S: Source, P: Publish> Driver<S, P> {
     /// A driver that has read nothing yet. Its figures are noted in `metrics`.
@@ -51,6 +56,7 @@ impl<S: Source, P: Publish> Driver<S, P> {
             dns: Dns::new(Arc::clone(&metrics)),
             problems: ProblemLog::default(),
             metrics,
+            wake: None,
         }
     }
 
@@ -63,6 +69,7 @@ impl<S: Source, P: Publish> Driver<S, P> {
         self.publish();
         loop {
             let deadline = self.hold_off.deadline(Instant::now());
+            let deadline = deadline.into_iter().chain(self.wake).min();
             let wait = async {
                 match deadline {
                     Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
@@ -106,8 +113,17 @@ impl<S: Source, P: Publish> Driver<S, P> {
 
     fn publish(&mut self) {
         let start = Instant::now();
+        let loaded = self.source.want(&self.index.files());
+        self.apply(loaded);
         let change = std::mem::take(&mut self.change);
-        let (table, report) = self.compiler.compile(&self.index, &change);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let (table, report) =
+            self.compiler.compile(&self.index, &change, i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+        self.wake = self.compiler.wake().map(|at| {
+            let at = Duration::from_secs(u64::try_from(at).unwrap_or_default());
+            // A clock that stands still or runs back must not make this a busy loop.
+            Instant::now() + at.saturating_sub(now).clamp(Duration::from_secs(1), MAX_SLEEP)
+        });
         self.publisher.publish(&table, &report);
         let end = Instant::now();
         self.metrics.compiled(&report, table.version, end - start, SystemTime::now());

@@ -16,5 +16,5 @@ fuzz_target!(|text: &[u8]| {
     for object in decoded.objects {
         change.merge(index.apply(Event::Apply(object)));
     }
-    let (_table, _report) = Compiler::new(Settings::default()).compile(&index, &change);
+    let (_table, _report) = Compiler::new(Settings::default()).compile(&index, &change, 0);
 });

@@ -44,7 +44,7 @@ fn main() -> anyhow::Result<()> {
     let mut compiler = Compiler::new(Settings::default());
     let mut full = None;
     let (full_time, (), compile_heap) = timed(|| {
-        full = Some(compiler.compile(&index, &Change::default()));
+        full = Some(compiler.compile(&index, &Change::default(), 0));
         Ok(())
     })?;
     let (table, report) = full.context("compiled")?;
@@ -53,7 +53,7 @@ fn main() -> anyhow::Result<()> {
     let mut index = index;
     let endpoints = endpoint_changes(&args, &mut index, &mut compiler, &table)?;
     let routes = route_changes(&args, &mut index, &mut compiler)?;
-    let (last, _) = compiler.compile(&index, &Change::default());
+    let (last, _) = compiler.compile(&index, &Change::default(), 0);
     drop(table);
     // What is left when the compiler and the index are gone is the table alone.
     let before = live_bytes();
@@ -194,7 +194,7 @@ fn endpoint_changes(
         let number = (round * 7_919) % args.services.max(1);
         let change = apply(index, &slice(number, args.endpoints, 1 + round / args.services.max(1)))?;
         let start = Instant::now();
-        let (new, _) = compiler.compile(index, &change);
+        let (new, _) = compiler.compile(index, &change, 0);
         times.push(start.elapsed());
         ensure!(new.version > old.version, "an endpoint change changed nothing");
         let same = old.binds.iter().zip(&new.binds).all(|(a, b)| Arc::ptr_eq(a, b));
@@ -218,7 +218,7 @@ fn route_changes(args: &Args, index: &mut Index, compiler: &mut Compiler) -> any
             apply(index, &ingress(number, args.services, "/changed"))?
         };
         let start = Instant::now();
-        let (new, _) = compiler.compile(index, &change);
+        let (new, _) = compiler.compile(index, &change, 0);
         times.push(start.elapsed());
         let host = format!("host-{number}.example.com");
         let found = endpoints_of(&new, &host, "/changed").is_some();

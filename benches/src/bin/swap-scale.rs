@@ -32,7 +32,7 @@ fn main() -> anyhow::Result<()> {
         }
     }
     let began = Instant::now();
-    let (table, report) = compiler.compile(&index, &Change::default());
+    let (table, report) = compiler.compile(&index, &Change::default(), 0);
     println!("first table, {SERVICES} Services × {ENDPOINTS} endpoints: compile {:?}", began.elapsed());
     ensure!(!report.has_errors(), "{:?}", report.problems.first());
     let before = resident_bytes();
@@ -71,7 +71,7 @@ fn swap(
         let event = slice(service, Some(change))?.into_iter().map(Event::Apply).next().context("no slice")?;
         let began = Instant::now();
         let touched = index.apply(event);
-        let (table, _) = compiler.compile(index, &touched);
+        let (table, _) = compiler.compile(index, &touched, 0);
         let compiled = began.elapsed();
         publisher.publish(table);
         sums.push(began.elapsed());

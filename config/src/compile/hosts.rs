@@ -1,27 +1,23 @@
-//! One bind's hosts: who contributes to each, and their rules in order of precedence.
+//! The hosts of a group of binds: who contributes to each, and their rules in order of precedence.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 
 use super::route::{Entry, Order, Route, What, specificity};
 use crate::report::ObjectRef;
-use crate::table::{
-    Bind, BindConfig, Candidate, HostMap, HostRules, Hostname, PathMap, PathMatch, WildcardDepth,
-};
+use crate::table::{Candidate, HostMap, HostRules, Hostname, PathMap, PathMatch, WildcardDepth};
 
-/// A bind under construction.
-#[derive(Debug)]
-pub(super) struct BindState {
-    pub(super) config: Arc<BindConfig>,
+/// A map of hosts under construction.
+#[derive(Debug, Default)]
+pub(super) struct HostState {
     hosts: HostMap,
     /// host → ids of the routes with entries for it
     members: HashMap<Hostname, Vec<u32>, FixedState>,
     dirty: HashSet<Hostname, FixedState>,
-    published: Option<Arc<Bind>>,
+    published: Option<Arc<HostMap>>,
 }
 
 /// A rule, or a fallback, that lost against an older one.
@@ -33,22 +29,10 @@ pub(super) struct Loss {
     pub(super) winner: ObjectRef,
 }
 
-impl BindState {
-    pub(super) fn new(config: Arc<BindConfig>) -> Self {
-        Self {
-            config,
-            hosts: HostMap::default(),
-            members: HashMap::default(),
-            dirty: HashSet::default(),
-            published: None,
-        }
-    }
-
-    pub(super) fn set_config(&mut self, config: BindConfig) {
-        if *self.config != config {
-            self.config = Arc::new(config);
-            self.published = None;
-        }
+impl HostState {
+    /// True if some route has an entry for exactly `host`.
+    pub(super) fn has(&self, host: &Hostname) -> bool {
+        self.members.contains_key(host)
     }
 
     pub(super) fn join(&mut self, host: &Hostname, id: u32) {
@@ -87,21 +71,8 @@ impl BindState {
         rebuilt
     }
 
-    pub(super) fn publish(&mut self) -> (Arc<Bind>, bool) {
-        if let Some(bind) = &self.published {
-            return (Arc::clone(bind), false);
-        }
-        let bind = Arc::new(Bind {
-            config: Arc::clone(&self.config),
-            hosts: Arc::new(self.hosts.clone()),
-            tls: None,
-        });
-        self.published = Some(Arc::clone(&bind));
-        (bind, true)
-    }
-
-    pub(super) fn address(&self) -> SocketAddr {
-        self.config.address
+    pub(super) fn publish(&mut self) -> Arc<HostMap> {
+        Arc::clone(self.published.get_or_insert_with(|| Arc::new(self.hosts.clone())))
     }
 }
 

@@ -5,6 +5,8 @@
 
 mod backend;
 mod class;
+mod fixed;
+mod groups;
 mod hosts;
 mod ingress;
 mod native;
@@ -13,6 +15,8 @@ mod report;
 mod route;
 mod settings;
 mod slots;
+mod tls;
+mod vault;
 mod workshop;
 
 use std::cell::RefCell;
@@ -26,19 +30,22 @@ pub use self::settings::Settings;
 
 use self::backend::BackendKey;
 use self::class::{Classes, Verdict};
-use self::hosts::BindState;
+use self::groups::{Group, Groups};
 use self::native::Listeners;
-use self::policy::Shared;
+use self::policy::{Shared, Speech, speech};
 use self::report::Owner;
 use self::route::{Outcome, Route};
 use self::settings::ingress_bind;
 use self::slots::Slots;
+use self::tls::{Claim, Tools, origins_of};
+use self::vault::{Lack, Origin, User, Vault};
 use self::workshop::{BackendSlot, Workshop};
 use crate::index::{Change, Index, ServiceKey};
-use crate::report::{Kind, ObjectRef, Problem, Report};
+use crate::report::{Kind, ObjectRef, Problem, Report, Severity};
 use crate::resource::ObjectSpec;
 use crate::table::{
-    Backend, BackendPolicy, Bind, Chunks, Hostname, RouteId, RouteInfo, RouteTable, RulePolicy,
+    Backend, BackendPolicy, Certificate, Chunks, Hostname, RouteId, RouteInfo, RouteTable, RulePolicy,
+    TlsPolicy,
 };
 
 /// The namespace of native backends, as dependencies of routes.
@@ -59,10 +66,16 @@ pub struct Compiler {
     backends_by_name: HashMap<Arc<str>, BTreeSet<u32>, FixedState>,
     listeners: Listeners,
     native_namespace: Arc<str>,
-    binds: BTreeMap<SocketAddr, BindState>,
+    groups: Groups,
+    /// Native routes tell the binds of Ingresses apart.
+    is_split: bool,
+    vault: Vault,
+    /// For names that no other certificate is for.
+    default_certificate: Option<Arc<Certificate>>,
     problems: BTreeMap<Owner, Vec<Problem>>,
     backend_policies: Shared<BackendPolicy>,
     rule_policies: Shared<RulePolicy>,
+    tls_policies: Shared<TlsPolicy>,
     texts: RefCell<HashSet<Arc<str>, FixedState>>,
     route_table: Chunks<RouteInfo>,
     backend_table: Chunks<Backend>,
@@ -78,6 +91,11 @@ struct Work {
     /// Each at most once.
     routes: Vec<ObjectRef>,
     backends: BTreeSet<u32>,
+    /// Of which there may be something else to say.
+    origins: BTreeSet<Origin>,
+    /// Groups whose listener's certificates changed.
+    listeners: BTreeSet<Group>,
+    is_default_touched: bool,
     problems: bool,
     /// Binds came or went.
     changed: bool,
@@ -87,12 +105,12 @@ impl Compiler {
     /// A compiler that has seen nothing.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        let mut binds = BTreeMap::new();
-        if let Some(address) = settings.http {
-            binds.insert(address, BindState::new(Arc::new(ingress_bind(&settings, address))));
+        let mut vault = Vault::default();
+        if let Some(origin) = default_origin(&settings) {
+            vault.join(&Index::new(), &origin, User::Default);
         }
         Self {
-            ingress_binds: settings.http.into_iter().collect(),
+            ingress_binds: settings.http.into_iter().chain(settings.https).collect(),
             settings,
             routes: Slots::default(),
             backends: Slots::default(),
@@ -101,10 +119,14 @@ impl Compiler {
             backends_by_name: HashMap::default(),
             listeners: Listeners::default(),
             native_namespace: NATIVE.into(),
-            binds,
+            groups: Groups::default(),
+            is_split: false,
+            vault,
+            default_certificate: None,
             problems: BTreeMap::new(),
             backend_policies: Shared::default(),
             rule_policies: Shared::default(),
+            tls_policies: Shared::default(),
             texts: RefCell::default(),
             route_table: Chunks::default(),
             backend_table: Chunks::default(),
@@ -115,8 +137,10 @@ impl Compiler {
     }
 
     /// The table and report of `index`, given what changed in it since the last call. The first call looks at
-    /// everything. Where nothing changed, the same allocation is returned.
-    pub fn compile(&mut self, index: &Index, change: &Change) -> (Arc<RouteTable>, Arc<Report>) {
+    /// everything. Where nothing changed, the same allocation is returned. `now` is in seconds since 1970, and
+    /// decides which certificates are valid.
+    pub fn compile(&mut self, index: &Index, change: &Change, now: i64) -> (Arc<RouteTable>, Arc<Report>) {
+        self.vault.set_now(now);
         let mut work = self.plan(index, change);
         let mut changed = work.changed;
         let classes = Classes::new(index, &self.settings.ingress_class);
@@ -126,13 +150,14 @@ impl Compiler {
         for id in std::mem::take(&mut work.backends) {
             changed |= self.compile_backend(index, id, &mut work);
         }
-        changed |= self.rebuild_hosts(index, &mut work);
-        let binds: Vec<(Arc<Bind>, bool)> = self.binds.values_mut().map(BindState::publish).collect();
-        changed |= binds.iter().any(|(_, new)| *new) || binds.len() != self.table.binds.len();
+        self.rebuild_hosts(index, &mut work);
+        self.tell_of_origins(index, &mut work);
+        let (binds, is_new) = self.groups.publish(self.settings.tls_in_front);
+        changed |= is_new;
         if changed {
             self.table = Arc::new(RouteTable {
                 version: self.table.version + 1,
-                binds: binds.into_iter().map(|(bind, _)| bind).collect(),
+                binds,
                 routes: self.route_table.clone(),
                 backends: self.backend_table.clone(),
             });
@@ -143,18 +168,25 @@ impl Compiler {
         (Arc::clone(&self.table), Arc::clone(&self.report))
     }
 
+    /// When to compile again although nothing changes, in seconds since 1970: a certificate becomes valid or
+    /// expires, or is about to.
+    #[must_use]
+    pub fn wake(&self) -> Option<i64> {
+        self.vault.wake()
+    }
+
     fn plan(&mut self, index: &Index, change: &Change) -> Work {
         let mut work = Work { problems: change.problems, ..Work::default() };
-        if !std::mem::replace(&mut self.started, true) {
-            work.problems = true;
-            self.sync_binds(index, &mut work);
-            work.routes.extend(index.objects().map(|object| object.reference.clone()).filter(is_route));
-            return work;
-        }
-        if change.objects.iter().any(|reference| reference.kind == Kind::Listener) {
-            self.sync_binds(index, &mut work);
-            let objects = index.objects().map(|object| &object.reference);
-            work.routes.extend(objects.filter(|r| r.kind == Kind::Route).cloned());
+        let is_first = !std::mem::replace(&mut self.started, true);
+        self.look_at_origins(index, change, is_first, &mut work);
+        let touches = |kind| change.objects.iter().any(|reference| reference.kind == kind);
+        if is_first
+            || touches(Kind::Listener)
+            || (touches(Kind::Route) && native::splits(index) != self.is_split)
+        {
+            let regrouped = self.sync_binds(index, &mut work);
+            let is_touched = |r: &&ObjectRef| is_route(r) && (is_first || regrouped || r.kind == Kind::Route);
+            work.routes.extend(index.objects().map(|object| &object.reference).filter(is_touched).cloned());
         }
         for reference in &change.objects {
             match reference.kind {
@@ -186,6 +218,89 @@ impl Compiler {
         work
     }
 
+    /// Looks again at the certificates that changed, and notes who must be compiled with them.
+    fn look_at_origins(&mut self, index: &Index, change: &Change, is_first: bool, work: &mut Work) {
+        let mut origins: BTreeSet<Origin> = self.vault.due().into_iter().collect();
+        let vault = &self.vault;
+        let mut add = |reference: &ObjectRef| {
+            if matches!(reference.kind, Kind::Secret | Kind::ConfigMap) {
+                // Most Secrets of a cluster are no certificates.
+                let is_empty = index.secret(reference).is_some_and(|(_, secret)| secret.is_empty());
+                if is_empty && !vault.knows(reference) {
+                    return;
+                }
+                origins.insert(Origin::Certificate(reference.clone()));
+                origins.insert(Origin::Roots(reference.clone()));
+            }
+        };
+        if is_first {
+            index.objects().for_each(|object| add(&object.reference));
+        }
+        change.objects.iter().for_each(add);
+        origins.extend(change.files.iter().flat_map(|file| self.vault.of_file(file)));
+        origins.extend(default_origin(&self.settings).filter(|_| is_first));
+        for origin in origins {
+            if !self.vault.look(index, &origin) && !is_first {
+                continue;
+            }
+            work.origins.insert(origin.clone());
+            for user in self.vault.users(&origin).collect::<Vec<_>>() {
+                match user {
+                    User::Rules(id) => {
+                        work.routes.extend(self.routes.at(id).map(|route| route.order.object.clone()));
+                    }
+                    User::Hosts(id) => {
+                        if let Some(route) = self.routes.at(id) {
+                            self.groups.touch(route);
+                        }
+                    }
+                    User::Listener(group) => {
+                        work.listeners.insert(group);
+                    }
+                    User::Default => work.is_default_touched = true,
+                }
+            }
+        }
+        if is_first || work.is_default_touched {
+            self.choose_default(work);
+        }
+    }
+
+    /// Chooses the certificate for names that no other one is for.
+    fn choose_default(&mut self, work: &mut Work) {
+        let mut problems = Vec::new();
+        let mut chosen = self.settings.default_certificate.clone();
+        if let Some(origin) = default_origin(&self.settings) {
+            match (self.vault.certificate(&origin), &origin) {
+                (Ok(certificate), _) => chosen = Some(Arc::clone(certificate)),
+                (Err(Lack::Missing), Origin::Certificate(object)) => problems.push(Problem {
+                    object: object.clone(),
+                    location: None,
+                    field: String::new(),
+                    severity: Severity::Error,
+                    reason: "SecretNotFound",
+                    message: "there is no such Secret, so the default certificate is a self-signed one"
+                        .to_owned(),
+                }),
+                // What is wrong with it is told where it stands.
+                (Err(_), _) => {}
+            }
+        }
+        self.tell(Owner::Default, problems, work);
+        if self.default_certificate != chosen {
+            self.default_certificate = chosen;
+            self.groups.states.values_mut().for_each(|state| state.tls.touch_all());
+        }
+    }
+
+    /// Says what is wrong with the certificates that were looked at, or that somebody began or ceased to use.
+    fn tell_of_origins(&mut self, index: &Index, work: &mut Work) {
+        for origin in std::mem::take(&mut work.origins) {
+            let problem = self.vault.problem(index, &origin).filter(|_| self.vault.is_used(&origin));
+            self.tell(Owner::Origin(origin), problem.into_iter().collect(), work);
+        }
+    }
+
     fn touch_service(&self, key: &ServiceKey, work: &mut Work) {
         work.backends.extend(self.backends_of.get(key).into_iter().flatten());
     }
@@ -204,7 +319,7 @@ impl Compiler {
         match outcome.route {
             Some(route) => {
                 let id = self.routes.reserve(reference);
-                self.attach(id, &route);
+                self.attach(index, id, &route, work);
                 if known.is_none() {
                     self.route_table.set(id, Some(Arc::new(route_info(reference))));
                 }
@@ -256,6 +371,7 @@ impl Compiler {
             backends_of: &mut self.backends_of,
             rule_policies: &mut self.rule_policies,
             texts: &self.texts,
+            vault: &mut self.vault,
             dirty_backends: &mut work.backends,
         };
         match &object.spec {
@@ -265,8 +381,8 @@ impl Compiler {
         }
     }
 
-    /// Brings the binds in line with the listeners.
-    fn sync_binds(&mut self, index: &Index, work: &mut Work) {
+    /// Brings the binds in line with the listeners; true if every route must join its hosts again.
+    fn sync_binds(&mut self, index: &Index, work: &mut Work) -> bool {
         let mut listeners = Listeners::new(index);
         for (owner, _) in std::mem::take(&mut self.listeners.problems) {
             self.tell(Owner::Object(owner), Vec::new(), work);
@@ -274,9 +390,11 @@ impl Compiler {
         for (owner, problem) in &listeners.problems {
             self.tell(Owner::Object(owner.clone()), vec![problem.clone()], work);
         }
-        if let Some(address) = self.settings.http {
+        let native: BTreeSet<SocketAddr> = listeners.configs.keys().copied().collect();
+        for (address, https) in [(self.settings.http, false), (self.settings.https, true)] {
+            let Some(address) = address else { continue };
             // The settings of a listener that the user wrote go before those of the command line.
-            let ingress = ingress_bind(&self.settings, address);
+            let ingress = ingress_bind(&self.settings, address, https);
             match listeners.configs.get_mut(&address) {
                 Some(native) => native.listeners.extend(ingress.listeners),
                 None => {
@@ -284,36 +402,49 @@ impl Compiler {
                 }
             }
         }
-        let before = self.binds.len();
-        self.binds.retain(|address, _| listeners.configs.contains_key(address));
-        work.changed |= self.binds.len() != before;
-        for (address, config) in std::mem::take(&mut listeners.configs) {
-            match self.binds.get_mut(&address) {
-                Some(bind) => bind.set_config(config),
-                None => {
-                    self.binds.insert(address, BindState::new(Arc::new(config)));
-                }
-            }
-        }
+        self.is_split = native::splits(index);
+        let is_split = self.is_split;
+        let synced = self.groups.sync(std::mem::take(&mut listeners.configs), |address| {
+            if is_split || native.contains(&address) { Group::Address(address) } else { Group::Ingress }
+        });
+        work.changed |= synced.changed;
         let gone: Vec<Owner> =
-            self.problems.keys().filter(|owner| self.is_of_lost_bind(owner)).cloned().collect();
+            self.problems.keys().filter(|owner| self.is_of_lost_group(owner)).cloned().collect();
         for owner in gone {
             self.tell(owner, Vec::new(), work);
         }
-        self.listeners = listeners;
+        let former = std::mem::replace(&mut self.listeners, listeners);
+        self.sync_fixed(index, &former, synced.regrouped, work);
+        synced.regrouped
     }
 
-    fn is_of_lost_bind(&self, owner: &Owner) -> bool {
-        matches!(owner, Owner::Host(address, _) if !self.binds.contains_key(address))
-    }
-
-    /// Makes `route` a member of its hosts and a user of its Services.
-    fn attach(&mut self, id: u32, route: &Route) {
-        for address in route.binds.iter() {
-            let Some(bind) = self.binds.get_mut(address) else { continue };
-            for host in distinct_hosts(route) {
-                bind.join(host, id);
+    fn is_of_lost_group(&self, owner: &Owner) -> bool {
+        match owner {
+            Owner::Host(group, _) | Owner::TlsHost(group, _) | Owner::Listener(group) => {
+                !self.groups.states.contains_key(group)
             }
+            Owner::Object(_) | Owner::Backend(_) | Owner::Origin(_) | Owner::Default => false,
+        }
+    }
+
+    /// Makes `route` a member of its hosts and a user of its Services and certificates.
+    fn attach(&mut self, index: &Index, id: u32, route: &Route, work: &mut Work) {
+        for group in self.groups.of(&route.binds) {
+            let Some(state) = self.groups.states.get_mut(&group) else { continue };
+            for host in distinct_hosts(route) {
+                state.hosts.join(host, id);
+            }
+            for claim in &route.claims {
+                state.tls.join(&claim.host, id);
+            }
+        }
+        for origin in origins_of(route) {
+            self.vault.join(index, origin, User::Hosts(id));
+            work.origins.insert(origin.clone());
+        }
+        for origin in &route.materials {
+            self.vault.join(index, origin, User::Rules(id));
+            work.origins.insert(origin.clone());
         }
         for service in &route.services {
             let users = self.routes_of.entry(service.clone()).or_default();
@@ -326,16 +457,31 @@ impl Compiler {
     /// Takes back what `old` had and its successor, if any, has not.
     fn detach(&mut self, id: u32, old: &Route, work: &mut Work) {
         let new = self.routes.at(id);
-        for address in old.binds.iter() {
-            let Some(bind) = self.binds.get_mut(address) else { continue };
+        let groups = new.map(|new| self.groups.of(&new.binds)).unwrap_or_default();
+        for group in self.groups.of(&old.binds) {
+            let Some(state) = self.groups.states.get_mut(&group) else { continue };
+            let new = new.filter(|_| groups.contains(&group));
             for host in distinct_hosts(old) {
-                let kept = new.is_some_and(|new| {
-                    new.binds.contains(address) && !hosts::entries_of(new, host).is_empty()
-                });
-                if !kept {
-                    bind.leave(host, id);
+                if !new.is_some_and(|new| !hosts::entries_of(new, host).is_empty()) {
+                    state.hosts.leave(host, id);
                 }
             }
+            for Claim { host, .. } in &old.claims {
+                if !new.is_some_and(|new| new.claims.iter().any(|claim| claim.host == *host)) {
+                    state.tls.leave(host, id);
+                }
+            }
+        }
+        let kept = new.map(origins_of).unwrap_or_default();
+        for origin in origins_of(old).difference(&kept) {
+            self.vault.leave(origin, User::Hosts(id));
+            work.origins.insert((*origin).clone());
+        }
+        for origin in
+            old.materials.iter().filter(|origin| !new.is_some_and(|new| new.materials.contains(origin)))
+        {
+            self.vault.leave(origin, User::Rules(id));
+            work.origins.insert(origin.clone());
         }
         for service in &old.services {
             if new.is_some_and(|new| new.services.contains(service)) {
@@ -386,13 +532,38 @@ impl Compiler {
                     index.ingress(&ObjectRef { kind: Kind::Ingress, namespace, name })?.1.settings.as_deref()
                 });
                 let levels = [own, found.and_then(|service| service.settings.as_deref())];
-                let policy = policy::backend(levels, &self.settings.backend);
-                (backend::service_endpoints(index, service, *port), policy)
+                let vault = &mut self.vault;
+                let speech = found.map(|found| {
+                    speech(
+                        &self.settings,
+                        index,
+                        vault,
+                        levels,
+                        (service, found, *port),
+                        &mut BTreeSet::new(),
+                    )
+                });
+                let mut resolved = backend::service_endpoints(index, service, *port);
+                let speech = match speech {
+                    Some(Ok(speech)) => speech,
+                    // No rule leads here then; still, nothing must be sent in another way than was asked for.
+                    Some(Err(_)) | None => {
+                        resolved.endpoints.clear();
+                        Speech::default()
+                    }
+                };
+                (resolved, policy::backend(levels, &self.settings.backend, speech))
             }
             BackendKey::Native { name } => {
                 let Some((_, native)) = index.native_backend(name) else { return false };
-                let policy = native::backend_policy(&native.spec, &self.settings.backend);
-                (native::endpoints(index, name), policy)
+                let mut resolved = native::endpoints(index, name);
+                let speech =
+                    native::speech(&self.settings, index, &mut self.vault, native, &mut BTreeSet::new())
+                        .unwrap_or_else(|_| {
+                            resolved.endpoints.clear();
+                            Speech::default()
+                        });
+                (resolved, native::backend_policy(&native.spec, &self.settings.backend, speech))
             }
         };
         self.set_names(id, resolved.names);
@@ -430,22 +601,33 @@ impl Compiler {
         }
     }
 
-    fn rebuild_hosts(&mut self, index: &Index, work: &mut Work) -> bool {
+    fn rebuild_hosts(&mut self, index: &Index, work: &mut Work) {
+        self.refresh_fixed(index, work);
+        let routes = &self.routes;
+        let route = |id| routes.at(id);
         let mut told = Vec::new();
-        let mut changed = false;
-        for bind in self.binds.values_mut() {
-            let address = bind.address();
-            for (host, losses) in bind.rebuild(|id| self.routes.at(id)) {
-                changed = true;
+        for (group, state) in &mut self.groups.states {
+            let rebuilt = state.hosts.rebuild(route);
+            let moved = !rebuilt.is_empty();
+            for (host, losses) in rebuilt {
                 let problems =
                     losses.iter().filter_map(|loss| report::conflict(index, &host, loss)).collect();
-                told.push((Owner::Host(address, host), problems));
+                told.push((Owner::Host(*group, host), problems));
+            }
+            let mut tools = Tools {
+                index,
+                vault: &self.vault,
+                default: self.default_certificate.as_ref(),
+                policies: &mut self.tls_policies,
+            };
+            let hosts = &state.hosts;
+            for (host, problems) in state.tls.rebuild(&mut tools, &route, &|host| hosts.has(host), moved) {
+                told.push((Owner::TlsHost(*group, host), problems));
             }
         }
         for (owner, problems) in told {
             self.tell(owner, problems, work);
         }
-        changed
     }
 
     /// Replaces what `owner` said before.
@@ -457,6 +639,11 @@ impl Compiler {
             work.problems = true;
         }
     }
+}
+
+/// The Secret that the operator named for the default certificate.
+fn default_origin(settings: &Settings) -> Option<Origin> {
+    settings.default_secret.as_ref().map(|(namespace, name)| Origin::secret(namespace, name))
 }
 
 fn is_route(reference: &ObjectRef) -> bool {

@@ -6,16 +6,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::backend::{BackendKey, Resolved};
+use super::policy::Speech;
 use super::route::{Entry, Goal, Order, Outcome, Route, Share, What, rule};
-use super::{NATIVE, Workshop};
+use super::tls::{Claim, lack_message};
+use super::vault::{Origin, Vault};
+use super::{NATIVE, Settings, Workshop};
 use crate::index::Index;
 use crate::report::{Kind, ObjectRef, Problem};
 use crate::resource::native::{BackendSpec, BalanceSpec, EndpointHost, HealthSpec, set, set_time};
 use crate::resource::native_route::NativeGoal;
-use crate::resource::{Finding, NativeRoute, Object, ObjectSpec};
+use crate::resource::native_tls::{ListenerTls, NativeSpeech};
+use crate::resource::tls::TlsSettings;
+use crate::resource::{Finding, NativeBackend, NativeRoute, Object, ObjectSpec};
 use crate::table::{
-    ActiveProbe, BackendPolicy, Balance, BindConfig, Candidate, Endpoint, HashKey, HealthPolicy,
-    PassivePolicy, ProbeKind, RouteId, RulePolicy, Unavailable,
+    Action, ActiveProbe, BackendPolicy, BackendTls, Balance, BindConfig, Candidate, Endpoint, HashKey,
+    HealthPolicy, Hostname, PassivePolicy, Passthrough, ProbeKind, RouteId, RulePolicy, Unavailable,
 };
 
 /// The listeners of the index, by address and by name.
@@ -24,7 +29,26 @@ pub(super) struct Listeners {
     pub(super) configs: BTreeMap<SocketAddr, BindConfig>,
     /// listener name → address
     pub(super) by_name: BTreeMap<Arc<str>, SocketAddr>,
+    /// address → TLS of the listener in force there
+    pub(super) tls: BTreeMap<SocketAddr, ListenerTlsOf>,
     pub(super) problems: Vec<(ObjectRef, Problem)>,
+}
+
+/// TLS of one listener.
+#[derive(Debug)]
+pub(super) struct ListenerTlsOf {
+    pub(super) object: ObjectRef,
+    pub(super) tls: Arc<ListenerTls>,
+}
+
+/// Whether some route names one of the binds of Ingresses and not the other, so that they cannot share their
+/// hosts.
+pub(super) fn splits(index: &Index) -> bool {
+    let of_ingress = |name: &Arc<str>| matches!(&**name, "http" | "https");
+    index.objects().any(|object| match &object.spec {
+        ObjectSpec::Route(route) => route.listeners.iter().flatten().any(of_ingress),
+        _ => false,
+    })
 }
 
 impl Listeners {
@@ -40,9 +64,19 @@ impl Listeners {
             match listeners.configs.get_mut(&config.address) {
                 None => {
                     listeners.configs.insert(config.address, config.clone());
+                    if let Some(tls) = &listener.tls {
+                        let (object, tls) = (object.reference.clone(), Arc::clone(tls));
+                        listeners.tls.insert(config.address, ListenerTlsOf { object, tls });
+                    }
                 }
                 Some(first) => {
-                    let alike = BindConfig { listeners: first.listeners.clone(), ..config.clone() } == *first;
+                    let same_tls = match (listeners.tls.get(&config.address), &listener.tls) {
+                        (Some(first), Some(tls)) => first.tls.says_the_same(tls),
+                        (None, None) => true,
+                        _ => false,
+                    };
+                    let alike = same_tls
+                        && BindConfig { listeners: first.listeners.clone(), ..config.clone() } == *first;
                     if !alike {
                         let winner = first.listeners.first().map(|listener| Arc::clone(&listener.name));
                         let message = format!(
@@ -78,17 +112,28 @@ pub(super) fn compile(
     let binds = binds(shop, native, &mut tell);
     let mut held = BTreeSet::new();
     let mut services = BTreeSet::new();
+    let mut materials = BTreeSet::new();
     let mut shares: Vec<Share> = Vec::new();
     if let NativeGoal::Forward(names) = &native.goal {
         for (name, weight) in names {
             let key = (Arc::clone(&shop.native_namespace), shop.intern(name));
-            let known = shop.index.native_backend(name).is_some();
-            shares.push(if known {
-                (Ok(shop.acquire(BackendKey::Native { name: Arc::clone(&key.1) }, &mut held)), *weight)
-            } else {
-                let message = format!("there is no backend `{name}`, so its requests are answered 503");
-                tell("backend", "BackendNotFound", message);
-                (Err(Unavailable::BackendNotFound), *weight)
+            let spoken = shop
+                .index
+                .native_backend(name)
+                .map(|(_, backend)| speech(shop.settings, shop.index, shop.vault, backend, &mut materials));
+            shares.push(match spoken {
+                Some(Ok(_)) => {
+                    (Ok(shop.acquire(BackendKey::Native { name: Arc::clone(&key.1) }, &mut held)), *weight)
+                }
+                Some(Err((reason, message))) => {
+                    tell("backend", reason, format!("{message}, so requests to `{name}` are answered 503"));
+                    (Err(Unavailable::InvalidSetting), *weight)
+                }
+                None => {
+                    let message = format!("there is no backend `{name}`, so its requests are answered 503");
+                    tell("backend", "BackendNotFound", message);
+                    (Err(Unavailable::BackendNotFound), *weight)
+                }
             });
             services.insert(key);
         }
@@ -109,6 +154,7 @@ pub(super) fn compile(
         host: Clone::clone(host),
         what: What::Rule(candidate.clone()),
     };
+    let claims = passthrough(native, id, &rules, &hosts);
     let entries = hosts.iter().flat_map(|host| rules.iter().map(move |candidate| entry(host, candidate)));
     let route = Route {
         order: Order { created: None, rank: native.position, object: object.reference.clone() },
@@ -116,8 +162,71 @@ pub(super) fn compile(
         entries: entries.collect(),
         backends: held.into_iter().collect(),
         services: services.into_iter().collect(),
+        claims,
+        tls: Box::new([]),
+        roots: Box::new([]),
+        materials: materials.into_iter().collect(),
+        passthrough_field: format!("{}.tlsPassthrough", native.field).into(),
     };
     Outcome { route: Some(route), problems }
+}
+
+/// What is wanted of encrypted connections to `hosts`.
+fn passthrough(native: &NativeRoute, id: RouteId, rules: &[Candidate], hosts: &[Hostname]) -> Box<[Claim]> {
+    let Some(first) = rules.first().filter(|_| native.passthrough) else { return Box::new([]) };
+    let split = match &first.rule.action {
+        Action::Forward(split) => Ok(split.clone()),
+        Action::Unavailable(why) => Err(*why),
+        Action::Redirect(_) => Err(Unavailable::InvalidSetting),
+    };
+    let passthrough = Arc::new(Passthrough { route: id, split });
+    let settings = Arc::new(TlsSettings::default());
+    let claim = |host: &Hostname| Claim {
+        host: host.clone(),
+        named: None,
+        settings: Arc::clone(&settings),
+        passthrough: Some(Arc::clone(&passthrough)),
+        is_loose: false,
+    };
+    hosts.iter().map(claim).collect()
+}
+
+/// How a native backend is spoken to, which needs what is noted in `materials`; or reason and message.
+pub(super) fn speech(
+    settings: &Settings,
+    index: &Index,
+    vault: &mut Vault,
+    backend: &NativeBackend,
+    materials: &mut BTreeSet<Origin>,
+) -> Result<Speech, (&'static str, String)> {
+    let NativeSpeech { protocol, tls } = &backend.speech;
+    if !settings.tls_behind && backend.speech != NativeSpeech::CLEARTEXT {
+        return Err(("Unsupported", "HTTP/2 and TLS to backends are not supported yet".to_owned()));
+    }
+    let Some(files) = tls else { return Ok(Speech { protocol: *protocol, tls: None }) };
+    let mut note = |origin: &Origin, vault: &mut Vault| {
+        materials.insert(origin.clone());
+        vault.ensure(index, origin);
+    };
+    let roots = match &files.ca {
+        None => None,
+        Some(file) => {
+            let origin = Origin::RootsFile(Arc::clone(file));
+            note(&origin, vault);
+            Some(Arc::clone(vault.roots(&origin).map_err(|lack| lack_message(&origin, lack))?))
+        }
+    };
+    let certificate = match &files.pair {
+        None => None,
+        Some((cert, key)) => {
+            let origin = Origin::Pair(Arc::clone(cert), Arc::clone(key));
+            note(&origin, vault);
+            Some(Arc::clone(vault.certificate(&origin).map_err(|lack| lack_message(&origin, lack))?))
+        }
+    };
+    let (insecure, server_name) = (files.insecure, files.server_name.clone());
+    let tls = BackendTls { insecure, roots, server_name, certificate };
+    Ok(Speech { protocol: *protocol, tls: Some(Arc::new(tls)) })
 }
 
 /// The binds that a route is served on.
@@ -143,10 +252,9 @@ fn binds(
             Some(address) => {
                 found.insert(*address);
             }
-            // The bind of Ingresses goes by this name.
-            None if **name == *"http" && !shop.ingress_binds.is_empty() => {
-                found.extend(shop.ingress_binds.iter())
-            }
+            // The binds of Ingresses go by these names.
+            None if **name == *"http" && shop.settings.http.is_some() => found.extend(shop.settings.http),
+            None if **name == *"https" && shop.settings.https.is_some() => found.extend(shop.settings.https),
             None => tell("listeners", "ListenerNotFound", format!("there is no listener `{name}`")),
         }
     }
@@ -155,6 +263,7 @@ fn binds(
 
 fn rule_policy(native: &NativeRoute, default: &RulePolicy) -> RulePolicy {
     let mut policy = default.clone();
+    policy.https.clone_from(&native.https);
     policy.filters.clone_from(&native.filters);
     set_time(&mut policy.timeouts.response_head, native.timeouts.response);
     set_time(&mut policy.timeouts.idle, native.timeouts.idle);
@@ -214,8 +323,8 @@ pub(super) fn endpoints(index: &Index, name: &str) -> Resolved {
 }
 
 /// How a native backend is treated.
-pub(super) fn backend_policy(spec: &BackendSpec, default: &BackendPolicy) -> BackendPolicy {
-    let mut policy = default.clone();
+pub(super) fn backend_policy(spec: &BackendSpec, default: &BackendPolicy, speech: Speech) -> BackendPolicy {
+    let mut policy = BackendPolicy { protocol: speech.protocol, tls: speech.tls, ..default.clone() };
     let hash_by = spec.hash_by.as_ref().map(|by| by.0.clone());
     match (spec.balance, hash_by) {
         (Some(BalanceSpec::RoundRobin), _) => policy.balance = Balance::RoundRobin,

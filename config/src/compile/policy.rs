@@ -1,15 +1,23 @@
 //! Annotations and defaults → policies. Equal policies share one allocation.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::quality::FixedState;
 
+use super::tls::{lack_message, roots_origin};
+use super::vault::{Origin, Vault};
+use crate::compile;
+use crate::index::{Index, ServiceKey};
+use crate::resource::Service;
 use crate::resource::annotations::{BalanceKind, Settings};
+use crate::resource::ingress::PortRef;
+use crate::resource::tls::{self, Protocol};
 use crate::table::{
-    ActiveProbe, BackendPolicy, Balance, HashKey, HealthPolicy, PathMatch, PathModifier, Rewrite, RulePolicy,
+    ActiveProbe, BackendPolicy, BackendProtocol, BackendTls, Balance, HashKey, HealthPolicy, PathMatch,
+    PathModifier, Rewrite, RulePolicy,
 };
 
 /// Values of which one copy is enough.
@@ -55,8 +63,8 @@ fn set<T: Clone>(target: &mut T, value: Option<&T>) {
 }
 
 /// How a backend is treated under these settings.
-pub(super) fn backend(levels: Levels<'_>, default: &BackendPolicy) -> BackendPolicy {
-    let mut policy = default.clone();
+pub(super) fn backend(levels: Levels<'_>, default: &BackendPolicy, speech: Speech) -> BackendPolicy {
+    let mut policy = BackendPolicy { protocol: speech.protocol, tls: speech.tls, ..default.clone() };
     let hash = || pick(levels, |s| &s.hash_by).cloned().unwrap_or(HashKey::SourceIp);
     match pick(levels, |s| &s.balance) {
         Some(BalanceKind::RoundRobin) => policy.balance = Balance::RoundRobin,
@@ -92,6 +100,85 @@ pub(super) fn backend(levels: Levels<'_>, default: &BackendPolicy) -> BackendPol
     policy
 }
 
+/// How a backend is spoken to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Speech {
+    pub(super) protocol: BackendProtocol,
+    pub(super) tls: Option<Arc<BackendTls>>,
+}
+
+impl Default for Speech {
+    fn default() -> Self {
+        Self { protocol: BackendProtocol::Http1, tls: None }
+    }
+}
+
+/// What a backend must be verified by is not to be had.
+#[derive(Debug)]
+pub(super) struct Speechless {
+    /// Where to tell it: the annotation.
+    pub(super) annotation: &'static str,
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+}
+
+/// How the endpoints of a Service's port are spoken to, which needs what is noted in `materials`.
+pub(super) fn speech(
+    settings: &compile::Settings,
+    index: &Index,
+    vault: &mut Vault,
+    levels: Levels<'_>,
+    (key, service, port): (&ServiceKey, &Service, u16),
+    materials: &mut BTreeSet<Origin>,
+) -> Result<Speech, Speechless> {
+    let app_protocol = || service.port(&PortRef::Number(port)).and_then(|port| port.app_protocol.as_deref());
+    let protocol = pick(levels, |s| &s.backend_protocol).copied();
+    let protocol = protocol.or_else(|| tls::app_protocol(app_protocol()?)).unwrap_or(Protocol::Http);
+    let wire = if protocol.is_http2() { BackendProtocol::Http2 } else { BackendProtocol::Http1 };
+    if !settings.tls_behind && protocol != Protocol::Http {
+        let message = "HTTP/2 and TLS to backends are not supported yet".to_owned();
+        return Err(Speechless { annotation: "backend-protocol", reason: "Unsupported", message });
+    }
+    if !protocol.is_encrypted() {
+        return Ok(Speech { protocol: wire, tls: None });
+    }
+    let lack = |annotation, origin: &Origin, lack| {
+        let (reason, message) = lack_message(origin, lack);
+        Speechless { annotation, reason, message }
+    };
+    let roots = match pick(levels, |s| &s.backend_tls_ca) {
+        None => None,
+        Some(roots) => {
+            let origin = roots_origin(&key.0, roots);
+            materials.insert(origin.clone());
+            vault.ensure(index, &origin);
+            Some(Arc::clone(vault.roots(&origin).map_err(|why| lack("backend-tls-ca", &origin, why))?))
+        }
+    };
+    let certificate = match pick(levels, |s| &s.backend_tls_secret) {
+        None => None,
+        Some(name) => {
+            let origin = Origin::secret(&key.0, name);
+            materials.insert(origin.clone());
+            vault.ensure(index, &origin);
+            Some(Arc::clone(
+                vault.certificate(&origin).map_err(|why| lack("backend-tls-secret", &origin, why))?,
+            ))
+        }
+    };
+    let own_name = || match &service.external_name {
+        Some(Ok(name)) => Arc::clone(name),
+        _ => format!("{}.{}.svc", key.1, key.0).into(),
+    };
+    let tls = BackendTls {
+        insecure: pick(levels, |s| &s.backend_tls_verify) == Some(&false),
+        roots,
+        server_name: Some(pick(levels, |s| &s.backend_tls_server_name).cloned().unwrap_or_else(own_name)),
+        certificate,
+    };
+    Ok(Speech { protocol: wire, tls: Some(Arc::new(tls)) })
+}
+
 /// What applies to requests of a rule with this path under these settings.
 pub(super) fn rule(levels: Levels<'_>, default: &RulePolicy, path: Option<&PathMatch>) -> RulePolicy {
     let mut policy = default.clone();
@@ -103,6 +190,12 @@ pub(super) fn rule(levels: Levels<'_>, default: &RulePolicy, path: Option<&PathM
         policy.retry.codes.clone_from(&on.codes);
         policy.retry.on_timeout = on.timeout;
         policy.retry.on_empty_response = on.empty_response;
+    }
+    if pick(levels, |s| &s.ssl_redirect) == Some(&true) {
+        policy.https.redirect = Some(pick(levels, |s| &s.ssl_redirect_port).copied().unwrap_or(443));
+    }
+    if let Some(hsts) = pick(levels, |s| &s.hsts) {
+        policy.https.hsts = Some(Arc::clone(hsts));
     }
     // A default backend takes what matched no path, so there is nothing to replace.
     if let (Some(path), Some(replacement)) = (path, pick(levels, |s| &s.rewrite_prefix)) {

@@ -1,10 +1,11 @@
 //! Problems: who told them, in which order they are reported, and what the losers of conflicts hear.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::backend::BackendKey;
+use super::groups::Group;
 use super::hosts::Loss;
+use super::vault::Origin;
 use crate::index::Index;
 use crate::report::{ObjectRef, Problem, Report};
 use crate::resource::{Finding, ObjectSpec};
@@ -14,8 +15,13 @@ use crate::table::Hostname;
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Owner {
     Object(ObjectRef),
-    Host(SocketAddr, Hostname),
+    Host(Group, Hostname),
+    TlsHost(Group, Hostname),
+    Listener(Group),
     Backend(BackendKey),
+    Origin(Origin),
+    /// The operator's default certificate.
+    Default,
 }
 
 /// Everything that is to be said, by object and field.

@@ -4,6 +4,8 @@ use std::cmp::Ordering;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::tls::{Claim, TlsEntry};
+use super::vault::Origin;
 use crate::index::ServiceKey;
 use crate::report::{ObjectRef, Problem};
 use crate::table::{
@@ -23,6 +25,16 @@ pub(super) struct Route {
     pub(super) backends: Box<[BackendId]>,
     /// Services that it must be compiled again with.
     pub(super) services: Box<[ServiceKey]>,
+    /// What it wants of encrypted connections, by host; each host once.
+    pub(super) claims: Box<[Claim]>,
+    /// Where its certificates come from.
+    pub(super) tls: Box<[TlsEntry]>,
+    /// Authorities that clients are verified against.
+    pub(super) roots: Box<[Origin]>,
+    /// What its backends are verified by: it must be compiled again with them.
+    pub(super) materials: Box<[Origin]>,
+    /// The field that asks for passthrough.
+    pub(super) passthrough_field: Box<str>,
 }
 
 /// Age, then name: who wins a conflict.

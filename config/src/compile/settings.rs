@@ -10,17 +10,23 @@ use crate::table::{BackendPolicy, BindConfig, Certificate, Limits, Listener, Rul
 pub struct Settings {
     /// Where Ingresses are served over HTTP; `None` serves none.
     pub http: Option<SocketAddr>,
-    /// Where Ingresses are served over HTTPS; `None` serves none. Needs [`Self::default_certificate`].
+    /// Where Ingresses are served over HTTPS; `None` serves none. Not opened while there is no default certificate.
     pub https: Option<SocketAddr>,
-    /// Certificate for names that no other one covers.
+    /// Certificate for names that no other one covers, unless [`Self::default_secret`] has one.
     pub default_certificate: Option<Arc<Certificate>>,
-    /// The Ingress bind requires a PROXY protocol header.
+    /// Namespace and name of the Secret with the default certificate.
+    pub default_secret: Option<(Arc<str>, Arc<str>)>,
+    /// The gateway can do TLS with clients; without it, encrypted binds are left out.
+    pub tls_in_front: bool,
+    /// The gateway can do TLS and HTTP/2 with endpoints; without it, such backends are closed.
+    pub tls_behind: bool,
+    /// The Ingress binds require a PROXY protocol header.
     pub proxy_protocol: bool,
-    /// Peers of the Ingress bind whose forwarding headers are believed.
+    /// Peers of the Ingress binds whose forwarding headers are believed.
     pub trusted_proxies: TrustedProxies,
-    /// Abuse limits of the Ingress bind.
+    /// Abuse limits of the Ingress binds.
     pub limits: Limits,
-    /// The Ingress bind treats a client's FIN as an abort.
+    /// The Ingress binds treat a client's FIN as an abort.
     pub abort_on_half_close: bool,
     /// `spec.controller` of the IngressClasses that are ours.
     pub ingress_class: Arc<str>,
@@ -36,6 +42,9 @@ impl Default for Settings {
             http: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8_080))),
             https: None,
             default_certificate: None,
+            default_secret: None,
+            tls_in_front: true,
+            tls_behind: true,
             proxy_protocol: false,
             trusted_proxies: TrustedProxies::default(),
             limits: Limits::default(),
@@ -47,12 +56,12 @@ impl Default for Settings {
     }
 }
 
-/// The bind that Ingresses are served on.
-pub(super) fn ingress_bind(settings: &Settings, address: SocketAddr) -> BindConfig {
+/// A bind that Ingresses are served on.
+pub(super) fn ingress_bind(settings: &Settings, address: SocketAddr, https: bool) -> BindConfig {
     BindConfig {
         address,
-        listeners: vec![Listener { name: "http".into() }],
-        https: false,
+        listeners: vec![Listener { name: if https { "https" } else { "http" }.into() }],
+        https,
         proxy_protocol: settings.proxy_protocol,
         trusted_proxies: settings.trusted_proxies.clone(),
         limits: settings.limits.clone(),

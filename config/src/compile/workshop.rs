@@ -13,6 +13,7 @@ use super::backend::BackendKey;
 use super::native::Listeners;
 use super::policy::{self, Shared};
 use super::slots::Slots;
+use super::vault::Vault;
 use crate::index::{Index, ServiceKey};
 use crate::resource::annotations;
 use crate::table::{BackendId, PathMatch, RulePolicy};
@@ -38,6 +39,7 @@ pub(super) struct Workshop<'a> {
     pub(super) backends_of: &'a mut HashMap<ServiceKey, Vec<u32>, FixedState>,
     pub(super) rule_policies: &'a mut Shared<RulePolicy>,
     pub(super) texts: &'a RefCell<HashSet<Arc<str>, FixedState>>,
+    pub(super) vault: &'a mut Vault,
     pub(super) dirty_backends: &'a mut BTreeSet<u32>,
 }
 

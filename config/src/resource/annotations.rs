@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::reader::At;
+use super::tls::{self, ClientSetting, ClientVerify, Protocol, RootsRef, TlsSettings};
 use super::{Finding, suggest, syntax};
 use crate::report::Severity;
 use crate::table::{HashKey, PathModifier, ProbeKind};
@@ -58,6 +59,26 @@ pub struct Settings {
     pub panic_threshold: Option<u8>,
     /// `rewrite-prefix`.
     pub rewrite_prefix: Option<PathModifier>,
+    /// `ssl-redirect`.
+    pub ssl_redirect: Option<bool>,
+    /// `ssl-redirect-port`.
+    pub ssl_redirect_port: Option<u16>,
+    /// `hsts`, in canonical form.
+    pub hsts: Option<Arc<str>>,
+    /// What concerns whole hosts; only of an Ingress.
+    pub tls: TlsSettings,
+    /// `backend-protocol`.
+    pub backend_protocol: Option<Protocol>,
+    /// `backend-tls-verify`.
+    pub backend_tls_verify: Option<bool>,
+    /// `backend-tls-ca`.
+    pub backend_tls_ca: Option<RootsRef>,
+    /// `backend-tls-server-name`.
+    pub backend_tls_server_name: Option<Arc<str>>,
+    /// `backend-tls-secret`.
+    pub backend_tls_secret: Option<Arc<str>>,
+    /// A setting of those that decide who a backend is, or who may reach it, is wrong.
+    pub backend_closed: bool,
 }
 
 /// Value of `load-balance`.
@@ -92,6 +113,10 @@ impl Settings {
             retries: self.retries,
             retry_on: self.retry_on.clone(),
             rewrite_prefix: self.rewrite_prefix.clone(),
+            ssl_redirect: self.ssl_redirect,
+            ssl_redirect_port: self.ssl_redirect_port,
+            hsts: self.hsts.clone(),
+            tls: self.tls.clone(),
             ..Self::default()
         };
         *self != route_only
@@ -110,17 +135,26 @@ pub(crate) struct Parsed {
     pub(crate) findings: Vec<Finding>,
 }
 
-/// Reads what concerns us among `annotations`.
-pub(crate) fn parse(annotations: &Text) -> Parsed {
+/// Reads what concerns us among `annotations` of an Ingress or a Service.
+pub(crate) fn parse(annotations: &Text, on: On) -> Parsed {
     let mut parsed = Parsed::default();
     let mut settings = Settings::default();
+    let mut client = Client::default();
     let mut ignored = Vec::new();
     let mut closing = Vec::new();
     let mut nginx_line = 0;
     for (key, text) in annotations {
         if let Some(name) = key.strip_prefix(OURS) {
-            if let Err(message) = apply(&mut settings, name, text.value.trim()) {
-                parsed.findings.push(finding(key, text.line, message));
+            let outcome = match on {
+                On::Service if HOST_LEVEL.contains(&name) => Err(misplaced(&mut settings, name)),
+                On::Ingress if HOST_LEVEL.contains(&name) => {
+                    client.apply(&mut settings.tls, name, text.value.trim(), text.line)
+                }
+                On::Ingress | On::Service => apply(&mut settings, name, text.value.trim()),
+            };
+            if let Err(problem) = outcome {
+                settings.backend_closed |= matches!(problem, Wrong::Closes(_));
+                parsed.findings.push(finding(key, text.line, problem));
             }
         } else if let Some(name) = key.strip_prefix(NGINX) {
             if ignored.is_empty() && closing.is_empty() {
@@ -136,6 +170,7 @@ pub(crate) fn parse(annotations: &Text) -> Parsed {
     if settings.hash_by.is_some() && settings.balance.is_none() {
         settings.balance = Some(BalanceKind::ConsistentHash);
     }
+    parsed.findings.extend(client.settle(&mut settings.tls));
     if !ignored.is_empty() {
         let message = format!(
             "annotations of ingress-nginx have no effect here: {}; see the `{OURS}` annotations",
@@ -186,6 +221,93 @@ fn finding(key: &str, line: u32, problem: Wrong) -> Finding {
             let message = format!("{message}; the default is used");
             Finding { field, line, severity: Severity::Error, reason: "InvalidAnnotation", message }
         }
+        Wrong::Closes(message) => {
+            let message = format!("{message}; until it is right, requests are answered 503");
+            Finding { field, line, severity: Severity::Error, reason: "InvalidAnnotation", message }
+        }
+        Wrong::Partly(message) => {
+            Finding { field, line, severity: Severity::Warning, reason: "InvalidAnnotation", message }
+        }
+    }
+}
+
+/// What the annotations stand on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum On {
+    Ingress,
+    Service,
+}
+
+/// Annotations that concern whole hosts, so that a Service cannot have them.
+const HOST_LEVEL: [&str; 5] =
+    ["ssl-passthrough", "client-ca", "client-verify", "min-tls-version", "tls-cipher-suites"];
+
+/// A host's annotation at a Service. What guards access must not be lost in silence.
+fn misplaced(settings: &mut Settings, name: &str) -> Wrong {
+    let message = format!("`{OURS}{name}` belongs to an Ingress, not to a Service");
+    let guards = name.starts_with("client-");
+    settings.backend_closed |= guards;
+    if guards { Wrong::Closes(message) } else { Wrong::Unknown(message) }
+}
+
+/// `client-ca` and `client-verify`, which mean something only together.
+#[derive(Default)]
+struct Client {
+    line: u32,
+    roots: Option<RootsRef>,
+    verify: Option<ClientVerify>,
+    is_wrong: bool,
+}
+
+impl Client {
+    fn apply(&mut self, settings: &mut TlsSettings, name: &str, text: &str, line: u32) -> Result<(), Wrong> {
+        match name {
+            "client-ca" => {
+                self.line = line;
+                self.roots = Some(tls::roots_ref(text).map_err(|message| self.wrong(&message))?);
+            }
+            "client-verify" => {
+                self.line = line;
+                self.verify = Some(tls::client_verify(text).map_err(|message| self.wrong(&message))?);
+            }
+            "ssl-passthrough" => settings.passthrough = boolean(text)?,
+            "min-tls-version" => settings.min_version = Some(tls::version(text).map_err(Wrong::Value)?),
+            _ => {
+                let suites = tls::cipher_suites(text);
+                if suites.known.is_empty() {
+                    return Err(Wrong::Value("none of these cipher suites is implemented".to_owned()));
+                }
+                settings.cipher_suites = Some(suites.known.into());
+                if !suites.unknown.is_empty() {
+                    let message =
+                        format!("left out, for they are not implemented: {}", suites.unknown.join(", "));
+                    return Err(Wrong::Partly(message));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn wrong(&mut self, message: &str) -> Wrong {
+        self.is_wrong = true;
+        Wrong::Closes(message.to_owned())
+    }
+
+    /// What both amount to.
+    fn settle(self, settings: &mut TlsSettings) -> Option<Finding> {
+        settings.client = match (self.roots, self.verify) {
+            _ if self.is_wrong => Some(ClientSetting::Closed),
+            (None, None) => None,
+            (_, Some(ClientVerify::OptionalNoCa)) => Some(ClientSetting::OptionalNoCa),
+            (Some(roots), None | Some(ClientVerify::Require)) => Some(ClientSetting::Require(roots)),
+            (Some(roots), Some(ClientVerify::Optional)) => Some(ClientSetting::Optional(roots)),
+            (None, Some(ClientVerify::Require | ClientVerify::Optional)) => {
+                settings.client = Some(ClientSetting::Closed);
+                let message = "`client-ca` is missing, so nobody could be verified".to_owned();
+                return Some(finding(&format!("{OURS}client-verify"), self.line, Wrong::Closes(message)));
+            }
+        };
+        None
     }
 }
 
@@ -208,6 +330,10 @@ fn guards_access(name: &str, value: &str) -> bool {
 enum Wrong {
     Unknown(String),
     Value(String),
+    /// It decides who may do what, so there is no default to go on with.
+    Closes(String),
+    /// Some of it is used.
+    Partly(String),
 }
 
 const NAMES: &[&str] = &[
@@ -230,6 +356,19 @@ const NAMES: &[&str] = &[
     "max-ejected",
     "panic-threshold",
     "rewrite-prefix",
+    "ssl-redirect",
+    "ssl-redirect-port",
+    "hsts",
+    "ssl-passthrough",
+    "client-ca",
+    "client-verify",
+    "min-tls-version",
+    "tls-cipher-suites",
+    "backend-protocol",
+    "backend-tls-verify",
+    "backend-tls-ca",
+    "backend-tls-server-name",
+    "backend-tls-secret",
 ];
 
 fn apply(settings: &mut Settings, name: &str, text: &str) -> Result<(), Wrong> {
@@ -261,12 +400,49 @@ fn apply(settings: &mut Settings, name: &str, text: &str) -> Result<(), Wrong> {
             let path = syntax::path(text).map_err(Wrong::Value)?;
             settings.rewrite_prefix = Some(PathModifier::ReplacePrefixMatch(path));
         }
-        _ => {
-            let hint = suggest::hint(name, NAMES.iter().copied());
-            return Err(Wrong::Unknown(format!("`{OURS}{name}` is not an annotation we know{hint}")));
-        }
+        _ if name.starts_with("backend-") => return apply_to_backend(settings, name, text),
+        "ssl-redirect" => settings.ssl_redirect = Some(boolean(text)?),
+        "ssl-redirect-port" => settings.ssl_redirect_port = Some(number(text, 1, 65_535)?),
+        "hsts" => settings.hsts = Some(tls::hsts(text).map_err(Wrong::Value)?),
+        _ => return Err(unknown(name)),
     }
     Ok(())
+}
+
+/// What decides who a backend is.
+fn apply_to_backend(settings: &mut Settings, name: &str, text: &str) -> Result<(), Wrong> {
+    match name {
+        "backend-protocol" => settings.backend_protocol = Some(tls::protocol(text).map_err(Wrong::Closes)?),
+        "backend-tls-verify" => {
+            settings.backend_tls_verify = match text {
+                "on" | "true" => Some(true),
+                "off" | "false" => Some(false),
+                _ => return Err(Wrong::Closes(format!("`{text}` is neither `on` nor `off`"))),
+            }
+        }
+        "backend-tls-ca" => settings.backend_tls_ca = Some(tls::roots_ref(text).map_err(Wrong::Closes)?),
+        "backend-tls-server-name" => {
+            settings.backend_tls_server_name = Some(tls::server_name(text).map_err(Wrong::Closes)?);
+        }
+        "backend-tls-secret" => {
+            settings.backend_tls_secret = Some(tls::secret_name(text).map_err(Wrong::Closes)?);
+        }
+        _ => return Err(unknown(name)),
+    }
+    Ok(())
+}
+
+fn unknown(name: &str) -> Wrong {
+    let hint = suggest::hint(name, NAMES.iter().copied());
+    Wrong::Unknown(format!("`{OURS}{name}` is not an annotation we know{hint}"))
+}
+
+fn boolean(text: &str) -> Result<bool, Wrong> {
+    match text {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(Wrong::Value(format!("`{text}` is neither `true` nor `false`"))),
+    }
 }
 
 fn balance(text: &str) -> Result<BalanceKind, Wrong> {

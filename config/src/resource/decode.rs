@@ -12,8 +12,9 @@ use super::native_route::Builder;
 use super::native_types::{ListenerEntry, made_up_name};
 use super::node::{self, MAX_FILE_BYTES, Node, Value};
 use super::reader::{self, Findings, ReadError};
+use super::secret::{ConfigMapObject, SecretObject};
 use super::service::ServiceObject;
-use super::{Decoded, Finding, Object, ObjectSpec, Secret, suggest, syntax};
+use super::{Decoded, Finding, Object, ObjectSpec, suggest, syntax};
 use crate::report::{Kind, ObjectRef, Problem, Severity, SourceLocation};
 
 /// Parses one file's text: YAML (any number of documents) or JSON, `List` kinds included. Kinds that we do not
@@ -171,7 +172,12 @@ impl<'a> Decoder<'a> {
             }
             ("", "Secret") => {
                 self.typed(node, &head, Kind::Secret, "v1", |object: SecretObject, _| {
-                    ObjectSpec::Secret(object.trim())
+                    ObjectSpec::Secret(Box::new(object.trim()))
+                });
+            }
+            ("", "ConfigMap") => {
+                self.typed(node, &head, Kind::ConfigMap, "v1", |object: ConfigMapObject, _| {
+                    ObjectSpec::ConfigMap(Box::new(object.trim()))
                 });
             }
             _ => self.skipped(node, &head),
@@ -245,12 +251,13 @@ impl<'a> Decoder<'a> {
             return;
         };
         let reference = ObjectRef { kind, namespace: "".into(), name };
-        let result = native_object(kind, &reference.name, &field, node, self.routes).map_err(|finding| {
-            // The path within the entry is what follows the entry's own.
-            let below = finding.field.get(field.len() + 1..).unwrap_or_default();
-            let line = if finding.line == node.line { node.line_at(below) } else { finding.line };
-            Finding { line, ..finding }
-        });
+        let result =
+            native_object(self.file, kind, &reference.name, &field, node, self.routes).map_err(|finding| {
+                // The path within the entry is what follows the entry's own.
+                let below = finding.field.get(field.len() + 1..).unwrap_or_default();
+                let line = if finding.line == node.line { node.line_at(below) } else { finding.line };
+                Finding { line, ..finding }
+            });
         match result {
             Ok(spec) => {
                 if self.out.objects.iter().any(|object| object.reference == reference) {
@@ -274,12 +281,13 @@ impl<'a> Decoder<'a> {
 
     /// Kinds that we do not read: silence for those of others, a word for near misses and our own group.
     fn skipped(&mut self, node: &Node, head: &Head<'_>) {
-        const READ: [(&str, &str); 5] = [
+        const READ: [(&str, &str); 6] = [
             ("Ingress", "networking.k8s.io/v1"),
             ("IngressClass", "networking.k8s.io/v1"),
             ("Service", "v1"),
             ("EndpointSlice", "discovery.k8s.io/v1"),
             ("Secret", "v1"),
+            ("ConfigMap", "v1"),
         ];
         let line = node.line;
         if head.group == "sluicegate.dev" {
@@ -388,8 +396,10 @@ fn is_unrelated(text: &str) -> bool {
     ];
     let related = match group {
         "" => {
-            matches!(kind, "Service" | "Secret" | "Ingress" | "IngressClass" | "EndpointSlice" | "Config")
-                || kind.ends_with("List")
+            matches!(
+                kind,
+                "Service" | "Secret" | "ConfigMap" | "Ingress" | "IngressClass" | "EndpointSlice" | "Config"
+            ) || kind.ends_with("List")
         }
         group => ours.contains(&group),
     };
@@ -418,13 +428,14 @@ fn unknown_top_level(node: &Node) -> Option<(String, u32, String)> {
 
 /// Reads one entry of a native file.
 fn native_object(
+    file: &str,
     kind: Kind,
     name: &Arc<str>,
     field: &str,
     node: &Node,
     position: u32,
 ) -> Result<ObjectSpec, Finding> {
-    let builder = Builder { field, line: node.line };
+    let builder = Builder { file, field, line: node.line };
     let located = |error: ReadError| {
         let (path, line) = error.place();
         Finding::error(
@@ -471,7 +482,14 @@ macro_rules! has_meta {
     )*};
 }
 
-has_meta!(IngressObject, IngressClassObject, ServiceObject, EndpointSliceObject, SecretObject);
+has_meta!(
+    IngressObject,
+    IngressClassObject,
+    ServiceObject,
+    EndpointSliceObject,
+    SecretObject,
+    ConfigMapObject
+);
 
 /// Who an object is, by its checked name.
 fn reference(kind: Kind, meta: &ObjectMeta) -> Result<ObjectRef, (&'static str, &'static str, String)> {
@@ -500,6 +518,7 @@ fn guess(node: &Node, kind: &str) -> Option<ObjectRef> {
         "Service" => Kind::Service,
         "EndpointSlice" => Kind::EndpointSlice,
         "Secret" => Kind::Secret,
+        "ConfigMap" => Kind::ConfigMap,
         _ => return None,
     };
     let text = |key| node.field("metadata")?.field(key)?.text().map(Arc::from);
@@ -516,25 +535,4 @@ fn tab_hint(document: &node::Document<'_>, line: u32) -> &'static str {
         indent.contains('\t')
     });
     if has_tab { "; YAML is indented with spaces, not tabs" } else { "" }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct SecretObject {
-    metadata: ObjectMeta,
-    #[serde(rename = "type")]
-    kind: Option<Arc<str>>,
-    #[serde(default)]
-    data: std::collections::BTreeMap<Arc<str>, serde::de::IgnoredAny>,
-    #[serde(default)]
-    string_data: std::collections::BTreeMap<Arc<str>, serde::de::IgnoredAny>,
-}
-
-impl SecretObject {
-    fn trim(self) -> Secret {
-        let mut keys: Vec<_> = self.data.into_keys().chain(self.string_data.into_keys()).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        Secret { kind: self.kind.unwrap_or_else(|| "Opaque".into()), keys: keys.into() }
-    }
 }

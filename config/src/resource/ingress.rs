@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::annotations::{self, Settings};
+use super::annotations::{self, On, Settings};
 use super::meta::ObjectMeta;
 use super::reader::At;
-use super::{Finding, syntax};
+use super::{Finding, syntax, tls};
 use crate::table::{Hostname, PathMatch};
 
 /// A trimmed Ingress.
@@ -29,12 +29,27 @@ pub struct Ingress {
     pub default_backend: Option<IngressBackend>,
     /// 1-based line of `spec.defaultBackend`; 0 when unknown.
     pub default_backend_line: u32,
+    /// `spec.tls`.
+    pub tls: Arc<[IngressTls]>,
     /// Our annotations.
     pub settings: Option<Arc<Settings>>,
     /// An annotation guards access and cannot be honoured: every path answers 503.
     pub closed: bool,
     /// What is wrong with the object, told only if the object is ours.
     pub findings: Box<[Finding]>,
+}
+
+/// One entry of `spec.tls`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct IngressTls {
+    /// Hosts, exact and wildcard; none stands for those of the rules.
+    pub hosts: Box<[Hostname]>,
+    /// The Secret with certificate and key; the default certificate when absent.
+    pub secret: Option<Arc<str>>,
+    /// Index in `spec.tls`.
+    pub index: u32,
+    /// 1-based line; 0 when unknown.
+    pub line: u32,
 }
 
 /// One usable path.
@@ -105,7 +120,7 @@ struct IngressSpec {
     #[serde(default)]
     rules: Vec<At<RuleSpec>>,
     #[serde(default)]
-    tls: At<Vec<TlsSpec>>,
+    tls: Vec<At<TlsSpec>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -158,10 +173,9 @@ struct ResourceRef {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct TlsSpec {
-    #[expect(dead_code, reason = "read so that a wrong type is an error")]
-    hosts: Option<Vec<String>>,
-    #[expect(dead_code, reason = "read so that a wrong type is an error")]
-    secret_name: Option<String>,
+    #[serde(default)]
+    hosts: Vec<At<String>>,
+    secret_name: Option<At<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -190,14 +204,14 @@ impl IngressClassObject {
 impl IngressObject {
     /// Checks every part; what is wrong is dropped and told in `findings`.
     pub(super) fn trim(self, unknown: Vec<Finding>) -> Ingress {
-        let annotations = annotations::parse(&self.metadata.annotations);
+        let annotations = annotations::parse(&self.metadata.annotations, On::Ingress);
         let mut findings = unknown;
         findings.extend(annotations.findings);
         let legacy_class = self.metadata.annotations.get("kubernetes.io/ingress.class");
-        if !self.spec.tls.value.is_empty() {
-            let message = "TLS is not served yet; these hosts are served over plain HTTP".to_owned();
-            findings.push(Finding::warning("spec.tls", self.spec.tls.line, "Unsupported", message));
-        }
+        let tls = (0..)
+            .zip(self.spec.tls)
+            .filter_map(|(index, spec)| spec.value.trim(index, spec.line, &mut findings));
+        let tls = tls.collect();
         let default_backend_line = self.spec.default_backend.as_ref().map_or(0, |spec| spec.line);
         let default_backend = self.spec.default_backend.and_then(|spec| {
             spec.value.trim("spec.defaultBackend", spec.line).map_err(|finding| findings.push(finding)).ok()
@@ -218,6 +232,7 @@ impl IngressObject {
             paths: rules.paths.into(),
             default_backend,
             default_backend_line,
+            tls,
             settings: annotations.settings,
             closed: annotations.closed,
             findings: rules.findings.into(),
@@ -321,6 +336,44 @@ pub(crate) fn without_slash(path: &Arc<str>) -> Arc<str> {
     match path.strip_suffix('/') {
         Some(shorter) => shorter.into(),
         None => Arc::clone(path),
+    }
+}
+
+impl TlsSpec {
+    /// `None` if nothing of it can be used.
+    fn trim(self, index: u32, line: u32, findings: &mut Vec<Finding>) -> Option<IngressTls> {
+        let is_general = self.hosts.is_empty();
+        let mut hosts = Vec::with_capacity(self.hosts.len());
+        for (position, text) in self.hosts.into_iter().enumerate() {
+            let parsed = match syntax::hostname(&text.value) {
+                Ok(Hostname::Any) => Err("a host must not be empty".to_owned()),
+                parsed => parsed,
+            };
+            match parsed {
+                Ok(host) => hosts.push(host),
+                Err(message) => {
+                    let field = format!("spec.tls[{index}].hosts[{position}]");
+                    let message = format!("{message}; it gets no certificate of this entry");
+                    findings.push(Finding::error(field, text.line, "InvalidHost", message));
+                }
+            }
+        }
+        if hosts.is_empty() && !is_general {
+            return None;
+        }
+        let secret = match self.secret_name.filter(|name| !name.value.is_empty()) {
+            None => None,
+            Some(name) => match tls::object_name(&name.value) {
+                Ok(name) => Some(name),
+                Err(message) => {
+                    let message = format!("{message}; the default certificate is served instead");
+                    let field = format!("spec.tls[{index}].secretName");
+                    findings.push(Finding::error(field, name.line, "InvalidName", message));
+                    None
+                }
+            },
+        };
+        Some(IngressTls { hosts: hosts.into(), secret, index, line })
     }
 }
 

@@ -21,6 +21,7 @@ pub(crate) fn unused_fields(name: &str) -> &'static [&'static str] {
         "IngressObject" | "IngressClassObject" | "ServiceObject" => &["apiVersion", "kind", "status"],
         "EndpointSliceObject" => &["apiVersion", "kind"],
         "SecretObject" => &["apiVersion", "kind", "immutable"],
+        "ConfigMapObject" => &["apiVersion", "kind", "immutable", "binaryData"],
         "IngressClassSpec" => &["parameters"],
         "ResourceRef" => &["apiGroup"],
         "ServiceSpec" => &[

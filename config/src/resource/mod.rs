@@ -11,12 +11,16 @@ mod known;
 mod meta;
 pub(crate) mod native;
 pub(crate) mod native_route;
+pub(crate) mod native_tls;
 pub(crate) mod native_types;
 mod node;
+pub(crate) mod pem;
 mod reader;
+mod secret;
 pub mod service;
 mod suggest;
 pub(crate) mod syntax;
+pub mod tls;
 
 use std::sync::Arc;
 
@@ -25,9 +29,20 @@ pub use endpoint_slice::EndpointSlice;
 pub use ingress::{Ingress, IngressClass};
 pub use native_route::{NativeBackend, NativeListener, NativeRoute};
 pub use node::MAX_FILE_BYTES;
+pub use pem::{Flaw, Part};
+pub use secret::Secret;
 pub use service::Service;
 
 use crate::report::{ObjectRef, Problem, Severity, SourceLocation};
+use crate::table::Certificate;
+
+/// A certificate and its key from PEM, by the same rules as those of Secrets.
+///
+/// # Errors
+/// If one of them is not what it should be, or they do not belong together.
+pub fn certificate(name: &str, chain: &[u8], key: &[u8]) -> Result<Arc<Certificate>, Flaw> {
+    pem::certificate(&name.into(), chain, key)
+}
 
 /// One object as read.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,23 +66,16 @@ pub enum ObjectSpec {
     Service(Service),
     /// `discovery.k8s.io/v1` EndpointSlice.
     EndpointSlice(EndpointSlice),
-    /// `v1` Secret.
-    Secret(Secret),
+    /// `v1` Secret, as far as it concerns certificates.
+    Secret(Box<Secret>),
+    /// `v1` ConfigMap, as far as it concerns certificate authorities.
+    ConfigMap(Box<Secret>),
     /// A listener of the native format.
     Listener(NativeListener),
     /// A route of the native format.
     Route(Box<NativeRoute>),
     /// A backend of the native format.
     Backend(NativeBackend),
-}
-
-/// A Secret. Nothing reads its bytes yet, so they are dropped at once.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Secret {
-    /// `type`, `Opaque` when absent.
-    pub kind: Arc<str>,
-    /// Names of the data fields, sorted.
-    pub keys: Box<[Arc<str>]>,
 }
 
 /// What [`decode`] made of one file.

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::native_tls::{BackendTlsSpec, HttpsRedirectSpec, ListenerProtocol, ListenerTlsSpec, ProtocolSpec};
 use super::native_types::{
     Cidr, EndpointSpec, HashBy, ListenAddress, ListenerEntry, OneOrMany, StatusRange, Time,
 };
@@ -63,6 +64,10 @@ pub(crate) struct ListenerSpec {
     pub(crate) name: Option<Arc<str>>,
     /// Address and port, as in `0.0.0.0:80` or `[::]:80`.
     pub(crate) address: ListenAddress,
+    /// `http` (default) or `https`; `https` if there is `tls`.
+    pub(crate) protocol: Option<ListenerProtocol>,
+    /// Certificates, and what is asked of clients.
+    pub(crate) tls: Option<ListenerTlsSpec>,
     /// Require a PROXY protocol v1 or v2 header on every connection.
     #[serde(default)]
     pub(crate) proxy_protocol: bool,
@@ -105,6 +110,11 @@ pub(crate) struct LimitsSpec {
     pub(crate) max_requests_per_connection: Option<u32>,
     /// No byte moved after an Upgrade.
     pub(crate) tunnel_idle_timeout: Option<Time>,
+    /// For a whole TLS handshake.
+    pub(crate) handshake_timeout: Option<Time>,
+    /// Requests at a time on one HTTP/2 connection, 1 to 1000.
+    #[schemars(range(min = 1, max = 1_000))]
+    pub(crate) max_concurrent_streams: Option<u32>,
 }
 
 /// Requests that match go to a backend, or are redirected.
@@ -141,6 +151,13 @@ pub(crate) struct RouteSpec {
     /// Automatic retries.
     #[serde(default)]
     pub(crate) retry: RetrySpec,
+    /// Redirect cleartext requests to HTTPS: `true` for port 443, or the port.
+    pub(crate) https_redirect: Option<HttpsRedirectSpec>,
+    /// `Strict-Transport-Security` of responses over TLS, as in `max-age=31536000; includeSubDomains`.
+    pub(crate) hsts: Option<String>,
+    /// Relay TLS connections for the hosts to the backend as they are.
+    #[serde(default)]
+    pub(crate) tls_passthrough: bool,
 }
 
 /// Conditions that must all hold. At most one of the three paths.
@@ -286,6 +303,10 @@ pub(crate) struct BackendSpec {
     pub(crate) name: Arc<str>,
     /// `address:port` or `dns-name:port`, or a map with a weight.
     pub(crate) endpoints: Vec<EndpointSpec>,
+    /// How endpoints are spoken to (default `http`).
+    pub(crate) protocol: Option<ProtocolSpec>,
+    /// How endpoints of an encrypted backend are verified.
+    pub(crate) tls: Option<BackendTlsSpec>,
     /// How an endpoint is chosen (default `round-robin`).
     pub(crate) balance: Option<BalanceSpec>,
     /// What a consistent hash is computed from: `source-ip` (default), `uri`, `header:NAME` or `cookie:NAME`.
@@ -390,6 +411,8 @@ impl ListenerSpec {
         Self {
             name: None,
             address,
+            protocol: None,
+            tls: None,
             proxy_protocol: false,
             trusted_proxies: Vec::new(),
             limits: LimitsSpec::default(),

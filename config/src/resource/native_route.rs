@@ -11,11 +11,12 @@ use super::native::{
     BackendSpec, FiltersSpec, HeadersSpec, LimitsSpec, ListenerSpec, MatchSpec, RedirectSpec, RetrySpec,
     RouteSpec, TimeoutsSpec, ValueSpec, set, set_time,
 };
+use super::native_tls::{ListenerTls, NativeSpeech};
 use super::native_types::is_name;
 use super::{Finding, syntax};
 use crate::table::{
-    BindConfig, Filters, HeaderMatch, HeaderModifier, Hostname, Limits, Listener, Matcher, PathMatch,
-    PathModifier, QueryMatch, Redirect, Rewrite, TrustedProxies, ValueMatch,
+    BindConfig, Filters, HeaderMatch, HeaderModifier, Hostname, HttpsPolicy, Limits, Listener, Matcher,
+    PathMatch, PathModifier, QueryMatch, Redirect, Rewrite, TrustedProxies, ValueMatch,
 };
 
 /// Largest compiled regular expression, in bytes.
@@ -25,6 +26,8 @@ const REGEX_BYTES: usize = 1 << 20;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct NativeListener {
     pub(crate) config: BindConfig,
+    /// `None` in cleartext.
+    pub(crate) tls: Option<Arc<ListenerTls>>,
 }
 
 /// A route of the native format.
@@ -40,6 +43,8 @@ pub struct NativeRoute {
     pub(crate) filters: Filters,
     pub(crate) timeouts: TimeoutsSpec,
     pub(crate) retry: RetrySpec,
+    pub(crate) https: HttpsPolicy,
+    pub(crate) passthrough: bool,
     pub(crate) goal: NativeGoal,
     /// Where the route stands, for fields of problems: `routes[3]`.
     pub(crate) field: String,
@@ -64,16 +69,19 @@ pub(crate) enum NativeGoal {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct NativeBackend {
     pub(crate) spec: Box<BackendSpec>,
+    pub(crate) speech: NativeSpeech,
 }
 
 /// Builds one entry; `field` is where it stands.
 pub(super) struct Builder<'a> {
+    /// The file that it is in.
+    pub(super) file: &'a str,
     pub(super) field: &'a str,
     pub(super) line: u32,
 }
 
 impl Builder<'_> {
-    fn error(&self, at: &str, reason: &'static str, message: impl Into<String>) -> Finding {
+    pub(super) fn error(&self, at: &str, reason: &'static str, message: impl Into<String>) -> Finding {
         Finding::error(format!("{}.{at}", self.field), self.line, reason, message.into())
     }
 
@@ -102,16 +110,18 @@ impl Builder<'_> {
 
     pub(super) fn listener(&self, name: &Arc<str>, spec: &ListenerSpec) -> Result<NativeListener, Finding> {
         let limits = self.limits(&spec.limits)?;
+        let tls = self.listener_tls(spec.protocol, spec.tls.as_ref())?;
         Ok(NativeListener {
             config: BindConfig {
                 address: spec.address.0,
                 listeners: vec![Listener { name: Arc::clone(name) }],
-                https: false,
+                https: tls.is_some(),
                 proxy_protocol: spec.proxy_protocol,
                 trusted_proxies: TrustedProxies(spec.networks()),
                 limits,
                 abort_on_half_close: spec.abort_on_half_close,
             },
+            tls,
         })
     }
 
@@ -120,6 +130,10 @@ impl Builder<'_> {
         self.range("limits.headFields", spec.head_fields, 1, 256)?;
         self.range("limits.requestLineBytes", spec.request_line_bytes, 8_000, 65_536)?;
         self.range("limits.maxConnections", spec.max_connections, 1, 10_000_000)?;
+        self.range("limits.maxConcurrentStreams", spec.max_concurrent_streams, 1, 1_000)?;
+        if spec.handshake_timeout.is_some_and(|time| time.0.is_zero()) {
+            return Err(self.error("limits.handshakeTimeout", "OutOfRange", "must be more than zero"));
+        }
         let mut limits = Limits::default();
         set(&mut limits.head_bytes, spec.head_bytes);
         set(&mut limits.head_fields, spec.head_fields);
@@ -131,6 +145,8 @@ impl Builder<'_> {
         set(&mut limits.max_connections, spec.max_connections);
         set(&mut limits.max_requests_per_connection, spec.max_requests_per_connection);
         set_time(&mut limits.tunnel_idle_timeout, spec.tunnel_idle_timeout);
+        set_time(&mut limits.handshake_timeout, spec.handshake_timeout);
+        set(&mut limits.max_concurrent_streams, spec.max_concurrent_streams);
         Ok(limits)
     }
 
@@ -169,7 +185,8 @@ impl Builder<'_> {
         if spec.connect_timeout.is_some_and(|time| time.0.is_zero()) {
             return Err(self.error("connectTimeout", "OutOfRange", "must be more than zero"));
         }
-        Ok(NativeBackend { spec: Box::new(spec) })
+        let speech = self.speech(spec.protocol, spec.tls.as_ref())?;
+        Ok(NativeBackend { spec: Box::new(spec), speech })
     }
 
     pub(super) fn route(&self, spec: RouteSpec, position: u32) -> Result<NativeRoute, Finding> {
@@ -187,11 +204,34 @@ impl Builder<'_> {
         let matches = self.matches(&spec)?;
         let filters = self.filters(&spec.filters, &matches)?;
         let goal = self.goal(&spec, &matches)?;
+        let redirect = spec.https_redirect.and_then(|redirect| redirect.0);
+        let https = HttpsPolicy { redirect, hsts: self.hsts(spec.hsts.as_deref())? };
+        let passthrough = spec.tls_passthrough;
+        if passthrough && hosts.contains(&Hostname::Any) {
+            let message = "connections are passed through by host, so `hosts` is required";
+            return Err(self.error("tlsPassthrough", "InvalidPassthrough", message));
+        }
+        if passthrough && matches!(goal, NativeGoal::Redirect(_)) {
+            let message = "connections are passed through to a backend, and a redirect has none";
+            return Err(self.error("tlsPassthrough", "InvalidPassthrough", message));
+        }
         self.retry(&spec.retry)?;
         let (timeouts, retry) = (spec.timeouts, spec.retry);
         let listeners = spec.listeners.map(|listeners| listeners.0);
         let field = self.field.to_owned();
-        Ok(NativeRoute { position, listeners, hosts, matches, filters, timeouts, retry, goal, field })
+        Ok(NativeRoute {
+            position,
+            listeners,
+            hosts,
+            matches,
+            filters,
+            timeouts,
+            retry,
+            https,
+            passthrough,
+            goal,
+            field,
+        })
     }
 
     fn retry(&self, spec: &RetrySpec) -> Result<(), Finding> {

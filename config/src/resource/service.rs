@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde::de::{Deserializer, Visitor};
 
-use super::annotations::{self, Settings};
+use super::annotations::{self, On, Settings};
 use super::ingress::PortRef;
 use super::meta::ObjectMeta;
 use super::reader::At;
@@ -110,7 +110,7 @@ impl<'de> Deserialize<'de> for IntOrText {
 
 impl ServiceObject {
     pub(super) fn trim(self, findings: &mut Vec<Finding>) -> Service {
-        let annotations = annotations::parse(&self.metadata.annotations);
+        let annotations = annotations::parse(&self.metadata.annotations, On::Service);
         // ingress-nginx reads a few of its annotations from Services; none of them guards access.
         findings
             .extend(annotations.findings.into_iter().filter(|finding| finding.reason != "InvalidSetting"));

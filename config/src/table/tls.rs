@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use foldhash::quality::FixedState;
@@ -105,7 +105,7 @@ pub enum ClientPolicy {
 /// connection that was opened for one of them may carry requests for the others (RFC 9110 §7.4), and only then.
 #[derive(Clone, Debug, Eq, Hash, PartialEq, Serialize)]
 pub struct TlsPolicy {
-    /// The first whose key suits the client is used; at least one.
+    /// The first whose key suits the client is used; at least one on an encrypted Bind.
     pub certificates: Box<[Arc<Certificate>]>,
     /// What is asked of clients.
     pub client: ClientPolicy,
@@ -128,6 +128,25 @@ pub enum TlsHost {
     Passthrough(Arc<Passthrough>),
 }
 
+impl TlsHost {
+    fn is_guarded(&self) -> bool {
+        matches!(self, Self::Terminate(policy) if policy.is_guarded())
+    }
+}
+
+impl TlsPolicy {
+    /// True if hosts with this policy must not be served in cleartext.
+    #[must_use]
+    pub fn is_guarded(&self) -> bool {
+        matches!(self.client, ClientPolicy::Require(_) | ClientPolicy::Closed)
+    }
+}
+
+fn shard_of(key: &str) -> usize {
+    // The map's own hash uses the same function, so the shard takes bits that a table index does not.
+    usize::try_from(FixedState::with_seed(1).hash_one(key) >> 58).unwrap_or(0)
+}
+
 /// Where connections are relayed to.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Passthrough {
@@ -137,45 +156,81 @@ pub struct Passthrough {
     pub split: Result<Split, Unavailable>,
 }
 
-/// name → what becomes of connections for it, for the encrypted Binds.
+/// Number of shards: a change to one host of 100,000 copies about 1,600 entries.
+const SHARDS: usize = 64;
+
+/// exact host, or wildcard suffix with its leading dot → what becomes of it
+type Shard = HashMap<Arc<str>, TlsHost, FixedState>;
+
+/// name → what becomes of connections for it, for the encrypted Binds. Cloning copies 64 pointers; changing a host
+/// copies its shard.
 #[derive(Clone, Debug)]
 pub struct TlsMap {
-    /// exact host, or wildcard suffix with its leading dot → what becomes of it
-    hosts: HashMap<Arc<str>, TlsHost, FixedState>,
+    shards: Vec<Arc<Shard>>,
     default: Arc<TlsPolicy>,
-    /// Some host has [`ClientPolicy::Require`] or [`ClientPolicy::Closed`].
-    guarded: bool,
+    /// Number of hosts that must not be served in cleartext, without the default.
+    guarded: usize,
 }
 
 impl TlsMap {
     /// A map in which every name gets `default`.
     #[must_use]
     pub fn new(default: Arc<TlsPolicy>) -> Self {
-        Self { hosts: HashMap::default(), default, guarded: false }
+        Self { shards: vec![Arc::default(); SHARDS], default, guarded: 0 }
     }
 
     /// Sets what becomes of `hostname`. [`Hostname::Any`] can only be terminated, and replaces the default.
     pub fn set(&mut self, hostname: &Hostname, host: TlsHost) {
-        if let TlsHost::Terminate(policy) = &host {
-            self.guarded |= matches!(policy.client, ClientPolicy::Require(_) | ClientPolicy::Closed);
-        }
         match (hostname, host) {
             (Hostname::Exact(key) | Hostname::Wildcard(key), host) => {
-                self.hosts.insert(Arc::clone(key), host);
+                self.guarded += usize::from(host.is_guarded());
+                let old = self.shard_mut(key).and_then(|shard| shard.insert(Arc::clone(key), host));
+                self.guarded -= usize::from(old.is_some_and(|old| old.is_guarded()));
             }
             (Hostname::Any, TlsHost::Terminate(policy)) => self.default = policy,
             (Hostname::Any, TlsHost::Passthrough(_)) => {}
         }
     }
 
+    /// Makes `hostname` a name like any other again. [`Hostname::Any`] has no effect: there is always a default.
+    pub fn remove(&mut self, hostname: &Hostname) {
+        let (Hostname::Exact(key) | Hostname::Wildcard(key)) = hostname else { return };
+        if !self.shard(key).is_some_and(|shard| shard.contains_key(key)) {
+            return;
+        }
+        let old = self.shard_mut(key).and_then(|shard| shard.remove(key));
+        self.guarded -= usize::from(old.is_some_and(|old| old.is_guarded()));
+    }
+
+    fn shard(&self, key: &str) -> Option<&Arc<Shard>> {
+        self.shards.get(shard_of(key))
+    }
+
+    fn shard_mut(&mut self, key: &str) -> Option<&mut Shard> {
+        self.shards.get_mut(shard_of(key)).map(Arc::make_mut)
+    }
+
+    fn host(&self, key: &str) -> Option<&TlsHost> {
+        self.shard(key)?.get(key)
+    }
+
     /// What becomes of `name` (lower-case, without trailing dot): exact, then the wildcard of one label. `None` =
     /// [`Self::default_policy`].
     #[must_use]
     pub fn find(&self, name: &str) -> Option<&TlsHost> {
-        self.hosts.get(name).or_else(|| {
+        self.host(name).or_else(|| {
             let at = name.find('.').filter(|at| *at > 0)?;
-            self.hosts.get(name.get(at..)?)
+            self.host(name.get(at..)?)
         })
+    }
+
+    /// What becomes of exactly `hostname`; `None` for [`Hostname::Any`].
+    #[must_use]
+    pub fn exactly(&self, hostname: &Hostname) -> Option<&TlsHost> {
+        match hostname {
+            Hostname::Exact(key) | Hostname::Wildcard(key) => self.host(key),
+            Hostname::Any => None,
+        }
     }
 
     /// The policy under which requests for `name` are served; `None` if its connections are passed through.
@@ -197,12 +252,12 @@ impl TlsMap {
     /// True if some host must not be served in cleartext.
     #[must_use]
     pub fn is_guarded(&self) -> bool {
-        self.guarded
+        self.guarded > 0 || self.default.is_guarded()
     }
 
     /// Every policy, the default first; some of them more than once.
     pub fn policies(&self) -> impl Iterator<Item = &Arc<TlsPolicy>> {
-        let terminated = self.hosts.values().filter_map(|host| match host {
+        let terminated = self.hosts().filter_map(|(_, host)| match host {
             TlsHost::Terminate(policy) => Some(policy),
             TlsHost::Passthrough(_) => None,
         });
@@ -211,7 +266,7 @@ impl TlsMap {
 
     /// Every name (exact host, or wildcard suffix with its leading dot), in no particular order.
     pub fn hosts(&self) -> impl Iterator<Item = (&Arc<str>, &TlsHost)> {
-        self.hosts.iter()
+        self.shards.iter().flat_map(|shard| shard.iter())
     }
 }
 

@@ -1,6 +1,8 @@
 //! What the tests share: text → index → table, a canonical rendering, a plain request.
 #![allow(dead_code, clippy::unwrap_used, reason = "each test uses its part; a failure is a failed test")]
 
+pub(crate) mod cert;
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -9,8 +11,12 @@ use config::index::{Change, Event, Index};
 use config::report::Report;
 use config::table::explain::{Request, host_text, path_text};
 use config::table::{
-    Action, BackendPolicy, Bind, BindConfig, Limits, RouteTable, Rule, RulePolicy, Split, TrustedProxies,
+    Action, BackendPolicy, Bind, BindConfig, ClientPolicy, Limits, RouteTable, Rule, RulePolicy, Split,
+    TlsHost, TlsPolicy, TlsVersion, TrustedProxies,
 };
+
+/// The time at which tests compile, seconds since 1970.
+pub(crate) const NOW: i64 = 1_800_000_000;
 
 /// A GET for `host` and `path`.
 pub(crate) fn get<'a>(host: &'a str, path: &'a str) -> Request<'a> {
@@ -31,7 +37,7 @@ pub(crate) fn apply(index: &mut Index, file: &str, text: &str) -> Change {
 pub(crate) fn compile_with(settings: Settings, text: &str) -> (Arc<RouteTable>, Arc<Report>) {
     let mut index = Index::new();
     let change = apply(&mut index, "test.yaml", text);
-    Compiler::new(settings).compile(&index, &change)
+    Compiler::new(settings).compile(&index, &change, NOW)
 }
 
 pub(crate) fn compile(text: &str) -> (Arc<RouteTable>, Arc<Report>) {
@@ -117,6 +123,14 @@ fn render_bind(out: &mut String, table: &RouteTable, bind: &Bind) {
         abort_on_half_close: false,
     };
     difference(out, "  ", &*bind.config, &plain);
+    if let Some(tls) = &bind.tls {
+        writeln!(out, "  tls * -> {}", tls_policy(tls.default_policy())).unwrap();
+        let mut hosts: Vec<_> = tls.hosts().collect();
+        hosts.sort_by_key(|(host, _)| Arc::clone(host));
+        for (host, what) in hosts {
+            writeln!(out, "  tls {host} -> {}", tls_host(table, what)).unwrap();
+        }
+    }
     let mut hosts: Vec<_> = bind.hosts.iter().collect();
     hosts.sort_by(|a, b| a.hostname.cmp(&b.hostname));
     for rules in hosts {
@@ -132,6 +146,39 @@ fn render_bind(out: &mut String, table: &RouteTable, bind: &Bind) {
             render_rule(out, table, "otherwise", rule);
         }
     }
+}
+
+/// What becomes of connections for one name.
+pub(crate) fn tls_host(table: &RouteTable, host: &TlsHost) -> String {
+    match host {
+        TlsHost::Terminate(policy) => tls_policy(policy),
+        TlsHost::Passthrough(passthrough) => match &passthrough.split {
+            Ok(Split::One(id)) => format!("passthrough {}", backend_name(table, *id)),
+            other => format!("passthrough {other:?}"),
+        },
+    }
+}
+
+/// Certificates by name, and what is not as usual.
+pub(crate) fn tls_policy(policy: &TlsPolicy) -> String {
+    let names: Vec<_> = policy.certificates.iter().map(|certificate| &*certificate.name).collect();
+    let mut out = names.join(" + ");
+    match &policy.client {
+        ClientPolicy::None => {}
+        ClientPolicy::Require(roots) => write!(out, ", clients of {}", roots.name).unwrap(),
+        ClientPolicy::Optional(roots) => write!(out, ", clients of {} or none", roots.name).unwrap(),
+        other => write!(out, ", clients {other:?}").unwrap(),
+    }
+    if policy.min_version != TlsVersion::default() {
+        write!(out, ", from {:?}", policy.min_version).unwrap();
+    }
+    if !policy.cipher_suites.is_empty() {
+        write!(out, ", {}", policy.cipher_suites.join(" ")).unwrap();
+    }
+    if !policy.http2 {
+        out.push_str(", no h2");
+    }
+    out
 }
 
 fn render_rule(out: &mut String, table: &RouteTable, path: &str, rule: &Rule) {

@@ -2,6 +2,9 @@
 
 pub mod file;
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use config::index::Event;
 
 /// Events that belong together, in order.
@@ -16,6 +19,13 @@ pub trait Source {
     /// Waits for the next changes. The first batch is complete: it holds everything that exists, and may be
     /// empty. Must be safe to drop while waiting.
     fn next(&mut self) -> impl Future<Output = Batch>;
+
+    /// Follows exactly these files of certificates and keys from now on, besides the objects; returns what is in
+    /// those that are new. Their changes come with [`Self::next`].
+    fn want(&mut self, files: &BTreeSet<Arc<str>>) -> Vec<Event> {
+        let _ = files;
+        Vec::new()
+    }
 
     /// Makes the next batch a fresh look at everything, whatever was seen before.
     fn reread(&mut self);

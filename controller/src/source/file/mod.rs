@@ -11,6 +11,7 @@
 //!   believed after [`GONE`], an empty one after [`EMPTY`].
 
 mod catalog;
+mod material;
 mod scan;
 mod settle;
 mod watch;
@@ -29,6 +30,7 @@ use config::report::{Kind, ObjectRef, Problem, Severity, SourceLocation};
 use config::resource::decode;
 
 use self::catalog::{Catalog, Outcome};
+use self::material::Material;
 use self::scan::{Found, Interest, Scan, Stamp};
 use self::settle::Settle;
 use self::watch::Watch;
@@ -100,6 +102,8 @@ pub struct FileSource {
     tree_problems: BTreeMap<Arc<str>, Vec<Problem>>,
     /// path as shown → doubt
     doubts: BTreeMap<Arc<str>, Doubt>,
+    /// Files of certificates and keys.
+    material: Material,
     /// When everything is looked at next; `None` until the first look.
     next_look: Option<Instant>,
     reread: bool,
@@ -129,6 +133,7 @@ impl FileSource {
             folders: BTreeMap::new(),
             tree_problems: BTreeMap::new(),
             doubts: BTreeMap::new(),
+            material: Material::default(),
             next_look: None,
             reread: false,
         })
@@ -148,7 +153,7 @@ impl FileSource {
     fn deadline(&self, now: Instant) -> Instant {
         let Some(next_look) = self.next_look.filter(|_| !self.reread) else { return now };
         let doubts = self.doubts.values().map(|doubt| doubt.until);
-        doubts.chain(self.settle.deadline(now)).fold(next_look, Instant::min)
+        doubts.chain(self.settle.deadline(now)).chain(self.material.deadline()).fold(next_look, Instant::min)
     }
 
     /// Passes on what the kernel reported, as far as it matters.
@@ -198,6 +203,7 @@ impl FileSource {
             Some(files) if !is_due && !reread => self.read_hinted(&files, now, &mut events),
             hints => self.look_at_all(reread, &hints.unwrap_or_default(), now, &mut events),
         }
+        self.material.read(now, &mut events);
         events
     }
 
@@ -225,14 +231,15 @@ impl FileSource {
         now: Instant,
         events: &mut Vec<Event>,
     ) {
-        let mut scan = Scan::of(&self.roots);
+        let mut scan = Scan::of(&self.roots, self.material.files());
         // What changed between the look and the watch would be missed.
         for _ in 1..MAX_LOOKS {
             if !self.watch.follow(&scan.folders) {
                 break;
             }
-            scan = Scan::of(&self.roots);
+            scan = Scan::of(&self.roots, self.material.files());
         }
+        self.material.look(reread, now);
         self.next_look = Some(now + if self.watch.is_blind() { POLL } else { SAFETY_LOOK });
         self.folders = std::mem::take(&mut scan.folders);
         self.report_tree(std::mem::take(&mut scan.problems), events);
@@ -351,9 +358,24 @@ impl Source for FileSource {
         }
     }
 
+    fn want(&mut self, files: &BTreeSet<Arc<str>>) -> Vec<Event> {
+        let (events, is_new) = self.material.want(files);
+        if is_new {
+            // Their folders must be watched.
+            self.next_look = self.next_look.map(|_| Instant::now());
+        }
+        events
+    }
+
     fn reread(&mut self) {
         self.reread = true;
     }
+}
+
+/// Reads files of certificates and keys once, without following them.
+#[must_use]
+pub fn load(files: &BTreeSet<Arc<str>>) -> Vec<Event> {
+    Material::default().want(files).0
 }
 
 /// Why a file gave no content.

@@ -95,12 +95,15 @@ pub(super) struct Scan {
 }
 
 impl Scan {
-    /// Looks at `roots`, in order.
-    pub(super) fn of(roots: &[PathBuf]) -> Self {
+    /// Looks at `roots`, in order, and at where `others` lead, which are not read here.
+    pub(super) fn of<'f>(roots: &[PathBuf], others: impl Iterator<Item = &'f Path>) -> Self {
         let mut scan = Self::default();
         for root in roots {
             scan.follow_links(&absolute(root), MAX_LINKS);
             scan.root(root);
+        }
+        for other in others {
+            scan.follow_links(&absolute(other), MAX_LINKS);
         }
         scan
     }

@@ -36,6 +36,10 @@ fn told(events: Vec<Event>) -> Vec<String> {
                 let reasons: Vec<&str> = problems.iter().map(|problem| problem.reason).collect();
                 (!reasons.is_empty()).then(|| format!("problems {name} {}", reasons.join(",")))
             }
+            Event::Loaded { file, content } => {
+                let name = file.rsplit('/').next().unwrap_or_default().to_owned();
+                Some(format!("loaded {name} {content:?}"))
+            }
             Event::Resolved { .. } => unreachable!("files resolve nothing"),
         })
         .collect()

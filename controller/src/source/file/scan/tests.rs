@@ -16,7 +16,7 @@ fn folder(files: &[&str]) -> TempDir {
 }
 
 fn scan(folder: &TempDir) -> Scan {
-    Scan::of(&[folder.path().to_owned()])
+    Scan::of(&[folder.path().to_owned()], std::iter::empty())
 }
 
 /// Paths relative to the folder.
@@ -101,14 +101,14 @@ fn empty_folder_is_a_warning() {
 fn file_that_two_paths_lead_to_is_read_once() {
     let folder = folder(&["a.yaml"]);
     symlink("a.yaml", folder.path().join("b.yaml")).unwrap();
-    let scan = Scan::of(&[folder.path().to_owned(), folder.path().join("a.yaml")]);
+    let scan = Scan::of(&[folder.path().to_owned(), folder.path().join("a.yaml")], std::iter::empty());
     assert_eq!(files(&folder, &scan), ["a.yaml"]);
 }
 
 #[test]
 fn file_given_by_name_may_have_any_extension() {
     let folder = folder(&["routes.conf"]);
-    let scan = Scan::of(&[folder.path().join("routes.conf")]);
+    let scan = Scan::of(&[folder.path().join("routes.conf")], std::iter::empty());
     assert_eq!(files(&folder, &scan), ["routes.conf"]);
 }
 
@@ -116,7 +116,7 @@ fn file_given_by_name_may_have_any_extension() {
 fn missing_root_hides_nothing_else() {
     let folder = folder(&["a.yaml"]);
     let gone = folder.path().join("gone");
-    let scan = Scan::of(&[gone.clone(), folder.path().to_owned()]);
+    let scan = Scan::of(&[gone.clone(), folder.path().to_owned()], std::iter::empty());
     assert_eq!(files(&folder, &scan), ["a.yaml"]);
     assert_eq!(reasons(&scan), ["PathUnreadable"]);
     assert_eq!(scan.unseen, [gone]);
@@ -126,7 +126,7 @@ fn missing_root_hides_nothing_else() {
 fn every_link_on_the_way_to_a_root_is_watched() {
     let folder = folder(&["releases/1/routes/a.yaml", "links/README"]);
     symlink("../releases/1", folder.path().join("links/current")).unwrap();
-    let scan = Scan::of(&[folder.path().join("links/current/routes")]);
+    let scan = Scan::of(&[folder.path().join("links/current/routes")], std::iter::empty());
     let base = folder.path().canonicalize().unwrap();
     assert!(scan.folders[&base.join("links")].covers(OsStr::new("current")));
     assert!(!scan.folders[&base.join("links")].covers(OsStr::new("other.yaml")));

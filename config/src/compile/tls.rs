@@ -1,0 +1,545 @@
+//! Name → certificate and what is asked of clients, for the hosts of one group of binds. Owns who wins where
+//! several routes want different things for one host; never parses anything.
+//!
+//! - The oldest route with a usable certificate for a host decides which one is served.
+//! - What guards access is never lost to age: a host asks of clients what any of its routes asks, and if two of
+//!   them disagree it is closed.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use foldhash::quality::FixedState;
+
+use super::policy::Shared;
+use super::route::{Order, Route};
+use super::vault::{Lack, Origin, Vault};
+use crate::index::Index;
+use crate::report::{ObjectRef, Problem};
+use crate::resource::tls::{ClientSetting, RootsRef, TlsSettings};
+use crate::resource::{Finding, pem};
+use crate::table::{
+    Certificate, ClientPolicy, Hostname, Passthrough, TlsHost, TlsMap, TlsPolicy, TlsVersion,
+};
+
+/// What a route wants of encrypted connections to one host.
+#[derive(Debug)]
+pub(super) struct Claim {
+    pub(super) host: Hostname,
+    /// The entry of [`Route::tls`] that names the host; without one, certificates are chosen by their names.
+    pub(super) named: Option<usize>,
+    /// What the author asks for besides.
+    pub(super) settings: Arc<TlsSettings>,
+    pub(super) passthrough: Option<Arc<Passthrough>>,
+    /// No rule of the route has this host, but one covers it.
+    pub(super) is_loose: bool,
+}
+
+/// Where a route's certificate comes from.
+#[derive(Debug)]
+pub(super) struct TlsEntry {
+    /// `None` for the default certificate.
+    pub(super) origin: Option<Origin>,
+    /// Dotted path in the object.
+    pub(super) field: String,
+    pub(super) line: u32,
+    /// It names the hosts that it is for.
+    pub(super) has_hosts: bool,
+}
+
+/// What the user's listener says.
+#[derive(Clone, Debug)]
+pub(super) struct Fixed {
+    /// host → certificates, for names that were given or that certificates have
+    pub(super) hosts: BTreeMap<Hostname, Vec<Arc<Certificate>>>,
+    /// For all other names.
+    pub(super) default: Vec<Arc<Certificate>>,
+    pub(super) client: ClientPolicy,
+    pub(super) min_version: TlsVersion,
+    pub(super) cipher_suites: Box<[Arc<str>]>,
+    pub(super) http2: bool,
+}
+
+/// What may be used while hosts are built.
+pub(super) struct Tools<'a> {
+    pub(super) index: &'a Index,
+    pub(super) vault: &'a Vault,
+    /// The certificate for names that no other one is for.
+    pub(super) default: Option<&'a Arc<Certificate>>,
+    pub(super) policies: &'a mut Shared<TlsPolicy>,
+}
+
+/// A map under construction.
+#[derive(Debug)]
+pub(super) struct TlsState {
+    map: Option<TlsMap>,
+    /// host → ids of the routes with a claim on it
+    members: HashMap<Hostname, Vec<u32>, FixedState>,
+    /// Hosts whose outcome depends on that of other hosts.
+    dependent: HashSet<Hostname, FixedState>,
+    dirty: HashSet<Hostname, FixedState>,
+    fixed: Option<Arc<Fixed>>,
+    published: Option<Arc<TlsMap>>,
+}
+
+impl TlsState {
+    pub(super) fn new() -> Self {
+        Self {
+            map: None,
+            members: HashMap::default(),
+            dependent: HashSet::default(),
+            dirty: HashSet::from_iter([Hostname::Any]),
+            fixed: None,
+            published: None,
+        }
+    }
+
+    /// Replaces what the listener says.
+    pub(super) fn set_fixed(&mut self, fixed: Option<Arc<Fixed>>) {
+        for hosts in [&self.fixed, &fixed].into_iter().flatten().map(|fixed| fixed.hosts.keys()) {
+            self.dirty.extend(hosts.cloned());
+        }
+        self.fixed = fixed;
+        self.touch_all();
+    }
+
+    /// Everything must be built again.
+    pub(super) fn touch_all(&mut self) {
+        self.dirty.extend(self.members.keys().cloned());
+        self.dirty.insert(Hostname::Any);
+    }
+
+    /// `host` must be built again.
+    pub(super) fn touch(&mut self, host: &Hostname) {
+        self.dirty.insert(host.clone());
+    }
+
+    pub(super) fn join(&mut self, host: &Hostname, id: u32) {
+        let members = self.members.entry(host.clone()).or_default();
+        if !members.contains(&id) {
+            members.push(id);
+        }
+        self.dirty.insert(host.clone());
+    }
+
+    pub(super) fn leave(&mut self, host: &Hostname, id: u32) {
+        if let Some(members) = self.members.get_mut(host) {
+            members.retain(|member| *member != id);
+            if members.is_empty() {
+                self.members.remove(host);
+            }
+        }
+        self.dirty.insert(host.clone());
+    }
+
+    /// Builds what was touched; returns each host with what there is to say. `is_served` tells whether rules are
+    /// filed under exactly a host; `moved`, whether any of that changed.
+    pub(super) fn rebuild<'r>(
+        &mut self,
+        tools: &mut Tools<'_>,
+        route: &impl Fn(u32) -> Option<&'r Route>,
+        is_served: &impl Fn(&Hostname) -> bool,
+        moved: bool,
+    ) -> Vec<(Hostname, Vec<Problem>)> {
+        if moved || !self.dirty.is_empty() {
+            self.dirty.extend(self.dependent.iter().cloned());
+        }
+        let mut dirty: Vec<Hostname> = self.dirty.drain().collect();
+        // The default first, for there is no map without it.
+        dirty.sort_unstable_by(|a, b| b.cmp(a));
+        let mut told = Vec::with_capacity(dirty.len());
+        for host in dirty {
+            let claims = self.claims(&host, route);
+            let (outcome, is_dependent, problems) = {
+                let mut build =
+                    Build { state: self, tools, route, is_served, problems: Vec::new(), is_dependent: false };
+                let outcome = build.host(&host, &claims);
+                (outcome, build.is_dependent, build.problems)
+            };
+            if is_dependent {
+                self.dependent.insert(host.clone());
+            } else {
+                self.dependent.remove(&host);
+            }
+            self.set(&host, outcome);
+            told.push((host, problems));
+        }
+        told
+    }
+
+    fn set(&mut self, host: &Hostname, outcome: Option<TlsHost>) {
+        let Some(map) = &mut self.map else {
+            if let (Hostname::Any, Some(TlsHost::Terminate(policy))) = (host, outcome) {
+                self.map = Some(TlsMap::new(policy));
+            }
+            return;
+        };
+        let is_same = match (host, &outcome) {
+            (Hostname::Any, Some(TlsHost::Terminate(policy))) => Arc::ptr_eq(map.default_policy(), policy),
+            (Hostname::Any, _) => true,
+            (_, outcome) => map.exactly(host) == outcome.as_ref(),
+        };
+        if is_same {
+            return;
+        }
+        self.published = None;
+        match outcome {
+            Some(outcome) => map.set(host, outcome),
+            None => map.remove(host),
+        }
+    }
+
+    /// The claims on exactly `host`, the oldest first.
+    fn claims<'r>(
+        &self,
+        host: &Hostname,
+        route: &impl Fn(u32) -> Option<&'r Route>,
+    ) -> Vec<(&'r Route, &'r Claim)> {
+        let members = self.members.get(host).map(Vec::as_slice).unwrap_or_default();
+        let claim = |id: &u32| {
+            let route = route(*id)?;
+            let claim = route.claims.iter().find(|claim| claim.host == *host)?;
+            Some((route, claim))
+        };
+        let mut claims: Vec<_> = members.iter().filter_map(claim).collect();
+        claims.sort_by(|(a, _), (b, _)| Order::cmp(&a.order, &b.order));
+        claims
+    }
+
+    /// The map as it is now.
+    pub(super) fn publish(&mut self) -> Option<Arc<TlsMap>> {
+        if self.published.is_none() {
+            self.published = self.map.clone().map(Arc::new);
+        }
+        self.published.clone()
+    }
+}
+
+/// One host being built.
+struct Build<'a, 't, R, S> {
+    state: &'a TlsState,
+    tools: &'a mut Tools<'t>,
+    route: &'a R,
+    is_served: &'a S,
+    problems: Vec<Problem>,
+    is_dependent: bool,
+}
+
+/// The certificate that one claim leads to.
+struct Choice<'r> {
+    entry: &'r TlsEntry,
+    /// `None` for the default one.
+    certificate: Option<Arc<Certificate>>,
+}
+
+impl<'r, R: Fn(u32) -> Option<&'r Route>, S: Fn(&Hostname) -> bool> Build<'_, '_, R, S> {
+    fn host(&mut self, host: &Hostname, claims: &[(&'r Route, &'r Claim)]) -> Option<TlsHost> {
+        let fixed = self.state.fixed.clone();
+        let listed = fixed.as_ref().and_then(|fixed| fixed.hosts.get(host));
+        let (chosen, winner) = self.certificate(host, claims);
+        let demands = self.demands(host, claims);
+        if let Some(passthrough) = self.passthrough(claims, winner, &demands, listed.is_some()) {
+            return Some(TlsHost::Passthrough(passthrough));
+        }
+        let is_any = *host == Hostname::Any;
+        if claims.is_empty() && listed.is_none() && !is_any {
+            return None;
+        }
+        let client = self.client(&demands, fixed.as_deref());
+        let certificates = match (listed, chosen) {
+            (Some(listed), _) => listed.clone(),
+            (None, Some(Some(certificate))) => vec![certificate],
+            (None, Some(None)) => self.default(fixed.as_deref()),
+            (None, None) if is_any => self.default(fixed.as_deref()),
+            (None, None) => self.inherited(host).unwrap_or_else(|| self.default(fixed.as_deref())),
+        };
+        let settings = || demands.iter().map(|(_, settings)| settings);
+        let least = fixed.as_ref().map(|fixed| fixed.min_version).unwrap_or_default();
+        let suites = settings()
+            .find_map(|settings| settings.cipher_suites.as_ref())
+            .map(|suites| suites.iter().cloned().collect());
+        let policy = TlsPolicy {
+            certificates: certificates.into(),
+            client,
+            min_version: settings().filter_map(|settings| settings.min_version).fold(least, TlsVersion::max),
+            cipher_suites: fixed
+                .as_ref()
+                .filter(|fixed| !fixed.cipher_suites.is_empty())
+                .map_or_else(|| suites.unwrap_or_default(), |fixed| fixed.cipher_suites.clone()),
+            http2: fixed.as_ref().is_none_or(|fixed| fixed.http2),
+        };
+        Some(TlsHost::Terminate(self.tools.policies.intern(policy)))
+    }
+
+    fn default(&self, fixed: Option<&Fixed>) -> Vec<Arc<Certificate>> {
+        match fixed {
+            Some(fixed) if !fixed.default.is_empty() => fixed.default.clone(),
+            _ => self.tools.default.into_iter().cloned().collect(),
+        }
+    }
+
+    /// The certificate of the oldest claim that has a usable one (`None` within stands for the default one), and
+    /// that claim's position.
+    fn certificate(
+        &mut self,
+        host: &Hostname,
+        claims: &[(&'r Route, &'r Claim)],
+    ) -> (Option<Option<Arc<Certificate>>>, Option<usize>) {
+        let mut winner: Option<(usize, Choice<'r>)> = None;
+        let mut wanted = false;
+        for (position, (route, claim)) in claims.iter().enumerate() {
+            let Some(choice) = self.choose(host, route, claim, &mut wanted) else { continue };
+            match &winner {
+                None => winner = Some((position, choice)),
+                Some((_, first)) if first.certificate == choice.certificate => {}
+                Some((at, _)) => {
+                    let other = claims.get(*at).map(|(route, _)| route.order.object.to_string());
+                    let message = format!(
+                        "for {}, {} goes first (by age, then name), so its certificate is served",
+                        describe(host),
+                        other.unwrap_or_default()
+                    );
+                    let field = choice.entry.field.clone();
+                    self.tell(route, Finding::warning(field, choice.entry.line, "Conflict", message));
+                }
+            }
+        }
+        match winner {
+            Some((position, choice)) => {
+                self.judge_names(host, claims.get(position).map(|(route, _)| *route), &choice);
+                (Some(choice.certificate), Some(position))
+            }
+            // Asked for and not to be had: the default one, and not that of a wildcard.
+            None => (wanted.then_some(None), None),
+        }
+    }
+
+    /// The certificate that `claim` leads to, if it asks for one and there is one.
+    fn choose(
+        &mut self,
+        host: &Hostname,
+        route: &'r Route,
+        claim: &'r Claim,
+        wanted: &mut bool,
+    ) -> Option<Choice<'r>> {
+        if let Some(entry) = claim.named.and_then(|index| route.tls.get(index)) {
+            *wanted = true;
+            return self.from_entry(route, entry);
+        }
+        let by_name = route.tls.iter().filter(|_| *host != Hostname::Any).find_map(|entry| {
+            let certificate = self.tools.vault.certificate(entry.origin.as_ref()?).ok()?;
+            is_for(certificate, host).then(|| Choice { entry, certificate: Some(Arc::clone(certificate)) })
+        });
+        if by_name.is_some() {
+            *wanted = true;
+            return by_name;
+        }
+        // An entry without hosts is for all of them, also where its certificate is not.
+        let general = route.tls.iter().find(|entry| !entry.has_hosts)?;
+        *wanted = true;
+        self.from_entry(route, general)
+    }
+
+    fn from_entry(&mut self, route: &'r Route, entry: &'r TlsEntry) -> Option<Choice<'r>> {
+        let Some(origin) = &entry.origin else { return Some(Choice { entry, certificate: None }) };
+        match self.tools.vault.certificate(origin) {
+            Ok(certificate) => Some(Choice { entry, certificate: Some(Arc::clone(certificate)) }),
+            Err(lack) => {
+                let (reason, message) = lack_message(origin, lack);
+                let message = format!("{message}, so the default certificate is served");
+                let field = format!("{}.secretName", entry.field);
+                self.tell(route, Finding::error(field, entry.line, reason, message));
+                None
+            }
+        }
+    }
+
+    /// A certificate that is not for the host is served, for it is what was asked for.
+    fn judge_names(&mut self, host: &Hostname, route: Option<&'r Route>, choice: &Choice<'r>) {
+        let (Some(route), Some(certificate)) = (route, &choice.certificate) else { return };
+        if is_for(certificate, host) {
+            return;
+        }
+        let names: Vec<&str> = certificate.names.iter().take(5).map(|name| &**name).collect();
+        let names = if names.is_empty() { "no name at all".to_owned() } else { names.join(", ") };
+        let message = format!(
+            "the certificate is not valid for {}, only for {names}; clients will refuse it",
+            describe(host)
+        );
+        let entry = choice.entry;
+        self.tell(
+            route,
+            Finding::warning(entry.field.clone(), entry.line, "CertificateNameMismatch", message),
+        );
+    }
+
+    /// What is asked for of connections to `host`: by its own claims, and by those of the host whose rules serve
+    /// it if it has none itself.
+    fn demands(
+        &mut self,
+        host: &Hostname,
+        claims: &[(&'r Route, &'r Claim)],
+    ) -> Vec<(&'r Route, &'r TlsSettings)> {
+        let own = claims.iter().filter(|(_, claim)| !claim.is_loose);
+        let mut demands: Vec<_> = own.map(|(route, claim)| (*route, &*claim.settings)).collect();
+        let is_listed = self.state.fixed.as_ref().is_some_and(|fixed| fixed.hosts.contains_key(host));
+        if (claims.iter().any(|(_, claim)| claim.is_loose) || is_listed) && *host != Hostname::Any {
+            self.is_dependent = true;
+            if !(self.is_served)(host) {
+                let parent = parent(host).filter(|parent| (self.is_served)(parent)).unwrap_or(Hostname::Any);
+                let claims = self.state.claims(&parent, self.route);
+                demands.extend(claims.iter().map(|(route, claim)| (*route, &*claim.settings)));
+            }
+        }
+        demands
+    }
+
+    /// What all who ask something of clients agree on.
+    fn client(&mut self, demands: &[(&'r Route, &'r TlsSettings)], fixed: Option<&Fixed>) -> ClientPolicy {
+        let mut agreed =
+            fixed.map(|fixed| fixed.client.clone()).filter(|client| *client != ClientPolicy::None);
+        let mut first: Option<&ObjectRef> = None;
+        for (route, settings) in demands {
+            let Some(setting) = &settings.client else { continue };
+            let policy = self.resolve(route, setting);
+            match &agreed {
+                None => {
+                    agreed = Some(policy);
+                    first = Some(&route.order.object);
+                }
+                Some(other) if *other == policy => {}
+                Some(_) => {
+                    let with = first.map_or_else(|| "the listener".to_owned(), ToString::to_string);
+                    let message = format!(
+                        "it asks something else of clients than {with} does for the same host, so requests are \
+                         answered 503; write the same at both"
+                    );
+                    self.tell(route, Finding::error(CLIENT_FIELD, 0, "Conflict", message));
+                    agreed = Some(ClientPolicy::Closed);
+                }
+            }
+        }
+        agreed.unwrap_or_default()
+    }
+
+    fn resolve(&mut self, route: &'r Route, setting: &ClientSetting) -> ClientPolicy {
+        let roots = match setting {
+            ClientSetting::OptionalNoCa => return ClientPolicy::OptionalNoCa,
+            ClientSetting::Closed => return ClientPolicy::Closed,
+            ClientSetting::Require(roots) | ClientSetting::Optional(roots) => roots,
+        };
+        let origin = roots_origin(&route.order.object.namespace, roots);
+        match self.tools.vault.roots(&origin) {
+            Ok(roots) if matches!(setting, ClientSetting::Require(_)) => {
+                ClientPolicy::Require(Arc::clone(roots))
+            }
+            Ok(roots) => ClientPolicy::Optional(Arc::clone(roots)),
+            Err(lack) => {
+                let (reason, message) = lack_message(&origin, lack);
+                let message = format!("{message}, so requests are answered 503: nobody could be verified");
+                self.tell(route, Finding::error(CLIENT_FIELD, 0, reason, message));
+                ClientPolicy::Closed
+            }
+        }
+    }
+
+    /// Whether connections are relayed as they are.
+    fn passthrough(
+        &mut self,
+        claims: &[(&'r Route, &'r Claim)],
+        winner: Option<usize>,
+        demands: &[(&'r Route, &'r TlsSettings)],
+        is_listed: bool,
+    ) -> Option<Arc<Passthrough>> {
+        let mut all = claims
+            .iter()
+            .enumerate()
+            .filter_map(|(at, (route, claim))| Some((at, route, claim.passthrough.as_ref()?)));
+        let (position, route, passthrough) = all.next()?;
+        let guard = demands.iter().find(|(_, settings)| settings.client.is_some());
+        let message = if is_listed {
+            "the listener has a certificate for this host, so connections end here".to_owned()
+        } else if let Some((guard, _)) = guard {
+            format!("{} asks something of clients, so connections end here", guard.order.object)
+        } else if let Some((winner, _)) = winner.filter(|at| *at < position).and_then(|at| claims.get(at)) {
+            format!(
+                "{} goes first and has a certificate for this host, so connections end here",
+                winner.order.object
+            )
+        } else {
+            return Some(Arc::clone(passthrough));
+        };
+        self.tell(route, Finding::error(&*route.passthrough_field, 0, "Conflict", message));
+        None
+    }
+
+    /// The certificate of the wildcard above, which serves names that have none of their own.
+    fn inherited(&mut self, host: &Hostname) -> Option<Vec<Arc<Certificate>>> {
+        self.is_dependent = true;
+        let parent = parent(host)?;
+        if let Some(listed) = self.state.fixed.as_ref().and_then(|fixed| fixed.hosts.get(&parent)) {
+            return Some(listed.clone());
+        }
+        for (route, claim) in self.state.claims(&parent, self.route) {
+            let named = claim.named.and_then(|index| route.tls.get(index));
+            let origin = named.and_then(|entry| entry.origin.as_ref());
+            if let Some(Ok(certificate)) = origin.map(|origin| self.tools.vault.certificate(origin)) {
+                return Some(vec![Arc::clone(certificate)]);
+            }
+        }
+        None
+    }
+
+    fn tell(&mut self, route: &Route, finding: Finding) {
+        let location =
+            self.tools.index.object(&route.order.object).and_then(|object| object.location.as_ref());
+        self.problems.push(finding.into_problem(&route.order.object, location));
+    }
+}
+
+const CLIENT_FIELD: &str = "metadata.annotations[\"sluicegate.dev/client-ca\"]";
+
+/// The authorities that an object of `namespace` names.
+pub(super) fn roots_origin(namespace: &Arc<str>, roots: &RootsRef) -> Origin {
+    let (namespace, name) = (Arc::clone(namespace), Arc::clone(&roots.name));
+    Origin::Roots(ObjectRef { kind: roots.kind, namespace, name })
+}
+
+/// Reason code and what there is to say.
+pub(super) fn lack_message(origin: &Origin, lack: Lack) -> (&'static str, String) {
+    let what = origin.describe();
+    match (lack, origin) {
+        (Lack::Bad(reason), _) => (reason, format!("{what} cannot be used ({reason})")),
+        (Lack::Missing, Origin::Roots(reference)) if reference.kind == crate::report::Kind::ConfigMap => {
+            ("ConfigMapNotFound", format!("there is no {what}"))
+        }
+        (Lack::Missing, _) => ("SecretNotFound", format!("there is no {what}")),
+    }
+}
+
+/// The names that routes of an origin use, for the vault.
+pub(super) fn origins_of(route: &Route) -> BTreeSet<&Origin> {
+    let roots = route.roots.iter();
+    route.tls.iter().filter_map(|entry| entry.origin.as_ref()).chain(roots).collect()
+}
+
+fn is_for(certificate: &Certificate, host: &Hostname) -> bool {
+    match host {
+        Hostname::Exact(host) | Hostname::Wildcard(host) => pem::covers(&certificate.names, host),
+        Hostname::Any => true,
+    }
+}
+
+/// The wildcard that covers an exact host.
+fn parent(host: &Hostname) -> Option<Hostname> {
+    let Hostname::Exact(host) = host else { return None };
+    let suffix = host.get(host.find('.')?..)?;
+    Some(Hostname::Wildcard(suffix.into()))
+}
+
+fn describe(host: &Hostname) -> String {
+    match host {
+        Hostname::Exact(host) => format!("host `{host}`"),
+        Hostname::Wildcard(suffix) => format!("host `*{suffix}`"),
+        Hostname::Any => "requests without a more specific host".to_owned(),
+    }
+}

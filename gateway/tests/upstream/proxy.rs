@@ -52,12 +52,8 @@ impl Proxy {
         let log = AccessLog::start(Format::Off, Destination::Stdout, 1).unwrap();
         let (shared, publisher) = Shared::new(1);
         let gateway = Gateway::start(1, &shared, &registry, &log).unwrap();
-        let mut proxy = Self {
-            gateway: Some(gateway),
-            publisher,
-            address: ([127, 0, 0, 1], 0).into(),
-            _log: log,
-        };
+        let mut proxy =
+            Self { gateway: Some(gateway), publisher, address: ([127, 0, 0, 1], 0).into(), _log: log };
         proxy.publish(routes);
         proxy.address = proxy.gateway.as_ref().unwrap().bound().next().unwrap().1;
         proxy

@@ -13,6 +13,8 @@ pub enum Reason {
     Redirected,
     /// `OPTIONS *`, answered locally.
     Local,
+    /// A TLS connection was passed on as it is, to its end.
+    PassedThrough,
     /// Malformed or ambiguous request (400).
     BadRequest,
     /// CONNECT or TRACE (405).
@@ -35,6 +37,8 @@ pub enum Reason {
     NotImplemented,
     /// HTTP version other than 1.0 and 1.1 (505).
     VersionNotSupported,
+    /// The host is served under other TLS settings than those of this connection (421).
+    MisdirectedRequest,
     /// No rule for host and path (404).
     NoRoute,
     /// The backend has no endpoint that may be used (503).
@@ -69,10 +73,11 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of [`Self::index`].
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::Forwarded,
         Self::Redirected,
         Self::Local,
+        Self::PassedThrough,
         Self::BadRequest,
         Self::MethodNotAllowed,
         Self::HeaderTimeout,
@@ -84,6 +89,7 @@ impl Reason {
         Self::HeaderTooLarge,
         Self::NotImplemented,
         Self::VersionNotSupported,
+        Self::MisdirectedRequest,
         Self::NoRoute,
         Self::NoEndpoint,
         Self::BackendNotFound,
@@ -114,6 +120,7 @@ impl Reason {
             Self::Forwarded => "Forwarded",
             Self::Redirected => "Redirected",
             Self::Local => "Local",
+            Self::PassedThrough => "PassedThrough",
             Self::BadRequest => "BadRequest",
             Self::MethodNotAllowed => "MethodNotAllowed",
             Self::HeaderTimeout => "HeaderTimeout",
@@ -125,6 +132,7 @@ impl Reason {
             Self::HeaderTooLarge => "HeaderTooLarge",
             Self::NotImplemented => "NotImplemented",
             Self::VersionNotSupported => "VersionNotSupported",
+            Self::MisdirectedRequest => "MisdirectedRequest",
             Self::NoRoute => "NoRoute",
             Self::NoEndpoint => "NoEndpoint",
             Self::BackendNotFound => "BackendNotFound",
@@ -156,6 +164,7 @@ impl Reason {
             Self::ContentTooLarge => 413,
             Self::UriTooLong => 414,
             Self::ExpectationFailed => 417,
+            Self::MisdirectedRequest => 421,
             Self::UpgradeRequired => 426,
             Self::HeaderTooLarge => 431,
             Self::NotImplemented => 501,
@@ -171,7 +180,7 @@ impl Reason {
             | Self::Draining => 503,
             Self::ResponseTimeout | Self::RequestTimeout | Self::IdleTimeout => 504,
             Self::VersionNotSupported => 505,
-            Self::ClientGone => 0,
+            Self::ClientGone | Self::PassedThrough => 0,
         }
     }
 }

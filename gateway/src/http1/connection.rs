@@ -26,6 +26,7 @@ use crate::metrics::LimitHit;
 use crate::proxy::route;
 use crate::record::{Reason, Record, Version};
 use crate::stream::Stream;
+use crate::tls::{self, Secured};
 use crate::worker::buffers::Buf;
 use crate::worker::timers::Timer;
 use crate::worker::{Admission, Worker};
@@ -49,6 +50,8 @@ pub(crate) struct Peer {
     pub(crate) text: IpText,
     /// The local port as text.
     pub(crate) port: IpText,
+    /// What its handshake came to, if the connection is encrypted.
+    pub(crate) tls: Option<Rc<Secured>>,
 }
 
 /// One client connection.
@@ -98,6 +101,7 @@ impl Client {
             address,
             text: IpText::new(address.ip()),
             port: IpText::new(port),
+            tls: None,
         };
         let timer = worker.timers.timer();
         Self {
@@ -157,6 +161,13 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut client: Box<Client>) {
     let _end = End { worker: Rc::clone(&worker), address: client.peer.address };
     if client.peer.config.proxy_protocol && !read_proxy_header(&worker, &mut client).await {
         return;
+    }
+    if client.peer.config.https {
+        // Boxed: what a handshake needs would make every connection's task larger.
+        client = match Box::pin(tls::accept(&worker, client)).await {
+            Some(client) => client,
+            None => return,
+        };
     }
     loop {
         let next = match receive(&worker, &mut client).await {
@@ -258,7 +269,7 @@ impl Client {
     }
 
     /// As [`Self::poll_fill`], bounded by the timer: `None` when it expired.
-    async fn fill(&mut self) -> Option<std::io::Result<usize>> {
+    pub(crate) async fn fill(&mut self) -> Option<std::io::Result<usize>> {
         poll_fn(|cx| {
             if let Poll::Ready(result) = self.poll_fill(cx) {
                 return Poll::Ready(Some(result));
@@ -407,7 +418,7 @@ pub(crate) fn count_limit(worker: &Worker, reason: Reason) {
 }
 
 /// Ends the sending side and discards what still arrives, so that the answer is not lost to a reset.
-async fn linger(worker: &Worker, client: &mut Client) {
+pub(crate) async fn linger(worker: &Worker, client: &mut Client) {
     client.timer.arm(LINGER);
     let sent = poll_fn(|cx| match client.stream.poll_shutdown(cx) {
         Poll::Pending if !client.timer.poll_expired(cx) => Poll::Pending,

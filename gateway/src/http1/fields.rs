@@ -40,6 +40,8 @@ pub(crate) enum Name {
     RequestId,
     /// Identity and rewriting fields that only a trusted peer may send.
     ForwardingIdentity,
+    /// What tells of a client's certificate: always ours, whoever sends it.
+    ClientCertificate,
     /// An alias (`_` or `.` for `-`) of a managed name: dropped.
     Alias,
     /// Logged.
@@ -54,10 +56,6 @@ pub(crate) enum Name {
     WebSocketAccept,
     /// `Keep-Alive`: hop-by-hop, but its timeout is honoured on upstream connections.
     KeepAlive,
-    /// `Content-Type`: tells calls of gRPC.
-    ContentType,
-    /// `grpc-timeout`: the client's deadline.
-    GrpcTimeout,
     /// `Idempotency-Key`: makes any method safe to repeat.
     IdempotencyKey,
 }
@@ -76,15 +74,15 @@ const MANAGED: &[(&str, Name)] = &[
     ("connection", Name::Connection),
     ("keep-alive", Name::KeepAlive),
     ("user-agent", Name::UserAgent),
+    ("client-cert", Name::ClientCertificate),
     ("x-request-id", Name::RequestId),
-    ("content-type", Name::ContentType),
-    ("grpc-timeout", Name::GrpcTimeout),
     ("x-rewrite-url", Name::ForwardingIdentity),
-    ("x-client-cert", Name::ForwardingIdentity),
+    ("x-client-cert", Name::ClientCertificate),
     ("x-original-url", Name::ForwardingIdentity),
     ("http2-settings", Name::HopByHop),
     ("content-length", Name::ContentLength),
     ("x-forwarded-for", Name::ForwardedFor),
+    ("ssl-client-cert", Name::ClientCertificate),
     ("idempotency-key", Name::IdempotencyKey),
     ("x-forwarded-host", Name::ForwardedHost),
     ("x-forwarded-port", Name::ForwardedPort),
@@ -92,17 +90,26 @@ const MANAGED: &[(&str, Name)] = &[
     ("x-forwarded-proto", Name::ForwardedProto),
     ("transfer-encoding", Name::TransferEncoding),
     ("sec-websocket-key", Name::WebSocketKey),
+    ("client-cert-chain", Name::ClientCertificate),
+    ("ssl-client-verify", Name::ClientCertificate),
+    ("x-client-cert-san", Name::ClientCertificate),
     ("proxy-authenticate", Name::HopByHop),
     ("x-forwarded-prefix", Name::ForwardingIdentity),
     ("x-forwarded-server", Name::ForwardingIdentity),
     ("x-forwarded-scheme", Name::ForwardingIdentity),
     ("proxy-authorization", Name::HopByHop),
     ("sec-websocket-accept", Name::WebSocketAccept),
+    ("ssl-client-issuer-dn", Name::ClientCertificate),
+    ("x-client-cert-issuer", Name::ClientCertificate),
     ("sec-websocket-version", Name::WebSocketVersion),
+    ("ssl-client-subject-dn", Name::ClientCertificate),
+    ("x-client-cert-subject", Name::ClientCertificate),
+    ("x-client-cert-verified", Name::ClientCertificate),
     ("x-forwarded-client-cert", Name::ForwardingIdentity),
+    ("x-client-cert-fingerprint", Name::ClientCertificate),
 ];
 
-const LONGEST: usize = 23;
+const LONGEST: usize = 25;
 
 /// length → range in `MANAGED`, so that a name is compared with at most a handful of candidates.
 #[expect(clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "evaluated at compile time")]

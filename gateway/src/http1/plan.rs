@@ -5,15 +5,14 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use config::table::{BackendProtocol, Bind, BindConfig, RequestParts, RouteId, Rule, RulePolicy};
+use config::table::{Bind, BindConfig, ClientPolicy, RequestParts, RouteId, Rule, RulePolicy};
 
 use super::authority::parse_authority;
 use super::connection::Peer;
 use super::head::{self, RequestHead, Span};
 use super::target::{Target, canonical_path, split_target, valid_query};
 use super::write::{self, Onward, Request};
-use crate::live::LiveBackend;
-use crate::proxy::grpc::Rpc;
+use crate::live::{Live, LiveBackend};
 use crate::proxy::route::{self, Refusal};
 use crate::record::Reason;
 use crate::worker::buffers::Head;
@@ -51,8 +50,6 @@ pub(crate) struct Forward {
     pub(crate) backend: Arc<LiveBackend>,
     /// Hash of the consistent-hash key.
     pub(crate) hash: u64,
-    /// The call is translated from this to gRPC, and its answer back.
-    pub(crate) web: Rpc,
     /// The onward head; taken when it is sent.
     pub(crate) bytes: Option<Head>,
 }
@@ -166,9 +163,11 @@ fn plan_target(
         }
         Target::Asterisk => return Err(Reason::BadRequest),
         Target::Origin { path, query } => (host, path, query),
-        Target::Absolute { scheme_https: true, .. } => return Err(Reason::BadRequest),
-        Target::Absolute { authority, path, query, .. } => {
-            same_authority(authority, host)?;
+        Target::Absolute { scheme_https, .. } if scheme_https != peer.tls.is_some() => {
+            return Err(Reason::BadRequest);
+        }
+        Target::Absolute { authority, path, query, scheme_https } => {
+            same_authority(authority, host, if scheme_https { 443 } else { 80 })?;
             (authority, path, query)
         }
     };
@@ -182,6 +181,19 @@ fn plan_target(
         parse_authority(authority, &mut scratch.host).map_err(|_| Reason::BadRequest)?.host
     };
     let Some(bind) = bind else { return Ok(()) };
+    let secured = match &peer.tls {
+        Some(secured) => {
+            bind.tls.as_ref().map_or(Err(Reason::MisdirectedRequest), |map| secured.admits(map, name))
+        }
+        None => Ok(&b""[..]),
+    };
+    let identity = match secured {
+        Ok(identity) => identity,
+        Err(reason) => {
+            plan.then = Then::Answer(reason);
+            return Ok(());
+        }
+    };
     let request = Request { bytes, head: &plan.head, fields: &scratch.fields };
     let parts = Parts { request, query };
     let rule = match route::rule(bind, name, path, &parts) {
@@ -190,16 +202,29 @@ fn plan_target(
         Err(reason) => return Err(reason),
     };
     plan.route = Some(rule.route);
+    if peer.tls.is_none()
+        && let Some(to) = to_https(&plan.current.live, bind, rule, name, path, request, trusted)
+    {
+        plan.then = match to {
+            ToHttps::Port(_) if name.is_empty() => Then::Answer(Reason::BadRequest),
+            ToHttps::Port(port) => {
+                Then::Redirect { status: 308, location: https_location(name, port, path, query) }
+            }
+            ToHttps::Never(reason) => Then::Answer(reason),
+        };
+        return Ok(());
+    }
     plan.then = match route::split(rule) {
         Err(Refusal::Reason(reason)) => Then::Answer(reason),
         Err(Refusal::Redirect(redirect)) => {
-            let location = location(redirect, rule, authority, path, query, &mut scratch.rewritten)?;
+            let scheme = if peer.tls.is_some() { "https" } else { "http" };
+            let location = location(redirect, scheme, rule, authority, path, query, &mut scratch.rewritten)?;
             Then::Redirect { status: redirect.status, location }
         }
         Ok(split) => match route::backend(&plan.current.live, split, worker.random.borrow_mut().u64(..)) {
             Err(reason) => Then::Answer(reason),
             Ok(backend) => {
-                let to = Destination { peer, trusted, authority, path, query };
+                let to = Destination { peer, trusted, identity, authority, path, query };
                 Then::Forward(forward(worker, plan, &parts, rule, backend, &to, &mut scratch.rewritten)?)
             }
         },
@@ -210,6 +235,7 @@ fn plan_target(
 struct Destination<'a> {
     peer: &'a Peer,
     trusted: bool,
+    identity: &'a [u8],
     authority: &'a [u8],
     path: &'a str,
     query: Option<&'a [u8]>,
@@ -241,9 +267,6 @@ fn forward(
         resolved.as_bytes()
     };
     let hash = backend.needs_hash().map_or(0, |key| route::hash(key, client, (path, to.query), parts));
-    // Only who speaks HTTP/2 can speak gRPC; others get what was sent.
-    let speaks_grpc = backend.config.policy.protocol == BackendProtocol::Http2;
-    let web = if speaks_grpc && plan.head.rpc.is_web() { plan.head.rpc } else { Rpc::None };
     let hostname = rewrite.and_then(|rewrite| rewrite.hostname.as_ref());
     let onward = Onward {
         path,
@@ -251,22 +274,17 @@ fn forward(
         host: hostname.map_or(to.authority, |host| host.as_bytes()),
         original_host: to.authority,
         trusted: to.trusted,
+        secure: to.peer.tls.is_some(),
+        identity: to.identity,
         peer: to.peer.text.as_bytes(),
         client,
         port: to.peer.port.as_bytes(),
         request_id: plan.id.bytes(parts.request.bytes),
         modifier: &filters.request_headers,
-        to_grpc: web.is_call(),
     };
     let mut bytes = worker.buffers.head();
     write::request(&mut bytes, parts.request, &onward);
-    Ok(Forward {
-        policy: Arc::clone(&rule.policy),
-        backend: Arc::clone(backend),
-        hash,
-        web,
-        bytes: Some(bytes),
-    })
+    Ok(Forward { policy: Arc::clone(&rule.policy), backend: Arc::clone(backend), hash, bytes: Some(bytes) })
 }
 
 /// `OPTIONS *` needs a valid Host as every request does.
@@ -279,13 +297,66 @@ fn check_host(host: &[u8], minor_version: u8, scratch: &mut Vec<u8>) -> Result<(
 
 /// An absolute-form target must name the same authority as Host, default port aside: a mismatch is how
 /// requests are smuggled past what was checked.
-fn same_authority(target: &[u8], host: &[u8]) -> Result<(), Reason> {
+fn same_authority(target: &[u8], host: &[u8], default_port: u16) -> Result<(), Reason> {
     let (mut one, mut other) = (Vec::new(), Vec::new());
     let target = parse_authority(target, &mut one).map_err(|_| Reason::BadRequest)?;
     let host = parse_authority(host, &mut other).map_err(|_| Reason::BadRequest)?;
-    let port = |port: Option<u16>| port.unwrap_or(80);
+    let port = |port: Option<u16>| port.unwrap_or(default_port);
     let same = target.host == host.host && port(target.port) == port(host.port);
     if same { Ok(()) } else { Err(Reason::BadRequest) }
+}
+
+/// Where a request in cleartext has to go instead.
+enum ToHttps {
+    /// To `https` on this port.
+    Port(u16),
+    /// Nowhere.
+    Never(Reason),
+}
+
+/// Whether a request in cleartext must not be served, because its host demands a certificate of clients, or shall not,
+/// because its rule demands `https`.
+fn to_https(
+    live: &Live,
+    bind: &Bind,
+    rule: &Rule,
+    name: &str,
+    path: &str,
+    request: Request<'_>,
+    trusted: bool,
+) -> Option<ToHttps> {
+    /// RFC 8555 §8.3.
+    const ACME: &str = "/.well-known/acme-challenge/";
+    let redirect = rule.policy.https.redirect;
+    let policy = bind.tls.as_ref().and_then(|map| map.policy(name));
+    // A trusted proxy in front has ended TLS: a redirect would lead to the same place.
+    let was_https = || trusted && write::forwarded_proto(request).eq_ignore_ascii_case(b"https");
+    match policy.map(|policy| &policy.client) {
+        Some(ClientPolicy::Closed) => return Some(ToHttps::Never(Reason::InvalidSetting)),
+        Some(ClientPolicy::Require(_)) if was_https() => {
+            return Some(ToHttps::Never(Reason::MisdirectedRequest));
+        }
+        Some(ClientPolicy::Require(_)) => {
+            let encrypted = || live.table.binds.iter().find(|bind| bind.config.https);
+            let port = redirect.or_else(|| encrypted().map(|bind| bind.config.address.port()));
+            return Some(ToHttps::Port(port.unwrap_or(443)));
+        }
+        Some(ClientPolicy::None | ClientPolicy::Optional(_) | ClientPolicy::OptionalNoCa) | None => {}
+    }
+    redirect.filter(|_| !path.starts_with(ACME) && !was_https()).map(ToHttps::Port)
+}
+
+fn https_location(host: &str, port: u16, path: &str, query: Option<&[u8]>) -> Vec<u8> {
+    let mut out = format!("https://{host}").into_bytes();
+    if port != 443 {
+        out.extend_from_slice(format!(":{port}").as_bytes());
+    }
+    out.extend_from_slice(path.as_bytes());
+    if let Some(query) = query {
+        out.push(b'?');
+        out.extend_from_slice(query);
+    }
+    out
 }
 
 /// The first address from the right of `X-Forwarded-For` that no trusted proxy has.
@@ -313,6 +384,7 @@ fn request_id(worker: &Worker, request: Request<'_>, trusted: bool) -> RequestId
 
 fn location(
     redirect: &config::table::Redirect,
+    connection: &str,
     rule: &Rule,
     authority: &[u8],
     path: &str,
@@ -321,7 +393,7 @@ fn location(
 ) -> Result<Vec<u8>, Reason> {
     let mut scratch = Vec::new();
     let requested = parse_authority(authority, &mut scratch).map_err(|_| Reason::BadRequest)?;
-    let scheme = redirect.scheme.as_deref().unwrap_or("http");
+    let scheme = redirect.scheme.as_deref().unwrap_or(connection);
     let host = redirect.hostname.as_deref().unwrap_or(requested.host);
     let mut out = format!("{scheme}://{host}").into_bytes();
     // Without a port setting: the request's port, unless the scheme changes to one with its own default.

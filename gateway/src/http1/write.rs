@@ -3,7 +3,6 @@
 use super::fields::{self, Name};
 use super::head::{Field, Framing, RequestHead, Span};
 use super::response::ResponseHead;
-use crate::proxy::grpc::Rpc;
 use config::table::HeaderModifier;
 
 /// Hops of `X-Forwarded-For` that are kept from a trusted peer.
@@ -33,12 +32,14 @@ pub(crate) struct Onward<'a> {
     pub(crate) peer: &'a [u8],
     /// The client as resolved, as text.
     pub(crate) client: &'a [u8],
+    /// The client's connection is encrypted.
+    pub(crate) secure: bool,
+    /// Lines that tell of the client's certificate.
+    pub(crate) identity: &'a [u8],
     /// Local port, as text.
     pub(crate) port: &'a [u8],
     pub(crate) request_id: &'a [u8],
     pub(crate) modifier: &'a HeaderModifier,
-    /// The call is translated from gRPC-Web to gRPC.
-    pub(crate) to_grpc: bool,
 }
 
 macro_rules! put {
@@ -56,23 +57,16 @@ pub(crate) fn request(out: &mut Vec<u8>, from: Request<'_>, to: &Onward<'_>) {
     let mut kept = Kept::default();
     for field in from.fields {
         if request_field_passes(field, from, to, &mut kept) {
-            put!(out, field.name.get(from.bytes), b": ");
-            if to.to_grpc && field.kind == Name::ContentType {
-                let (media_type, suffix) = Rpc::Grpc.retyped(field.value.get(from.bytes));
-                put!(out, media_type, suffix, b"\r\n");
-            } else {
-                put!(out, field.value.get(from.bytes), b"\r\n");
-            }
+            put!(out, field.name.get(from.bytes), b": ", field.value.get(from.bytes), b"\r\n");
         }
     }
     forwarding(out, from, to, &kept);
     modifications(out, to.modifier);
     match from.head.framing {
-        Framing::Length(length) if !to.to_grpc => {
+        Framing::Length(length) => {
             put!(out, b"Content-Length: ", itoa::Buffer::new().format(length).as_bytes(), b"\r\n")
         }
-        // A translation may change the length.
-        Framing::Chunked | Framing::Length(_) => put!(out, b"Transfer-Encoding: chunked\r\n"),
+        Framing::Chunked => put!(out, b"Transfer-Encoding: chunked\r\n"),
         Framing::None | Framing::Close => {}
     }
     if from.head.expect_continue {
@@ -80,7 +74,7 @@ pub(crate) fn request(out: &mut Vec<u8>, from: Request<'_>, to: &Onward<'_>) {
     }
     if from.head.websocket {
         put!(out, b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
-    } else if from.head.te_trailers || to.to_grpc {
+    } else if from.head.te_trailers {
         put!(out, b"Connection: TE\r\nTE: trailers\r\n");
     }
     put!(out, b"\r\n");
@@ -102,8 +96,6 @@ fn request_field_passes(field: &Field, from: Request<'_>, to: &Onward<'_>, kept:
         | Name::WebSocketKey
         | Name::WebSocketVersion
         | Name::WebSocketAccept
-        | Name::ContentType
-        | Name::GrpcTimeout
         | Name::IdempotencyKey => true,
         Name::ForwardedProto => to.trusted && !std::mem::replace(&mut kept.proto, true),
         Name::ForwardedHost => to.trusted && !std::mem::replace(&mut kept.host, true),
@@ -121,6 +113,7 @@ fn request_field_passes(field: &Field, from: Request<'_>, to: &Onward<'_>, kept:
         | Name::ForwardedFor
         | Name::RealIp
         | Name::RequestId
+        | Name::ClientCertificate
         | Name::Alias
         | Name::KeepAlive => false,
     };
@@ -156,7 +149,8 @@ fn forwarding(out: &mut Vec<u8>, from: Request<'_>, to: &Onward<'_>, kept: &Kept
     }
     put!(out, to.peer, b"\r\n");
     if !kept.proto {
-        put!(out, b"X-Forwarded-Proto: http\r\n");
+        let proto: &[u8] = if to.secure { b"https" } else { b"http" };
+        put!(out, b"X-Forwarded-Proto: ", proto, b"\r\n");
     }
     if !kept.host && !to.original_host.is_empty() {
         put!(out, b"X-Forwarded-Host: ", to.original_host, b"\r\n");
@@ -164,7 +158,7 @@ fn forwarding(out: &mut Vec<u8>, from: Request<'_>, to: &Onward<'_>, kept: &Kept
     if !kept.port {
         put!(out, b"X-Forwarded-Port: ", to.port, b"\r\n");
     }
-    put!(out, b"X-Real-IP: ", to.client, b"\r\nX-Request-ID: ", to.request_id, b"\r\n");
+    put!(out, b"X-Real-IP: ", to.client, b"\r\nX-Request-ID: ", to.request_id, b"\r\n", to.identity);
 }
 
 /// The last [`MAX_HOPS`] addresses of the incoming `X-Forwarded-For`, in order, each followed by `, `. What
@@ -194,6 +188,12 @@ pub(crate) fn forwarded_for<'a>(from: Request<'a>) -> impl Iterator<Item = &'a s
         })
 }
 
+/// The first `X-Forwarded-Proto`, as it came; empty without one.
+pub(crate) fn forwarded_proto(from: Request<'_>) -> &[u8] {
+    let field = from.fields.iter().find(|field| field.kind == Name::ForwardedProto);
+    field.map_or(b"", |field| field.value.get(from.bytes))
+}
+
 /// How the response is framed towards the client and what becomes of the connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Delivery {
@@ -204,8 +204,6 @@ pub(crate) struct Delivery {
     pub(crate) http10: bool,
     /// The client accepts trailers.
     pub(crate) trailers: bool,
-    /// What the answer to a call is translated to.
-    pub(crate) web: Rpc,
 }
 
 /// Writes the head of the response to the client.
@@ -216,6 +214,7 @@ pub(crate) fn response(
     fields: &[Field],
     delivery: Delivery,
     modifier: &HeaderModifier,
+    hsts: Option<&str>,
 ) {
     put!(out, b"HTTP/1.1 ", itoa::Buffer::new().format(head.status).as_bytes(), b" ");
     put!(out, head.reason.get(bytes), b"\r\n");
@@ -237,21 +236,21 @@ pub(crate) fn response(
         if !passes
             || (head.nominates && is_nominated(field.name, bytes, fields))
             || (!modifier.is_empty() && is_modified(modifier, field.name.get(bytes)))
+            || (hsts.is_some() && field.name.get(bytes).eq_ignore_ascii_case(b"strict-transport-security"))
         {
             continue;
         }
         put!(out, field.name.get(bytes), b": ");
         match fields::decimal(field.value.get(bytes)).filter(|_| field.kind == Name::ContentLength) {
             Some(length) => out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes()),
-            None if delivery.web.is_call() && field.kind == Name::ContentType => {
-                let (media_type, suffix) = delivery.web.retyped(field.value.get(bytes));
-                put!(out, media_type, suffix);
-            }
             None => value_on_one_line(out, field.value.get(bytes)),
         }
         put!(out, b"\r\n");
     }
     modifications(out, modifier);
+    if let Some(hsts) = hsts {
+        put!(out, b"Strict-Transport-Security: ", hsts.as_bytes(), b"\r\n");
+    }
     match delivery.framing {
         Framing::Length(length) => {
             put!(out, b"Content-Length: ", itoa::Buffer::new().format(length).as_bytes(), b"\r\n")

@@ -26,6 +26,7 @@ pub use self::pick::{InFlight, PickError, PickRequest};
 pub use self::shared::{Publisher, Shared};
 pub use crate::health::Outcome;
 use crate::metrics::cells::{PerWorker, RouteCounters};
+pub use crate::tls::ServerConfigs;
 
 /// One version of everything a worker serves from. Load it once per request, connection or new flow.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub struct Live {
     pub table: Arc<RouteTable>,
     /// `BackendId` → backend with its endpoints' state; parallel to [`RouteTable::backends`].
     pub backends: Chunks<LiveBackend>,
+    /// Policy → TLS configuration, of the encrypted Binds.
+    pub tls: Arc<ServerConfigs>,
     /// `RouteId` → counters; parallel to [`RouteTable::routes`].
     pub routes: Chunks<RouteState>,
 }

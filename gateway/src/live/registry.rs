@@ -15,6 +15,7 @@ use super::backend::{BackendState, LiveBackend};
 use super::endpoint::{EndpointIdentity, EndpointState};
 use super::{Live, RouteState};
 use crate::metrics::cells::PerWorker;
+use crate::tls::Workshop;
 
 /// An endpoint is the same one while all of this is.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -79,6 +80,7 @@ pub(super) struct Registry {
     endpoints: Counted<EndpointKey, EndpointState>,
     backends: Counted<Arc<str>, BackendState>,
     routes: Counted<(ObjectRef, Arc<str>), RouteState>,
+    tls: Workshop,
     next_endpoint: u64,
     health_epoch: Arc<AtomicU64>,
 }
@@ -97,6 +99,7 @@ impl Registry {
             endpoints: Counted::new(),
             backends: Counted::new(),
             routes: Counted::new(),
+            tls: Workshop::new(),
             next_endpoint: 1,
             health_epoch: Arc::default(),
         }
@@ -106,7 +109,8 @@ impl Registry {
     pub(super) fn build(&mut self, table: Arc<RouteTable>, old: &Live, now: Instant) -> (Live, Released) {
         let (backends, released) = self.backends(&table.backends, old, now);
         let routes = self.routes(&table.routes, old);
-        (Live { table, backends, routes }, released)
+        let tls = self.tls.build(&table, &old.table, &old.tls);
+        (Live { table, backends, tls, routes }, released)
     }
 
     fn backends(

@@ -36,7 +36,12 @@ impl Shared {
     #[must_use]
     pub fn new(workers: usize) -> (Arc<Self>, Publisher) {
         clock::start();
-        let empty = Live { table: Arc::default(), backends: Chunks::default(), routes: Chunks::default() };
+        let empty = Live {
+            table: Arc::default(),
+            backends: Chunks::default(),
+            tls: Arc::default(),
+            routes: Chunks::default(),
+        };
         let shared = Arc::new(Self {
             live: ArcSwap::from_pointee(empty),
             version: AtomicU64::new(0),

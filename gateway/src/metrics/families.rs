@@ -53,8 +53,11 @@ families! {
     SPLICED_BYTES: Counter "sluicegate_spliced_bytes_total" [] "Bytes moved inside the kernel, without a copy through the process."
     KEEPALIVE_REQUESTS: Counter "sluicegate_keepalive_requests_total" [] "Requests on a client connection after its first."
     LIMIT_HITS: Counter "sluicegate_limit_hits_total" ["limit"] "Requests refused and connections closed because of a limit, by the limit's name."
-    TUNNELS_OPEN: Gauge "sluicegate_tunnels_open" [] "Upgraded connections (WebSocket and the like) open now."
-    TUNNELS_OPENED: Counter "sluicegate_tunnels_opened_total" [] "Upgraded connections begun."
+    TUNNELS_OPEN: Gauge "sluicegate_tunnels_open" [] "Upgraded connections (WebSocket and the like) and TLS connections passed through, open now."
+    TUNNELS_OPENED: Counter "sluicegate_tunnels_opened_total" [] "Upgraded connections and TLS connections passed through, begun."
+
+    TLS_HANDSHAKES: Counter "sluicegate_tls_handshakes_total" ["version", "kind"] "TLS handshakes with clients that were completed, by protocol version, full or resumed."
+    TLS_HANDSHAKE_FAILURES: Counter "sluicegate_tls_handshake_failures_total" ["cause"] "TLS handshakes with clients that failed, by cause."
 
     UPSTREAM_CONNECTS: Counter "sluicegate_upstream_connects_total" [] "Connections opened to endpoints."
     UPSTREAM_CONNECT_FAILURES: Counter "sluicegate_upstream_connect_failures_total" [] "Connections to endpoints that failed or timed out while opening."
@@ -71,6 +74,7 @@ families! {
 
     TABLE_VERSION: Gauge "sluicegate_table_version" [] "Version of the table that is served."
     TABLE_OBJECTS: Gauge "sluicegate_table_objects" ["kind"] "Binds, routes, backends and endpoints in the table that is served."
+    CERTIFICATE_EXPIRY: Gauge "sluicegate_certificate_expiry_timestamp_seconds" ["certificate"] "When a served certificate expires, in seconds since the Unix epoch."
     FOLDED: Gauge "sluicegate_metrics_folded" ["kind"] "Routes, backends and endpoints that have no series of their own but are summed up under _other."
 
     ROUTE_RESPONSES: Counter "sluicegate_route_responses_total" ["route", "class"] "Responses sent to clients by status class."

@@ -19,4 +19,4 @@ pub use families::{FAMILIES, Family, FamilyKind};
 pub use registry::Registry;
 pub use table::SeriesLimits;
 pub use text::CONTENT_TYPE;
-pub use worker::{LimitHit, WorkerMetrics};
+pub use worker::{HandshakeFailure, LimitHit, WorkerMetrics};

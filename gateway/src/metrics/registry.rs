@@ -8,7 +8,7 @@ use super::families::{self as f, Family};
 use super::process;
 use super::table::{SeriesLimits, TableSeries};
 use super::text::{Text, label};
-use super::worker::{LimitHit, WorkerMetrics};
+use super::worker::{HANDSHAKES, HandshakeFailure, LimitHit, WorkerMetrics};
 use crate::access_log::LogStats;
 use crate::live::Live;
 use crate::record::Reason;
@@ -112,6 +112,14 @@ impl Registry {
         });
         text.single(&f::TUNNELS_OPEN, open.sum::<u64>());
         self.sum(text, &f::TUNNELS_OPENED, |worker| &worker.tunnels_opened);
+        text.family(&f::TLS_HANDSHAKES);
+        for (index, (version, kind)) in HANDSHAKES.into_iter().enumerate() {
+            let of = |worker: &Arc<WorkerMetrics>| worker.tls_handshakes.get(index).map_or(0, Counter::value);
+            let labels = format!("{},{}", label("version", version), label("kind", kind));
+            text.sample(&f::TLS_HANDSHAKES, &labels, self.workers.iter().map(of).sum::<u64>());
+        }
+        let causes = HandshakeFailure::ALL.map(HandshakeFailure::name);
+        self.sums(text, &f::TLS_HANDSHAKE_FAILURES, "cause", causes, |worker| &worker.tls_handshake_failures);
     }
 
     fn render_upstream(&self, text: &mut Text<'_>) {

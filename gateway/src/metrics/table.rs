@@ -3,12 +3,13 @@
 //! Only what saw traffic has counters, and at most [`SeriesLimits`] of each kind have series of their own;
 //! the rest is summed up under `_other`. Gauges of health fill what room is left, unhealthy ones first.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
 use std::hash::Hash;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use config::table::TlsMap;
 use foldhash::fast::RandomState;
 
 use super::families as f;
@@ -178,6 +179,7 @@ impl TableSeries {
         ] {
             text.sample(&f::TABLE_OBJECTS, &label("kind", kind), count);
         }
+        render_certificates(live, text);
         self.render_rows(rows, text);
     }
 
@@ -200,6 +202,21 @@ impl TableSeries {
         render_endpoint_gauges(text, &shown);
         let other = endpoint_label(OTHER, &OTHER);
         render_endpoints(text, &labelled(&endpoints, |key| endpoint_label(&key.0, &key.1), &other));
+    }
+}
+
+/// Every certificate that the encrypted Binds serve; of several with one name, the one that expires first.
+fn render_certificates(live: &Live, text: &mut Text<'_>) {
+    let binds = live.table.binds.iter().filter(|bind| bind.config.https);
+    let policies = binds.filter_map(|bind| bind.tls.as_deref()).flat_map(TlsMap::policies);
+    let mut expiries: BTreeMap<&str, i64> = BTreeMap::new();
+    for certificate in policies.flat_map(|policy| &policy.certificates) {
+        let expiry = expiries.entry(&certificate.name).or_insert(certificate.not_after);
+        *expiry = certificate.not_after.min(*expiry);
+    }
+    text.family(&f::CERTIFICATE_EXPIRY);
+    for (name, expiry) in expiries {
+        text.sample(&f::CERTIFICATE_EXPIRY, &label("certificate", name), expiry);
     }
 }
 

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::report::{Kind, ObjectRef};
-use config::table::{Backend, Endpoint, RouteInfo, RouteTable};
+use config::table::{
+    Backend, Bind, BindConfig, Certificate, ClientPolicy, Endpoint, Limits, RouteInfo, RouteTable, TlsMap,
+    TlsPolicy, TlsVersion, TrustedProxies,
+};
 
 use super::*;
 use crate::access_log::{AccessLog, Destination, Format};
@@ -57,9 +60,42 @@ fn published(routes: &[&str], backends: Vec<Backend>) -> (Arc<Shared>, Publisher
     for (id, backend) in (0..).zip(backends) {
         table.backends.set(id, Some(Arc::new(backend)));
     }
+    table.binds.push(encrypted());
     let (shared, mut publisher) = Shared::new(2);
     publisher.publish(Arc::new(table));
     (shared, publisher)
+}
+
+/// A Bind with one certificate.
+fn encrypted() -> Arc<Bind> {
+    use rustls::sign::CertifiedKey;
+    let (leaf, key) = crate::tls::fixture::self_signed(&["a.example"]);
+    let certificate = Certificate {
+        name: "shop/tls".into(),
+        key: Arc::new(CertifiedKey::from_der(vec![leaf], key, &crate::tls::fixture::provider()).unwrap()),
+        fingerprint: [0; 32],
+        not_before: 0,
+        not_after: 4_000_000_000,
+        names: Arc::default(),
+    };
+    let policy = TlsPolicy {
+        certificates: [Arc::new(certificate)].into(),
+        client: ClientPolicy::None,
+        min_version: TlsVersion::Tls12,
+        cipher_suites: Box::default(),
+        http2: false,
+    };
+    let config = BindConfig {
+        address: SocketAddr::from(([127, 0, 0, 1], 443)),
+        listeners: Vec::new(),
+        https: true,
+        proxy_protocol: false,
+        trusted_proxies: TrustedProxies::default(),
+        limits: Limits::default(),
+        abort_on_half_close: false,
+    };
+    let tls = Some(Arc::new(TlsMap::new(Arc::new(policy))));
+    Arc::new(Bind { config: Arc::new(config), hosts: Arc::default(), tls })
 }
 
 fn scrape(registry: &Registry, shared: &Shared) -> String {

@@ -97,6 +97,66 @@ impl LimitHit {
     }
 }
 
+/// Why a TLS handshake failed. The label of `sluicegate_tls_handshake_failures_total`.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum HandshakeFailure {
+    /// Not over within `handshake_timeout`.
+    Timeout,
+    /// The client closed or reset the connection, without an alert.
+    Closed,
+    /// The first bytes were no TLS.
+    NotTls,
+    /// Messages that are malformed, too large or out of order.
+    Malformed,
+    /// No version, cipher suite, group, signature scheme or protocol in common.
+    Incompatible,
+    /// The client's certificate is missing where it is required, or does not verify.
+    ClientCertificate,
+    /// The client sent an alert: most often it does not accept our certificate.
+    ClientAlert,
+    /// Nothing can be served under the name: its settings could not be used, or the Bind is gone.
+    NotServed,
+}
+
+impl HandshakeFailure {
+    /// Every cause, in the order of [`Self::index`].
+    pub const ALL: [Self; 8] = [
+        Self::Timeout,
+        Self::Closed,
+        Self::NotTls,
+        Self::Malformed,
+        Self::Incompatible,
+        Self::ClientCertificate,
+        Self::ClientAlert,
+        Self::NotServed,
+    ];
+
+    /// Position in [`Self::ALL`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The metric label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Closed => "closed",
+            Self::NotTls => "not_tls",
+            Self::Malformed => "malformed",
+            Self::Incompatible => "incompatible",
+            Self::ClientCertificate => "client_certificate",
+            Self::ClientAlert => "client_alert",
+            Self::NotServed => "not_served",
+        }
+    }
+}
+
+/// Labels of the cells in [`WorkerMetrics::tls_handshakes`], in their order: version and kind.
+pub(super) const HANDSHAKES: [(&str, &str); 4] =
+    [("1.2", "full"), ("1.2", "resumed"), ("1.3", "full"), ("1.3", "resumed")];
+
 /// Counters of one worker. The worker is the single writer; a scrape reads from another thread. Aligned so
 /// that two workers' cells never share a cache line (nor a prefetched pair of them).
 #[derive(Debug, Default)]
@@ -121,6 +181,10 @@ pub struct WorkerMetrics {
     pub keepalive_requests: Counter,
     /// Hits of a limit by [`LimitHit::index`].
     pub limit_hits: [Counter; LimitHit::ALL.len()],
+    /// TLS handshakes with clients that were completed, in the order of [`HANDSHAKES`].
+    pub tls_handshakes: [Counter; HANDSHAKES.len()],
+    /// TLS handshakes with clients that failed, by [`HandshakeFailure::index`].
+    pub tls_handshake_failures: [Counter; HandshakeFailure::ALL.len()],
     /// Connections opened to endpoints.
     pub upstream_connects: Counter,
     /// Attempts to connect to an endpoint that failed or timed out.
@@ -159,6 +223,21 @@ impl WorkerMetrics {
         self.response_bytes.add(record.response_bytes);
     }
 
+    /// Counts a completed handshake. Only the owning worker may call this.
+    pub fn handshake_done(&self, is_tls13: bool, resumed: bool) {
+        let index = usize::from(is_tls13) * 2 + usize::from(resumed);
+        if let Some(cell) = self.tls_handshakes.get(index) {
+            cell.add(1);
+        }
+    }
+
+    /// Counts a failed handshake. Only the owning worker may call this.
+    pub fn handshake_failed(&self, why: HandshakeFailure) {
+        if let Some(cell) = self.tls_handshake_failures.get(why.index()) {
+            cell.add(1);
+        }
+    }
+
     /// Counts one hit of `limit`. Only the owning worker may call this.
     #[inline]
     pub fn limit_hit(&self, limit: LimitHit) {
@@ -170,7 +249,14 @@ impl WorkerMetrics {
 
 #[cfg(test)]
 mod tests {
-    use super::LimitHit;
+    use super::{HandshakeFailure, LimitHit};
+
+    #[test]
+    fn the_index_of_a_failure_is_its_position_among_all() {
+        for (position, failure) in HandshakeFailure::ALL.into_iter().enumerate() {
+            assert_eq!(failure.index(), position, "{}", failure.name());
+        }
+    }
 
     #[test]
     fn the_index_of_a_limit_is_its_position_among_all() {

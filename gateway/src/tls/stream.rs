@@ -429,29 +429,30 @@ impl TlsStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads what has arrived; takes a buffer for it only then.
+    /// Reads what has arrived. While nothing has, no more than a small part of a record is kept.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            let Poll::Ready(ready) = self.tcp.poll_read_ready(cx) else { break };
-            ready?;
-            if self.incoming.spare().len() < LEAST_SPACE && !make_room(&mut self.incoming) {
-                return Poll::Ready(Err(self.fail(rustls::Error::General("record too large".into()))));
-            }
-            let mut space = ReadBuf::new(self.incoming.spare());
-            let Poll::Ready(read) = Pin::new(&mut self.tcp).poll_read(cx, &mut space) else { break };
-            read?;
-            let n = space.filled().len();
-            if n == 0 {
-                self.failed = true;
-                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
-            }
-            self.incoming.filled(n);
-            return Poll::Ready(Ok(()));
-        }
-        if self.incoming.unread().len() <= SHELVED {
+        let polled = self.poll_socket(cx);
+        if polled.is_pending() && self.incoming.unread().len() <= SHELVED {
             self.incoming.shelve();
         }
-        Poll::Pending
+        polled
+    }
+
+    fn poll_socket(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Known without a system call; a buffer is taken only then.
+        ready!(self.tcp.poll_read_ready(cx))?;
+        if self.incoming.spare().len() < LEAST_SPACE && !make_room(&mut self.incoming) {
+            return Poll::Ready(Err(self.fail(rustls::Error::General("record too large".into()))));
+        }
+        let mut space = ReadBuf::new(self.incoming.spare());
+        ready!(Pin::new(&mut self.tcp).poll_read(cx, &mut space))?;
+        let n = space.filled().len();
+        if n == 0 {
+            self.failed = true;
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
+        self.incoming.filled(n);
+        Poll::Ready(Ok(()))
     }
 
     /// The socket, with whatever was not sent or read given up.

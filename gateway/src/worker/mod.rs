@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use config::table::BindConfig;
 use std::net::SocketAddr;
+use tokio::sync::Semaphore;
 
 use self::buffers::Buffers;
 use self::timers::Timers;
@@ -38,6 +39,8 @@ pub(crate) struct Worker {
     pub(crate) http2: Http2Pool,
     pub(crate) scratch: RefCell<Scratch>,
     pub(crate) random: RefCell<fastrand::Rng>,
+    /// Taken while a handshake is computed.
+    pub(crate) handshakes: Semaphore,
     /// No new request is accepted on a connection that has served one.
     draining: Cell<bool>,
     started: Instant,
@@ -83,6 +86,7 @@ impl Worker {
             http2: Http2Pool::default(),
             scratch: RefCell::default(),
             random: RefCell::new(fastrand::Rng::new()),
+            handshakes: Semaphore::new(crate::tls::MOST_HANDSHAKES),
             draining: Cell::new(false),
             started,
         })

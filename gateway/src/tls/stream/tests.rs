@@ -167,7 +167,7 @@ fn an_idle_connection_owns_no_buffer() {
         async |mut tls| {
             handshake(&mut tls).await.unwrap();
             assert_eq!(read(&mut tls, 100).await.unwrap(), b"x");
-            poll_fn(|cx| Poll::Ready(assert!(tls.poll_read_ready(cx).is_pending()))).await;
+            assert!(poll_fn(|cx| Poll::Ready(tls.poll_read_ready(cx).is_pending())).await);
             assert!(tls.incoming.is_resting() && tls.outgoing.is_resting());
             assert_eq!(tls.plain.capacity(), 0);
         },
@@ -187,9 +187,9 @@ fn readiness_counts_what_was_decrypted() {
             // Data stands in the way of sending, and is not lost by it.
             write_all(&mut tls, &[b"answer"]).await.unwrap();
             assert_eq!(read(&mut tls, 1).await.unwrap(), b"a");
-            poll_fn(|cx| Poll::Ready(assert!(tls.poll_read_ready(cx).is_ready()))).await;
+            assert!(poll_fn(|cx| Poll::Ready(tls.poll_read_ready(cx).is_ready())).await);
             assert_eq!(read(&mut tls, 1).await.unwrap(), b"b");
-            poll_fn(|cx| Poll::Ready(assert!(tls.poll_read_ready(cx).is_pending()))).await;
+            assert!(poll_fn(|cx| Poll::Ready(tls.poll_read_ready(cx).is_pending())).await);
         },
     );
 }

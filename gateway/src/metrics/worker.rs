@@ -40,13 +40,16 @@ pub enum LimitHit {
     Http2Frames,
     /// An HTTP/2 field block of too many frames or bytes.
     Http2FieldBlock,
+    /// What the HTTP/2 library counts itself: streams reset before they were looked at, resets made necessary by errors,
+    /// small and empty DATA frames, the size of decoded fields.
+    Http2Other,
     /// An HTTP/2 client that took nothing of a response for `body_idle_timeout`, or next to nothing.
     Http2Stall,
 }
 
 impl LimitHit {
     /// Every limit, in the order of [`Self::index`].
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::HeadBytes,
         Self::HeadFields,
         Self::RequestLine,
@@ -63,6 +66,7 @@ impl LimitHit {
         Self::Http2Pings,
         Self::Http2Frames,
         Self::Http2FieldBlock,
+        Self::Http2Other,
         Self::Http2Stall,
     ];
 
@@ -92,6 +96,7 @@ impl LimitHit {
             Self::Http2Pings => "http2_pings",
             Self::Http2Frames => "http2_frames",
             Self::Http2FieldBlock => "http2_field_block",
+            Self::Http2Other => "http2_other",
             Self::Http2Stall => "http2_stall",
         }
     }

@@ -19,6 +19,7 @@ use config::table::Limits;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::Request;
+use tokio::io::ReadBuf;
 
 use self::request::{Kind, Refusal};
 use self::shared::Shared;
@@ -55,6 +56,8 @@ const DATA_FRAME_BUDGET: usize = 256 * 1_024;
 const SETTINGS_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the last bytes of a connection may take.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+/// Bytes that are thrown away meanwhile.
+const MOST_DISCARDED: usize = 256 * 1_024;
 /// How long a client has to answer the announcement that its idle connection ends.
 const FAREWELL: Duration = Duration::from_secs(5);
 /// Stream identifiers are not used up to the last.
@@ -118,6 +121,31 @@ pub(crate) async fn serve(worker: Rc<Worker>, client: Box<Client>) {
         idle_until: None,
     };
     poll_fn(|cx| driver.poll(cx)).await;
+    let Driver { shared, mut timer, .. } = driver;
+    if let Some(stream) = shared.take_rest() {
+        linger(stream, &mut timer).await;
+    }
+}
+
+/// Discards what still arrives, so that what was sent last is not lost to a reset.
+async fn linger(mut stream: Stream, timer: &mut Timer) {
+    timer.arm(LAST_WORDS);
+    let mut seen = 0;
+    poll_fn(|cx| {
+        let mut scratch = [0; 4_096];
+        loop {
+            let mut space = ReadBuf::new(&mut scratch);
+            match stream.poll_read(cx, &mut space) {
+                Poll::Ready(Ok(())) if !space.filled().is_empty() && seen < MOST_DISCARDED => {
+                    seen += space.filled().len();
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending if timer.poll_expired(cx) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    })
+    .await;
 }
 
 fn builder(limits: &Limits) -> Builder {
@@ -142,6 +170,10 @@ impl Driver {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.shared.set_task(cx.waker());
         loop {
+            // What was read already is not served any more.
+            if let (Some(limit), Phase::Open | Phase::Leaving) = (self.shared.excess(), self.phase) {
+                self.end(Some(limit), Reason::ENHANCE_YOUR_CALM);
+            }
             match self.connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     self.accept(request, respond);
@@ -157,16 +189,8 @@ impl Driver {
             if !self.judge() {
                 continue;
             }
-            if self.timer.poll_expired(cx) {
-                if let Phase::Ending(_) = self.phase {
-                    return Poll::Ready(());
-                }
-                if self.judge() {
-                    return Poll::Ready(());
-                }
-                continue;
-            }
-            return Poll::Pending;
+            // Every other deadline was judged and armed anew.
+            return if self.timer.poll_expired(cx) { Poll::Ready(()) } else { Poll::Pending };
         }
     }
 
@@ -178,8 +202,8 @@ impl Driver {
             self.timer.arm_at(until);
             return true;
         }
-        if let Some(limit) = self.shared.excess() {
-            return self.end(Some(limit), Reason::ENHANCE_YOUR_CALM);
+        if self.shared.excess().is_some() {
+            return false;
         }
         let (block_since, is_acknowledged) = {
             let guard = self.shared.guard.borrow();
@@ -246,7 +270,7 @@ impl Driver {
     /// The library has ended the connection.
     fn failed(&self, error: &h2::Error) {
         if error.reason() == Some(Reason::ENHANCE_YOUR_CALM) && error.is_library() {
-            self.worker.metrics.limit_hit(LimitHit::Http2Frames);
+            self.worker.metrics.limit_hit(LimitHit::Http2Other);
         }
         tracing::debug!(client.addr = %self.peer.address, %error, "an HTTP/2 connection failed");
     }

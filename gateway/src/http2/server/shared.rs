@@ -9,6 +9,7 @@ use config::table::Limits;
 
 use crate::http2::guard::Guard;
 use crate::metrics::LimitHit;
+use crate::stream::Stream;
 use crate::worker::Worker;
 
 /// Bytes that all streams of a connection may have handed over and not seen written.
@@ -29,6 +30,8 @@ pub(crate) struct Shared {
     queued: Cell<usize>,
     /// The connection takes no more at the moment.
     is_blocked: Cell<bool>,
+    /// The connection, once our side is closed.
+    rest: RefCell<Option<Stream>>,
     /// Streams that wait for room.
     waiting: RefCell<Vec<Waker>>,
     /// The connection's task.
@@ -48,6 +51,7 @@ impl Shared {
             head_bytes: Cell::new(0),
             queued: Cell::new(0),
             is_blocked: Cell::new(false),
+            rest: RefCell::new(None),
             waiting: RefCell::default(),
             task: RefCell::new(None),
             stall_timeout: Cell::new(Duration::ZERO),
@@ -125,6 +129,16 @@ impl Shared {
     /// Whether the last write left something behind.
     pub(super) fn set_blocked(&self, is_blocked: bool) {
         self.is_blocked.set(is_blocked);
+    }
+
+    /// Keeps a connection whose sending side is closed.
+    pub(super) fn set_rest(&self, stream: Stream) {
+        *self.rest.borrow_mut() = Some(stream);
+    }
+
+    /// The connection, if its sending side is closed.
+    pub(super) fn take_rest(&self) -> Option<Stream> {
+        self.rest.take()
     }
 
     /// The library has written what it could: everything that was handed over, but for what the client's windows hold

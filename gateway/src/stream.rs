@@ -223,6 +223,17 @@ impl Stream {
         }
     }
 
+    /// Bytes that `written` ones can have become on the wire, at most.
+    pub(crate) fn on_wire(&self, written: u64) -> u64 {
+        /// Header, padding, explicit nonce and MAC of a record (RFC 5246 §6.2.3, RFC 8446 §5.2); pieces below a few
+        /// KiB are joined, so that records are not shorter than that but for the last one.
+        const OVERHEAD: u64 = 128;
+        match self {
+            Self::Tls(_) => written + OVERHEAD * (2 + written / 4_096),
+            Self::Tcp(_) | Self::Http2Server(_) | Self::Http2Client(_) => written,
+        }
+    }
+
     /// Whether a WebSocket can be opened on it.
     pub(crate) fn allows_websocket(&self) -> bool {
         match self {

@@ -415,7 +415,7 @@ impl<'a> Attempt<'a> {
         }
         let Some(stream) = self.connection.stream.socket() else { return Delivered::Possibly };
         let mss = socket2::SockRef::from(stream).tcp_mss().unwrap_or(0);
-        let one_segment = self.upload.written <= u64::from(mss);
+        let one_segment = self.connection.stream.on_wire(self.upload.written) <= u64::from(mss);
         let pending = || stream.take_error().ok().flatten().map(|error| error.kind());
         let mut error = self.upload_error.or(self.read_error).or_else(pending);
         if error.is_none() && one_segment && !self.head.idempotent && self.connection.reused {

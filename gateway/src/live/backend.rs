@@ -17,7 +17,7 @@ use crate::balance::round_robin::Sequence;
 use crate::health::Outcome;
 use crate::health::machine::Transition;
 use crate::metrics::cells::{BackendCounters, Counter, PerWorker};
-use crate::upstream::Key;
+use crate::upstream::{Key, TlsIdentity};
 
 /// One Backend of one [`Live`](super::Live). Requests that hold it across a swap keep working with it; picks
 /// then avoid what the swap removed.
@@ -27,6 +27,8 @@ pub struct LiveBackend {
     pub config: Arc<Backend>,
     /// State of each endpoint, in the order of [`Backend::endpoints`].
     pub endpoints: Box<[Arc<EndpointState>]>,
+    /// How endpoints are spoken to, if not in cleartext.
+    pub(crate) tls: Option<Arc<TlsIdentity>>,
     /// What outlives swaps.
     pub state: Arc<BackendState>,
     pub(super) balancer: Balancer,
@@ -119,6 +121,7 @@ impl LiveBackend {
     pub(super) fn new(
         config: Arc<Backend>,
         endpoints: Box<[Arc<EndpointState>]>,
+        tls: Option<Arc<TlsIdentity>>,
         state: Arc<BackendState>,
         before: Option<&Self>,
         health_epoch: Arc<AtomicU64>,
@@ -127,6 +130,7 @@ impl LiveBackend {
         Self {
             config,
             endpoints,
+            tls,
             state,
             balancer,
             panic_epoch: AtomicU64::new(0),
@@ -137,7 +141,7 @@ impl LiveBackend {
 
     /// What connections to `endpoint` are pooled by: they are shared with nobody who would be another to it.
     pub(crate) fn connection_key(&self, endpoint: &EndpointState) -> Key {
-        Key { endpoint: endpoint.id }
+        Key { endpoint: endpoint.id, identity: self.tls.as_ref().map_or(0, |tls| tls.id()) }
     }
 
     /// What a pick's hash is to be computed from (with

@@ -55,6 +55,9 @@ pub struct EndpointState {
     machine: Mutex<Machine>,
     health: Arc<HealthPolicy>,
     identity: Option<Arc<str>>,
+    tls_name: Option<Arc<str>>,
+    /// Second since start, plus one, in which a failed TLS handshake was logged last; 0 = never.
+    tls_logged: AtomicU32,
     /// Changes with every change of any endpoint's health, so that what is derived from it can be kept.
     health_epoch: Arc<AtomicU64>,
 }
@@ -111,7 +114,7 @@ impl EndpointState {
         health_epoch: Arc<AtomicU64>,
         now: Instant,
     ) -> Self {
-        let EndpointIdentity { id, address, identity, health } = identity;
+        let EndpointIdentity { id, address, identity, health, tls_name } = identity;
         Self {
             id,
             address,
@@ -125,8 +128,24 @@ impl EndpointState {
             machine: Mutex::new(Machine::new(now)),
             health,
             identity,
+            tls_name,
+            tls_logged: AtomicU32::new(0),
             health_epoch,
         }
+    }
+
+    /// The DNS name that its certificate is verified for, unless the Backend names another; the address if absent.
+    pub(crate) fn tls_name(&self) -> Option<&Arc<str>> {
+        self.tls_name.as_ref()
+    }
+
+    /// Whether a failed TLS handshake is to be logged: once per minute, whoever asks.
+    pub(crate) fn may_log_tls_failure(&self) -> bool {
+        const EVERY: u32 = 60;
+        let now = u32::try_from(clock::nanos(Instant::now()) / 1_000_000_000).unwrap_or(u32::MAX - 1) + 1;
+        let last = self.tls_logged.load(Relaxed);
+        (last == 0 || now.saturating_sub(last) >= EVERY)
+            && self.tls_logged.compare_exchange(last, now, Relaxed, Relaxed).is_ok()
     }
 
     /// Requests in flight, over all workers and Backends.
@@ -331,4 +350,6 @@ pub(super) struct EndpointIdentity {
     pub(super) identity: Option<Arc<str>>,
     /// How it is watched.
     pub(super) health: Arc<HealthPolicy>,
+    /// See [`EndpointState::tls_name`].
+    pub(super) tls_name: Option<Arc<str>>,
 }

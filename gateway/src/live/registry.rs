@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use config::report::ObjectRef;
-use config::table::{Backend, Chunks, HealthPolicy, RouteInfo, RouteTable};
+use config::table::{Backend, BackendPolicy, Chunks, Endpoint, HealthPolicy, RouteInfo, RouteTable};
 use foldhash::fast::RandomState;
 
 use super::backend::{BackendState, LiveBackend};
@@ -16,6 +16,7 @@ use super::endpoint::{EndpointIdentity, EndpointState};
 use super::{Live, RouteState};
 use crate::metrics::cells::PerWorker;
 use crate::tls::Workshop;
+use crate::upstream::TlsIdentities;
 
 /// An endpoint is the same one while all of this is.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -23,6 +24,20 @@ struct EndpointKey {
     address: SocketAddr,
     identity: Option<Arc<str>>,
     health: Arc<HealthPolicy>,
+    /// The DNS name that its certificate is verified for, if that is what decides.
+    tls_name: Option<Arc<str>>,
+}
+
+impl EndpointKey {
+    fn new(endpoint: &Endpoint, policy: &BackendPolicy) -> Self {
+        let by_dns_name = policy.tls.as_ref().is_some_and(|tls| tls.server_name.is_none());
+        Self {
+            address: endpoint.address,
+            identity: endpoint.identity.clone(),
+            health: Arc::clone(&policy.health),
+            tls_name: endpoint.dns_name.clone().filter(|_| by_dns_name),
+        }
+    }
 }
 
 /// Maps that a [`Counted`] is split into. A map that grows, or cleans up after many changes, moves all it has:
@@ -81,6 +96,7 @@ pub(super) struct Registry {
     backends: Counted<Arc<str>, BackendState>,
     routes: Counted<(ObjectRef, Arc<str>), RouteState>,
     tls: Workshop,
+    identities: TlsIdentities,
     next_endpoint: u64,
     health_epoch: Arc<AtomicU64>,
 }
@@ -100,6 +116,7 @@ impl Registry {
             backends: Counted::new(),
             routes: Counted::new(),
             tls: Workshop::new(),
+            identities: TlsIdentities::new(workers),
             next_endpoint: 1,
             health_epoch: Arc::default(),
         }
@@ -143,16 +160,13 @@ impl Registry {
         let before = before.filter(|before| before.config.name == config.name);
         let mut endpoints = Vec::with_capacity(config.endpoints.len());
         for endpoint in config.endpoints.iter() {
-            let key = EndpointKey {
-                address: endpoint.address,
-                identity: endpoint.identity.clone(),
-                health: Arc::clone(&config.policy.health),
-            };
+            let key = EndpointKey::new(endpoint, &config.policy);
             let identity = EndpointIdentity {
                 id: self.next_endpoint,
                 address: key.address,
                 identity: key.identity.clone(),
                 health: Arc::clone(&key.health),
+                tls_name: key.tls_name.clone(),
             };
             let epoch = &self.health_epoch;
             let (endpoint, is_new) =
@@ -167,16 +181,14 @@ impl Registry {
             }
             endpoints.push(endpoint);
         }
-        LiveBackend::new(Arc::clone(config), endpoints.into(), state, before, Arc::clone(&self.health_epoch))
+        let tls = config.policy.tls.as_ref().map(|tls| self.identities.of(tls, config.policy.protocol));
+        let epoch = Arc::clone(&self.health_epoch);
+        LiveBackend::new(Arc::clone(config), endpoints.into(), tls, state, before, epoch)
     }
 
     fn release(&mut self, backend: &LiveBackend, released: &mut Released) {
         for endpoint in backend.config.endpoints.iter() {
-            let key = EndpointKey {
-                address: endpoint.address,
-                identity: endpoint.identity.clone(),
-                health: Arc::clone(&backend.config.policy.health),
-            };
+            let key = EndpointKey::new(endpoint, &backend.config.policy);
             released.endpoints.extend(self.endpoints.release(&key));
         }
         self.backends.release(&backend.config.name);

@@ -61,6 +61,9 @@ families! {
 
     UPSTREAM_CONNECTS: Counter "sluicegate_upstream_connects_total" [] "Connections opened to endpoints."
     UPSTREAM_CONNECT_FAILURES: Counter "sluicegate_upstream_connect_failures_total" [] "Connections to endpoints that failed or timed out while opening."
+    UPSTREAM_TLS_HANDSHAKES: Counter "sluicegate_upstream_tls_handshakes_total" [] "Full TLS handshakes with endpoints."
+    UPSTREAM_TLS_RESUMPTIONS: Counter "sluicegate_upstream_tls_resumptions_total" [] "TLS handshakes with endpoints that resumed a session."
+    UPSTREAM_TLS_FAILURES: Counter "sluicegate_upstream_tls_failures_total" [] "TLS handshakes with endpoints that failed: name, issuer, validity or protocol."
     UPSTREAM_REUSES: Counter "sluicegate_upstream_reuses_total" [] "Requests sent on a pooled connection."
     UPSTREAM_EVICTIONS: Counter "sluicegate_upstream_evictions_total" [] "Pooled connections closed while idle."
     RETRIES: Counter "sluicegate_retries_total" [] "Attempts after the first one of a request."

@@ -125,6 +125,9 @@ impl Registry {
     fn render_upstream(&self, text: &mut Text<'_>) {
         self.sum(text, &f::UPSTREAM_CONNECTS, |worker| &worker.upstream_connects);
         self.sum(text, &f::UPSTREAM_CONNECT_FAILURES, |worker| &worker.upstream_connect_failures);
+        self.sum(text, &f::UPSTREAM_TLS_HANDSHAKES, |worker| &worker.upstream_tls_handshakes);
+        self.sum(text, &f::UPSTREAM_TLS_RESUMPTIONS, |worker| &worker.upstream_tls_resumptions);
+        self.sum(text, &f::UPSTREAM_TLS_FAILURES, |worker| &worker.upstream_tls_failures);
         self.sum(text, &f::UPSTREAM_REUSES, |worker| &worker.upstream_reuses);
         self.sum(text, &f::UPSTREAM_EVICTIONS, |worker| &worker.upstream_evictions);
         self.sum(text, &f::RETRIES, |worker| &worker.retries);

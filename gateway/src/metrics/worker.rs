@@ -194,6 +194,12 @@ pub struct WorkerMetrics {
     pub upstream_connects: Counter,
     /// Attempts to connect to an endpoint that failed or timed out.
     pub upstream_connect_failures: Counter,
+    /// Full TLS handshakes with endpoints.
+    pub upstream_tls_handshakes: Counter,
+    /// TLS handshakes with endpoints that resumed a session.
+    pub upstream_tls_resumptions: Counter,
+    /// TLS handshakes with endpoints that failed; those that took too long are not among them.
+    pub upstream_tls_failures: Counter,
     /// Requests sent on a pooled connection.
     pub upstream_reuses: Counter,
     /// Pooled connections closed while idle: too old, too many, closed by the endpoint, or endpoint removed.

@@ -2,10 +2,10 @@
 
 mod http2;
 mod pool;
+mod tls;
 
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,11 +17,14 @@ use tokio::net::TcpStream;
 
 pub(crate) use http2::{Http2Pool, NoConnection};
 pub(crate) use pool::Pool;
+pub(crate) use tls::{TlsIdentities, TlsIdentity};
 
 use crate::http2::client::Driver;
 use crate::live::{EndpointState, LiveBackend};
+use crate::metrics::WorkerMetrics;
 use crate::stream::Stream;
 use crate::worker::Worker;
+use crate::worker::buffers::Buffers;
 use crate::worker::timers::{Timers, ticks};
 
 /// Connections are shared between requests only if all of this is the same.
@@ -29,6 +32,8 @@ use crate::worker::timers::{Timers, ticks};
 pub(crate) struct Key {
     /// [`EndpointState::id`].
     pub(crate) endpoint: u64,
+    /// Of the TLS settings together with the protocol; 0 in cleartext.
+    pub(crate) identity: u64,
 }
 
 /// A connection to an endpoint, or a stream of one, in exclusive use.
@@ -51,34 +56,70 @@ pub(crate) async fn open(
     endpoint: &Arc<EndpointState>,
 ) -> Result<Connection, NoConnection> {
     let policy = &backend.config.policy;
-    let address = endpoint.address;
+    let way = Way {
+        worker: worker.index,
+        tls: backend.tls.clone(),
+        endpoint: Arc::clone(endpoint),
+        buffers: Rc::clone(&worker.buffers),
+        timers: Rc::clone(&worker.timers),
+        metrics: Arc::clone(&worker.metrics),
+    };
     match policy.protocol {
         BackendProtocol::Http1 => {
-            let stream = connect(address).await.map_err(|error| NoConnection { error, first: true })?;
+            let stream = way.connect().await.map_err(|error| NoConnection { error, first: true })?;
             Ok(Connection { stream, endpoint: Arc::clone(endpoint), reused: false })
         }
         BackendProtocol::Http2 => {
             let keep = if policy.keepalive_connections == 0 { 0 } else { ticks(policy.keepalive_timeout) };
-            let (timers, timeout) = (&worker.timers, policy.connect_timeout);
-            let connect = || begin_http2(address, timeout, Rc::clone(timers));
+            let timeout = policy.connect_timeout;
+            let connect = || way.clone().begin_http2(timeout);
             worker.http2.wait(backend.connection_key(endpoint), endpoint, keep, connect).await
         }
     }
 }
 
-async fn connect(address: SocketAddr) -> io::Result<Stream> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    Ok(Stream::Tcp(stream))
+/// All that it takes to get to an endpoint.
+#[derive(Clone)]
+struct Way {
+    worker: usize,
+    tls: Option<Arc<TlsIdentity>>,
+    endpoint: Arc<EndpointState>,
+    buffers: Rc<Buffers>,
+    timers: Rc<Timers>,
+    metrics: Arc<WorkerMetrics>,
 }
 
-/// A connection for HTTP/2, settings exchanged. It serves many requests, so that none of them bounds its time.
-async fn begin_http2(address: SocketAddr, timeout: Duration, timers: Rc<Timers>) -> io::Result<Driver> {
-    let connecting = async {
-        let stream = connect(address).await?;
-        Driver::begin(stream, false, &timers).await
-    };
-    within(timeout, &timers, connecting).await
+impl Way {
+    async fn connect(&self) -> io::Result<Stream> {
+        let tcp = TcpStream::connect(self.endpoint.address).await?;
+        tcp.set_nodelay(true)?;
+        let Some(identity) = &self.tls else { return Ok(Stream::Tcp(tcp)) };
+        let stream =
+            tls::handshake(self.worker, &self.buffers, &self.metrics, identity, &self.endpoint, tcp).await?;
+        Ok(Stream::Tls(Box::new(stream)))
+    }
+
+    /// A connection for HTTP/2, settings exchanged, within `timeout`: it serves many requests, so that none of them
+    /// bounds its time.
+    async fn begin_http2(self, timeout: Duration) -> io::Result<Driver> {
+        let connecting = async {
+            let stream = self.connect().await?;
+            if let Some(tcp) = stream.socket() {
+                keep_alive(tcp)?;
+            }
+            Driver::begin(stream, self.tls.is_some(), &self.timers).await
+        };
+        within(timeout, &self.timers, connecting).await
+    }
+}
+
+/// A host that is gone without a word is noticed by the kernel within a minute.
+fn keep_alive(tcp: &TcpStream) -> io::Result<()> {
+    let settings = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(30))
+        .with_interval(Duration::from_secs(10))
+        .with_retries(3);
+    socket2::SockRef::from(tcp).set_tcp_keepalive(&settings)
 }
 
 /// `TimedOut` unless `future` is ready in time.

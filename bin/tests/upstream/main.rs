@@ -1,5 +1,5 @@
 //! How endpoints are spoken to: the gateway over tables made by hand, between plain HTTP/1.1 clients and real HTTP/2
-//! servers over loopback sockets.
+//! and TLS servers over loopback sockets.
 
 #![allow(
     clippy::expect_used,
@@ -9,7 +9,11 @@
     reason = "all of it is test code, where a broken assumption must fail loudly"
 )]
 
+#[path = "../common/certificates.rs"]
+#[allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
+mod certificates;
 mod client;
 mod http2;
 mod proxy;
 mod server;
+mod tls;

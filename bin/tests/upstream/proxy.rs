@@ -32,6 +32,11 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 /// host → its backend's endpoints and policy.
 pub(crate) type Routes<'a> = &'a [(&'a str, &'a [SocketAddr], BackendPolicy)];
 
+/// HTTP/1.1, and nothing that would hide an endpoint after a failure.
+pub(crate) fn http1() -> BackendPolicy {
+    BackendPolicy { protocol: BackendProtocol::Http1, ..http2() }
+}
+
 /// HTTP/2, and nothing that would hide an endpoint after a failure.
 pub(crate) fn http2() -> BackendPolicy {
     let health = config::table::HealthPolicy { active: None, passive: None };

@@ -12,6 +12,7 @@ use h2::server::{Builder, SendResponse};
 use http::{HeaderMap, Request, Response};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
+use tokio_rustls::TlsAcceptor;
 
 /// What reached an endpoint, and what it is told.
 #[derive(Default)]
@@ -29,6 +30,8 @@ pub(crate) struct Seen {
     pub(crate) go_away: Notify,
     /// Connections go away after each request.
     pub(crate) one_each: AtomicBool,
+    /// TLS handshakes that failed.
+    pub(crate) refused: AtomicUsize,
     /// For handlers that wait.
     pub(crate) go_on: Notify,
 }
@@ -56,6 +59,8 @@ pub(crate) struct Call {
     pub(crate) request: Request<RecvStream>,
     pub(crate) respond: SendResponse<Bytes>,
     pub(crate) seen: Arc<Seen>,
+    /// The client's certificate.
+    pub(crate) who: Option<Vec<u8>>,
 }
 
 impl Call {
@@ -102,6 +107,22 @@ impl Server {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        Self::start_over(None, builder, serve)
+    }
+
+    /// Answers as [`Self::echo`], over TLS; notes who the client is.
+    pub(crate) fn echo_over(config: Arc<rustls::ServerConfig>) -> Self {
+        Self::start_over(Some(config), &Builder::new(), echo)
+    }
+
+    fn start_over<F>(
+        tls: Option<Arc<rustls::ServerConfig>>,
+        builder: &Builder,
+        serve: impl Fn(Call) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
@@ -111,7 +132,7 @@ impl Server {
         let builder = builder.clone();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(accept(listener, builder, serve, seen));
+            runtime.block_on(accept(listener, tls.map(TlsAcceptor::from), builder, serve, seen));
         });
         server
     }
@@ -125,19 +146,43 @@ impl Server {
 pub(crate) async fn echo(mut call: Call) {
     let (body, _) = call.body().await;
     let text = format!("{} {} {}", call.request.method(), call.path(), body.len());
+    if let Some(who) = &call.who {
+        // Names stand in certificates as they are.
+        let is = |name: &str| who.windows(name.len()).any(|window| window == name.as_bytes());
+        let name = ["first-client", "second-client"].into_iter().find(|name| is(name)).unwrap_or("?");
+        return call.answer(format!("{text} {name}"));
+    }
     call.answer(text);
 }
 
-async fn accept(listener: std::net::TcpListener, builder: Builder, serve: Serve, seen: Arc<Seen>) {
+async fn accept(
+    listener: std::net::TcpListener,
+    tls: Option<TlsAcceptor>,
+    builder: Builder,
+    serve: Serve,
+    seen: Arc<Seen>,
+) {
     let listener = TcpListener::from_std(listener).unwrap();
     loop {
         let (stream, _) = listener.accept().await.unwrap();
         stream.set_nodelay(true).unwrap();
-        tokio::spawn(connection(stream, builder.clone(), Arc::clone(&serve), Arc::clone(&seen)));
+        let (builder, serve, seen) = (builder.clone(), Arc::clone(&serve), Arc::clone(&seen));
+        match tls.clone() {
+            None => drop(tokio::spawn(connection(stream, builder, None, serve, seen))),
+            Some(tls) => drop(tokio::spawn(async move {
+                let Ok(stream) = tls.accept(stream).await else {
+                    seen.refused.fetch_add(1, SeqCst);
+                    return;
+                };
+                let session = stream.get_ref().1;
+                let who = session.peer_certificates().map(|chain| chain[0].to_vec());
+                connection(stream, builder, who, serve, seen).await;
+            })),
+        }
     }
 }
 
-async fn connection<T>(stream: T, builder: Builder, serve: Serve, seen: Arc<Seen>)
+async fn connection<T>(stream: T, builder: Builder, who: Option<Vec<u8>>, serve: Serve, seen: Arc<Seen>)
 where
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
@@ -155,7 +200,7 @@ where
             let Some(Ok((request, respond))) = accepted else { break };
             seen.requests.fetch_add(1, SeqCst);
             seen.most.fetch_max(open.fetch_add(1, SeqCst) + 1, SeqCst);
-            let call = Call { request, respond, seen: Arc::clone(&seen) };
+            let call = Call { request, respond, seen: Arc::clone(&seen), who: who.clone() };
             let (served, open) = (serve(call), Arc::clone(&open));
             tokio::spawn(async move {
                 served.await;

@@ -168,6 +168,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut client: Box<Client>) {
             Some(client) => client,
             None => return,
         };
+        if matches!(&client.stream, Stream::Tls(tls) if tls.is_http2()) {
+            return Box::pin(http2::server::serve(worker, client)).await;
+        }
     }
     loop {
         let next = match receive(&worker, &mut client).await {
@@ -329,7 +332,8 @@ async fn receive(worker: &Worker, client: &mut Client) -> Received {
         }
         // Most often the head is all there is: the parser then finds its end.
         let at_hand = buf.unread().len();
-        if buf.unread().starts_with(PREFACE_HEAD) && client.served == 0 {
+        // Over TLS, it is negotiated (RFC 9113 §3.2).
+        if buf.unread().starts_with(PREFACE_HEAD) && client.served == 0 && client.peer.tls.is_none() {
             return Received::Http2;
         }
         if at_hand <= limits.head_bytes as usize && buf.unread().ends_with(b"\r\n\r\n") {

@@ -185,6 +185,9 @@ impl Relay {
             if let (Some(from), Some(to)) = (source.spliceable(), destination.spliceable())
                 && self.can_splice(buf, pipes)
             {
+                if self.is_tunnel {
+                    buf.rest(self.floor);
+                }
                 ready!(self.poll_splice(cx, from, to))?;
             } else {
                 ready!(self.poll_fill(cx, source, buf))?;
@@ -411,8 +414,13 @@ impl Relay {
         if self.chunked_out || !buf.is_empty() {
             return false;
         }
-        if !matches!(self.input, Input::Length(remaining) if remaining >= SPLICE_FROM) && self.pipe.is_none()
-        {
+        let is_worthwhile = match self.input {
+            Input::Length(remaining) => remaining >= SPLICE_FROM,
+            // A tunnel through which much flows in large pieces.
+            Input::Close => self.is_tunnel && self.small_pieces == 0 && self.received >= SPLICE_FROM,
+            Input::Chunked(_) => false,
+        };
+        if !is_worthwhile && self.pipe.is_none() {
             return false;
         }
         if self.pipe.is_none() {
@@ -428,10 +436,12 @@ impl Relay {
         from: &TcpStream,
         to: &TcpStream,
     ) -> Poll<Result<(), Fault>> {
-        let (Some(pipe), Input::Length(remaining)) =
-            (self.pipe.as_mut().and_then(PipeGuard::pipe), &mut self.input)
-        else {
-            return Poll::Ready(Ok(()));
+        let Some(pipe) = self.pipe.as_mut().and_then(PipeGuard::pipe) else { return Poll::Ready(Ok(())) };
+        let mut endless = u64::MAX;
+        let (remaining, is_open) = match &mut self.input {
+            Input::Length(remaining) => (remaining, false),
+            Input::Close => (&mut endless, true),
+            Input::Chunked(_) => return Poll::Ready(Ok(())),
         };
         let (mut pieces, mut more) = (0, false);
         loop {
@@ -475,17 +485,29 @@ impl Relay {
                 Ok(rustix::pipe::splice(from, None, &pipe.write, None, most, SpliceFlags::NONBLOCK)?)
             });
             match moved {
+                Ok(0) if is_open => {
+                    self.ended = true;
+                    self.pipe = None;
+                    return Poll::Ready(Ok(()));
+                }
                 Ok(0) => return Poll::Ready(Err(Fault::SourceClosed)),
                 Ok(n) => {
                     self.touched = true;
-                    more = n == most;
+                    more = n == most && !is_open;
+                    self.small_pieces = if n < JOIN_BELOW { self.small_pieces.saturating_add(1) } else { 0 };
                     pipe.filled += n;
                     let n = u64::try_from(n).unwrap_or(0);
                     *remaining -= n.min(*remaining);
                     self.received += n;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(from.poll_read_ready(cx)).map_err(|error| Fault::Source(error.kind()))?;
+                    let polled = from.poll_read_ready(cx).map_err(|error| Fault::Source(error.kind()));
+                    if is_open && (polled.is_pending() || self.small_pieces > 0) {
+                        // A tunnel that waits holds no pipe.
+                        self.pipe = None;
+                        return polled;
+                    }
+                    ready!(polled)?;
                 }
                 Err(error) => return Poll::Ready(Err(Fault::Source(error.kind()))),
             }

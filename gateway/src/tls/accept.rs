@@ -15,6 +15,7 @@ use rustls::{Error, HandshakeKind, ProtocolVersion};
 
 use super::client_hello::{Assembly, ClientHello, Refused};
 use super::identity::{Rejected, Secured};
+use super::passthrough;
 use super::stream::{TlsStream, failure};
 use crate::http1::connection::{Client, linger, refuse};
 use crate::live::ServerConfigs;
@@ -66,7 +67,13 @@ pub(crate) async fn accept(worker: &Rc<Worker>, mut client: Box<Client>) -> Opti
     let policy = match map.map(|map| (map, name.as_deref().and_then(|name| map.find(name)))) {
         Some((_, Some(TlsHost::Terminate(policy)))) => Arc::clone(policy),
         Some((map, None)) => Arc::clone(map.default_policy()),
-        Some((_, Some(TlsHost::Passthrough(_)))) | None => {
+        Some((_, Some(TlsHost::Passthrough(passthrough)))) => {
+            let passthrough = Arc::clone(passthrough);
+            passthrough::run(worker, client, name.as_deref().unwrap_or_default(), current, &passthrough)
+                .await;
+            return None;
+        }
+        None => {
             let failed = Failed::new(HandshakeFailure::NotServed, "the name is not served");
             note(worker, client.peer.address, name.as_deref(), &failed);
             alert(worker, &mut client, UNRECOGNIZED_NAME).await;

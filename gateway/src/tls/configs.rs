@@ -30,6 +30,10 @@ static GROUPS: [&dyn SupportedKxGroup; 4] = [
     aws_lc_rs::kx_group::X25519MLKEM768,
 ];
 
+/// Application protocols (RFC 7301, RFC 9113 §3.2), the preferred one first.
+const PROTOCOLS: [&[u8]; 2] = [HTTP2, b"http/1.1"];
+pub(super) const HTTP2: &[u8] = b"h2";
+
 /// Every policy of one table with its configuration.
 #[derive(Debug, Default)]
 pub struct ServerConfigs {
@@ -124,7 +128,10 @@ impl Workshop {
         } else {
             config.send_tls13_tickets = 0;
         }
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
+        if !policy.http2 {
+            config.alpn_protocols.retain(|protocol| protocol != HTTP2);
+        }
         Ok(config)
     }
 

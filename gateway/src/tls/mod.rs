@@ -9,6 +9,7 @@ mod configs;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod identity;
+mod passthrough;
 pub(crate) mod stream;
 mod tickets;
 

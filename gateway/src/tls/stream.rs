@@ -20,6 +20,7 @@ use rustls::{ClientConfig, CommonState, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::configs::HTTP2;
 use crate::worker::buffers::{Buf, Buffers};
 
 /// Ciphertext that waits to be sent, about: what one [`TlsStream::poll_write`] takes at most.
@@ -453,6 +454,11 @@ impl TlsStream {
         }
         self.incoming.filled(n);
         Poll::Ready(Ok(()))
+    }
+
+    /// The peer has agreed to speak HTTP/2.
+    pub(crate) fn is_http2(&self) -> bool {
+        self.facts().alpn_protocol() == Some(HTTP2)
     }
 
     /// The socket, with whatever was not sent or read given up.

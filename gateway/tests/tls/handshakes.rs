@@ -161,7 +161,7 @@ fn nobody_has_longer_than_the_deadline() {
     let authority = Authority::new("root");
     let map = TlsMap::new(Arc::new(policy(&[&authority.issue(&["shop.example"])])));
     let limits = Limits { handshake_timeout: Duration::from_millis(300), ..Limits::default() };
-    let rig = Rig::with(map, limits, "- {name: web, backend: app}");
+    let rig = Rig::with(limits, "", |_| map);
     let hello = {
         let name = "shop.example".try_into().unwrap();
         let config = Arc::new(Client::new(&authority).config);

@@ -15,4 +15,5 @@ mod certificates;
 mod clients;
 mod handshakes;
 mod hosts;
+mod passthrough;
 mod rig;

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use config::compile::{Compiler, Settings};
 use config::index::{Change, Event, Index};
 use config::table::{
-    Bind, BindConfig, Certificate, ClientPolicy, Hostname, Limits, RouteTable, TlsHost, TlsMap, TlsPolicy,
-    TlsVersion, TrustRoots,
+    BackendId, Bind, BindConfig, Certificate, ClientPolicy, Hostname, Limits, RouteTable, TlsHost, TlsMap,
+    TlsPolicy, TlsVersion, TrustRoots,
 };
 use gateway::Gateway;
 use gateway::access_log::{AccessLog, Destination, Format};
@@ -82,23 +82,26 @@ pub struct Rig {
 
 impl Rig {
     pub fn new(map: TlsMap) -> Self {
-        Self::with(map, Limits::default(), "- {name: web, backend: app}")
+        Self::with(Limits::default(), "", |_| map)
     }
 
-    /// With other limits and routes.
-    pub fn with(map: TlsMap, limits: Limits, routes: &str) -> Self {
+    /// With other limits, a backend called `raw` if there is text for it, and a map that refers to the table.
+    pub fn with(limits: Limits, backends: &str, map: impl FnOnce(&RouteTable) -> TlsMap) -> Self {
         let backend = echo();
+        // Only what a route names is compiled.
+        let routes =
+            if backends.is_empty() { "" } else { "- {name: raw, hosts: [raw.example], backend: raw}\n" };
         let text = format!(
             "listeners:\n- {{name: secure, address: \"127.0.0.1:1\"}}\n\
-             - {{name: plain, address: \"127.0.0.2:1\"}}\nroutes:\n{routes}\nbackends:\n\
-             - {{name: app, endpoints: [\"{backend}\"]}}\n"
+             - {{name: plain, address: \"127.0.0.2:1\"}}\nroutes:\n- {{name: web, backend: app}}\n{routes}\
+             backends:\n- {{name: app, endpoints: [\"{backend}\"]}}\n{backends}"
         );
         let mut table = compile(&text);
         for bind in &mut table.binds {
             let config = BindConfig { limits: limits.clone(), ..(*bind.config).clone() };
             *bind = Arc::new(Bind { config: Arc::new(config), ..(**bind).clone() });
         }
-        let map = Arc::new(map);
+        let map = Arc::new(map(&table));
         encrypt(&mut table, &map);
         let registry = Registry::new(1);
         let (shared, mut publisher) = Shared::new(1);
@@ -174,6 +177,12 @@ fn encrypt(table: &mut RouteTable, map: &Arc<TlsMap>) {
         let tls = (secure || map.is_guarded()).then(|| Arc::clone(map));
         *bind = Arc::new(Bind { config: Arc::new(config), tls, hosts: Arc::clone(&bind.hosts) });
     }
+}
+
+/// The id of a backend.
+pub fn backend(table: &RouteTable, name: &str) -> BackendId {
+    let found = table.backends.iter().find(|(_, backend)| &*backend.name == name);
+    BackendId(found.unwrap().0)
 }
 
 /// Starts a backend for as long as the test runs.

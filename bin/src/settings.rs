@@ -10,7 +10,7 @@ use crate::cli::{IngressArgs, LimitArgs};
 
 /// Encrypted binds are left out while the gateway cannot serve them.
 const TLS_IN_FRONT: bool = false;
-/// Backends over TLS or HTTP/2 are closed while the gateway cannot reach them.
+/// Backends over TLS are closed while the gateway cannot reach them.
 const TLS_BEHIND: bool = false;
 
 /// Where Ingresses are served if nothing is said: the well-known port where it can be had and is meant.

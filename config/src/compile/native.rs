@@ -200,8 +200,8 @@ pub(super) fn speech(
     materials: &mut BTreeSet<Origin>,
 ) -> Result<Speech, (&'static str, String)> {
     let NativeSpeech { protocol, tls } = &backend.speech;
-    if !settings.tls_behind && backend.speech != NativeSpeech::CLEARTEXT {
-        return Err(("Unsupported", "HTTP/2 and TLS to backends are not supported yet".to_owned()));
+    if !settings.tls_behind && backend.speech.tls.is_some() {
+        return Err(("Unsupported", "TLS to backends is not supported yet".to_owned()));
     }
     let Some(files) = tls else { return Ok(Speech { protocol: *protocol, tls: None }) };
     let mut note = |origin: &Origin, vault: &mut Vault| {

@@ -135,8 +135,8 @@ pub(super) fn speech(
     let protocol = pick(levels, |s| &s.backend_protocol).copied();
     let protocol = protocol.or_else(|| tls::app_protocol(app_protocol()?)).unwrap_or(Protocol::Http);
     let wire = if protocol.is_http2() { BackendProtocol::Http2 } else { BackendProtocol::Http1 };
-    if !settings.tls_behind && protocol != Protocol::Http {
-        let message = "HTTP/2 and TLS to backends are not supported yet".to_owned();
+    if !settings.tls_behind && protocol.is_encrypted() {
+        let message = "TLS to backends is not supported yet".to_owned();
         return Err(Speechless { annotation: "backend-protocol", reason: "Unsupported", message });
     }
     if !protocol.is_encrypted() {

@@ -239,11 +239,6 @@ pub(crate) struct NativeSpeech {
     pub(crate) tls: Option<BackendFiles>,
 }
 
-impl NativeSpeech {
-    /// HTTP/1.1 in cleartext.
-    pub(crate) const CLEARTEXT: Self = Self { protocol: BackendProtocol::Http1, tls: None };
-}
-
 /// TLS towards a native backend.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct BackendFiles {

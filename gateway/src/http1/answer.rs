@@ -1,5 +1,6 @@
 //! Answers of the gateway itself: short, with the reason code and nothing else.
 
+use crate::proxy::grpc::{self, Rpc};
 use crate::record::Reason;
 
 /// What a local answer says besides its reason.
@@ -13,10 +14,15 @@ pub(crate) struct Answer<'a> {
     pub(crate) is_head: bool,
     pub(crate) close: bool,
     pub(crate) http10: bool,
+    /// The request was a call, so that the client looks for gRPC's status.
+    pub(crate) rpc: Rpc,
 }
 
 /// Writes a complete response.
 pub(crate) fn write(out: &mut Vec<u8>, answer: &Answer<'_>) {
+    if let Some(reason) = answer.reason.filter(|_| answer.rpc.is_call() && answer.status >= 400) {
+        return write_status(out, answer, reason);
+    }
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(itoa::Buffer::new().format(answer.status).as_bytes());
     out.push(b' ');
@@ -60,6 +66,21 @@ pub(crate) fn write(out: &mut Vec<u8>, answer: &Answer<'_>) {
         out.extend_from_slice(body.as_bytes());
         out.push(b'\n');
     }
+}
+
+/// An error as gRPC has it: without messages, the status stands in the head ("Trailers-Only").
+#[cold]
+fn write_status(out: &mut Vec<u8>, answer: &Answer<'_>, reason: Reason) {
+    out.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: ");
+    out.extend_from_slice(answer.rpc.media_type());
+    if answer.rpc.is_web() {
+        out.extend_from_slice(b"+proto");
+    }
+    out.extend_from_slice(b"\r\nContent-Length: 0\r\ngrpc-status: ");
+    out.extend_from_slice(grpc::code_of(answer.status).as_bytes());
+    out.extend_from_slice(b"\r\ngrpc-message: ");
+    out.extend_from_slice(reason.code().as_bytes());
+    out.extend_from_slice(if answer.close { b"\r\nConnection: close\r\n\r\n" } else { b"\r\n\r\n" });
 }
 
 /// Reason phrase (RFC 9110 §15) of the statuses that the gateway makes.

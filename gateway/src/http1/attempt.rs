@@ -18,6 +18,8 @@ use super::tunnel;
 use super::write::{self, Delivery};
 use crate::live::Outcome;
 use crate::metrics::LimitHit;
+use crate::proxy::grpc::{self, Rpc};
+use crate::proxy::grpc_web::Translation;
 use crate::proxy::relay::{Fault, Relay};
 use crate::proxy::retry::{Delivered, Event};
 use crate::record::Reason;
@@ -92,9 +94,12 @@ impl<'a> Attempt<'a> {
     ) -> Self {
         let never = client.timer.tick_after(Duration::ZERO);
         let hold_until = if upload.hold { client.timer.tick_after(CONTINUE_WAIT) } else { never };
-        let rate = client.peer.config.limits.min_body_rate > 0 && head.framing != Framing::None;
+        // A call may say little, and that rarely.
+        let rate = client.peer.config.limits.min_body_rate > 0
+            && head.framing != Framing::None
+            && !head.rpc.is_call();
         let rate_check = if rate { client.timer.tick_after(RATE_WINDOW) } else { never };
-        let phase = client.timer.tick_after(forward.policy.timeouts.idle);
+        let phase = client.timer.tick_after(idle(client, head, forward));
         Self {
             worker,
             client,
@@ -250,6 +255,7 @@ impl<'a> Attempt<'a> {
             close: false,
             http10: false,
             trailers: false,
+            web: Rpc::None,
         });
         self.client.timer.arm_at(self.phase.min(self.total));
         self.client.write_all(&out, false).await
@@ -334,10 +340,9 @@ impl<'a> Attempt<'a> {
         match polled {
             Poll::Ready(Ok(())) => {
                 self.sent = Some(if self.upload.received == 0 { self.began } else { Instant::now() });
-                let timeouts = &self.forward.policy.timeouts;
                 // An early response has its head already.
                 let is_answered = self.response.status >= 200;
-                let next = if is_answered { timeouts.idle } else { timeouts.response_head };
+                let next = if is_answered { self.idle() } else { self.response_timeout() };
                 self.phase = self.client.timer.tick_after(next);
             }
             Poll::Ready(Err(Fault::Destination(kind))) => self.upload_error = Some(kind),
@@ -352,12 +357,27 @@ impl<'a> Attempt<'a> {
     }
 
     fn progressed(&mut self) {
-        let idle = if self.upload.waits_for_source && !self.upload.finished {
+        let waits_for_client = self.upload.waits_for_source && !self.upload.finished;
+        let idle = if waits_for_client && !self.head.rpc.is_call() {
             self.client.peer.config.limits.body_idle_timeout
         } else {
-            self.forward.policy.timeouts.idle
+            self.idle()
         };
         self.phase = self.client.timer.tick_after(idle);
+    }
+
+    /// No byte moved for so long.
+    fn idle(&self) -> Duration {
+        idle(self.client, self.head, self.forward)
+    }
+
+    fn response_timeout(&self) -> Duration {
+        let timeouts = &self.forward.policy.timeouts;
+        if self.head.rpc.is_call() {
+            grpc::response_head(timeouts, &self.client.peer.config.limits)
+        } else {
+            timeouts.response_head
+        }
     }
 
     fn poll_deadline(&mut self, cx: &Context<'_>) -> Poll<Result<(), Ended>> {
@@ -472,6 +492,8 @@ impl<'a> Attempt<'a> {
             Framing::Chunked | Framing::Close => Framing::Chunked,
             framing => framing,
         };
+        let web = if self.response.is_grpc { self.forward.web } else { Rpc::None };
+        let framing = if web.is_call() && !http10 { Framing::Chunked } else { framing };
         let limits = &self.client.peer.config.limits;
         let close = !self.head.keep_alive
             || framing == Framing::Close
@@ -480,13 +502,14 @@ impl<'a> Attempt<'a> {
             || self.client.is_last(limits);
         facts.status = self.response.status;
         let trailers = self.head.te_trailers || self.client.stream.delimits();
-        let prefix = self.encode_head(Delivery { framing, close, http10, trailers });
+        let prefix = self.encode_head(Delivery { framing, close, http10, trailers, web });
         let head_length = u64::try_from(prefix.len()).unwrap_or(0);
         let input = self.connection.stream.framing(self.response.framing);
         let output = self.client.stream.framing(framing);
         let mut down = Relay::new(prefix, input, output, trailers, 0);
         down.source_ended = self.connection.stream.has_ended();
-        self.phase = self.client.timer.tick_after(self.forward.policy.timeouts.idle);
+        down.translation = Translation::of_response(web);
+        self.phase = self.client.timer.tick_after(self.idle());
         let result = poll_fn(|cx| self.poll_deliver(cx, &mut down)).await;
         facts.request_bytes = self.upload.received;
         facts.response_bytes = down.written.saturating_sub(head_length);
@@ -560,7 +583,7 @@ impl<'a> Attempt<'a> {
             Poll::Ready(Err(Fault::Destination(_))) => return Poll::Ready(Err(Reason::ClientGone)),
             Poll::Ready(Err(_)) => return Poll::Ready(Err(Reason::ResponseTruncated)),
             Poll::Pending if before != down.written + down.received => {
-                self.phase = self.client.timer.tick_after(self.forward.policy.timeouts.idle);
+                self.phase = self.client.timer.tick_after(self.idle());
             }
             Poll::Pending => {}
         }
@@ -582,6 +605,12 @@ impl<'a> Attempt<'a> {
         let total = self.total <= self.client.timer.now();
         Poll::Ready(Err(if total { Reason::RequestTimeout } else { Reason::IdleTimeout }))
     }
+}
+
+/// How long nothing may move in either direction.
+fn idle(client: &Client, head: &RequestHead, forward: &Forward) -> Duration {
+    let timeouts = &forward.policy.timeouts;
+    if head.rpc.is_call() { grpc::idle(timeouts, &client.peer.config.limits) } else { timeouts.idle }
 }
 
 fn bad_response() -> Ended {

@@ -18,6 +18,8 @@ use super::tunnel;
 use crate::http2::body::Refusal;
 use crate::live::{EndpointState, InFlight, Outcome, PickError, PickRequest};
 use crate::metrics::LimitHit;
+use crate::proxy::grpc::{self, Rpc};
+use crate::proxy::grpc_web::Translation;
 use crate::proxy::relay::Relay;
 use crate::proxy::retry::{Delivered, Event, may_retry};
 use crate::record::{Reason, Record, Version};
@@ -160,8 +162,15 @@ async fn respond(
     let close = !consumed || !head.keep_alive || worker.is_draining() || client.is_last(limits);
     let mut out = worker.buffers.head();
     let http10 = head.minor_version == 0;
-    let answer =
-        Answer { reason: Some(facts.reason), status, location, is_head: head.is_head, close, http10 };
+    let answer = Answer {
+        reason: Some(facts.reason),
+        status,
+        location,
+        is_head: head.is_head,
+        close,
+        http10,
+        rpc: head.rpc,
+    };
     answer::write(&mut out, &answer);
     client.timer.arm(limits.body_idle_timeout);
     match (client.write_all(&out, true).await, close) {
@@ -236,11 +245,12 @@ async fn exchange(
 ) -> Next {
     let mut prefix = forward.bytes.take();
     let forward = &*forward;
-    let body_at_hand = body_at_hand(client, head.framing);
+    // Base64 is decoded where it lies.
+    let body_at_hand = body_at_hand(client, head.framing) && forward.web != Rpc::WebText;
     let mut hold = head.expect_continue && client.buf.as_ref().is_none_or(Buf::is_empty);
     let mut attempts = Attempts::new(worker, head, forward);
     let body_start = client.buf.as_ref().map_or(0, Buf::position);
-    let total = client.timer.tick_after(forward.policy.timeouts.total);
+    let total = client.timer.tick_after(total(client, head, forward));
     loop {
         let Acquired { in_flight: _counted, connection } = match attempts.acquire(client, total, facts).await
         {
@@ -256,6 +266,7 @@ async fn exchange(
         let began = if facts.attempts == 1 { facts.started } else { Instant::now() };
         let Some(bytes) = prefix.take() else { return Next::Close };
         let mut upload = upload(client, &connection, head, bytes);
+        upload.translation = Translation::of_request(forward.web);
         // Only the first attempt waits for `100 Continue`.
         upload.hold = std::mem::take(&mut hold);
         let mut attempt = Attempt::new(worker, client, head, forward, connection, upload, total, began);
@@ -315,6 +326,16 @@ async fn exchange(
             buf.unconsume_to(body_start);
         }
     }
+}
+
+/// How long the request may take in all.
+fn total(client: &Client, head: &RequestHead, forward: &Forward) -> Duration {
+    let policy = forward.policy.timeouts.total;
+    if !head.rpc.is_call() {
+        return policy;
+    }
+    let bytes = client.buf.as_ref().map_or(&[][..], Buf::all_filled);
+    grpc::total(policy, grpc::timeout(head.grpc_timeout.get(bytes)))
 }
 
 /// The request on its way to the endpoint.

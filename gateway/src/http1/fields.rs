@@ -56,6 +56,10 @@ pub(crate) enum Name {
     WebSocketAccept,
     /// `Keep-Alive`: hop-by-hop, but its timeout is honoured on upstream connections.
     KeepAlive,
+    /// `Content-Type`: tells calls of gRPC.
+    ContentType,
+    /// `grpc-timeout`: the client's deadline.
+    GrpcTimeout,
     /// `Idempotency-Key`: makes any method safe to repeat.
     IdempotencyKey,
 }
@@ -76,6 +80,8 @@ const MANAGED: &[(&str, Name)] = &[
     ("user-agent", Name::UserAgent),
     ("client-cert", Name::ClientCertificate),
     ("x-request-id", Name::RequestId),
+    ("content-type", Name::ContentType),
+    ("grpc-timeout", Name::GrpcTimeout),
     ("x-rewrite-url", Name::ForwardingIdentity),
     ("x-client-cert", Name::ClientCertificate),
     ("x-original-url", Name::ForwardingIdentity),

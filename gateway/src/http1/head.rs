@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 
 use super::fields::{self, Name};
 use super::scan::lines_end_with_crlf;
+use crate::proxy::grpc::Rpc;
 use crate::record::Reason;
 use config::table::Limits;
 
@@ -95,6 +96,10 @@ pub(crate) struct RequestHead {
     /// Safe to repeat: an idempotent method (RFC 9110 §9.2.2) or an `Idempotency-Key`.
     pub(crate) idempotent: bool,
     pub(crate) is_head: bool,
+    /// A call of gRPC.
+    pub(crate) rpc: Rpc,
+    /// `grpc-timeout`.
+    pub(crate) grpc_timeout: Span,
 }
 
 /// Parses the head at the start of `bytes`, which end where it ends or later. Fills `fields`.
@@ -210,6 +215,8 @@ fn interpret(head: &[u8], fields: &[Field], out: &mut RequestHead) -> Result<(),
             }
             Name::WebSocketVersion => seen.ws_version = Some(value),
             Name::IdempotencyKey => seen.idempotency_key = true,
+            Name::ContentType => out.rpc = Rpc::of(value),
+            Name::GrpcTimeout => out.grpc_timeout = field.value,
             _ => {}
         }
     }

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use config::table::{Bind, BindConfig, ClientPolicy, RequestParts, RouteId, Rule, RulePolicy};
+use config::table::{
+    BackendProtocol, Bind, BindConfig, ClientPolicy, RequestParts, RouteId, Rule, RulePolicy,
+};
 
 use super::authority::parse_authority;
 use super::connection::Peer;
@@ -13,6 +15,7 @@ use super::head::{self, RequestHead, Span};
 use super::target::{Target, canonical_path, split_target, valid_query};
 use super::write::{self, Onward, Request};
 use crate::live::{Live, LiveBackend};
+use crate::proxy::grpc::Rpc;
 use crate::proxy::route::{self, Refusal};
 use crate::record::Reason;
 use crate::worker::buffers::Head;
@@ -50,6 +53,8 @@ pub(crate) struct Forward {
     pub(crate) backend: Arc<LiveBackend>,
     /// Hash of the consistent-hash key.
     pub(crate) hash: u64,
+    /// The call is translated from this to gRPC, and its answer back.
+    pub(crate) web: Rpc,
     /// The onward head; taken when it is sent.
     pub(crate) bytes: Option<Head>,
 }
@@ -267,6 +272,9 @@ fn forward(
         resolved.as_bytes()
     };
     let hash = backend.needs_hash().map_or(0, |key| route::hash(key, client, (path, to.query), parts));
+    // Only who speaks HTTP/2 can speak gRPC; others get what was sent.
+    let speaks_grpc = backend.config.policy.protocol == BackendProtocol::Http2;
+    let web = if speaks_grpc && plan.head.rpc.is_web() { plan.head.rpc } else { Rpc::None };
     let hostname = rewrite.and_then(|rewrite| rewrite.hostname.as_ref());
     let onward = Onward {
         path,
@@ -281,10 +289,17 @@ fn forward(
         port: to.peer.port.as_bytes(),
         request_id: plan.id.bytes(parts.request.bytes),
         modifier: &filters.request_headers,
+        to_grpc: web.is_call(),
     };
     let mut bytes = worker.buffers.head();
     write::request(&mut bytes, parts.request, &onward);
-    Ok(Forward { policy: Arc::clone(&rule.policy), backend: Arc::clone(backend), hash, bytes: Some(bytes) })
+    Ok(Forward {
+        policy: Arc::clone(&rule.policy),
+        backend: Arc::clone(backend),
+        hash,
+        web,
+        bytes: Some(bytes),
+    })
 }
 
 /// `OPTIONS *` needs a valid Host as every request does.

@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use super::fields::{self, Name};
 use super::head::{Field, Framing, MAX_FIELDS, Span};
 use super::scan::lines_end_with_crlf;
+use crate::proxy::grpc::Rpc;
 
 /// The response cannot be forwarded (502).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -29,6 +30,8 @@ pub(crate) struct ResponseHead {
     pub(crate) upgrades_to_websocket: bool,
     /// `Sec-WebSocket-Accept`.
     pub(crate) websocket_accept: Span,
+    /// The answer to a call of gRPC.
+    pub(crate) is_grpc: bool,
 }
 
 /// Parses the head at the start of `bytes`; `None` if it is not complete. `to_head` = the request was HEAD.
@@ -106,6 +109,7 @@ fn interpret(
             Name::Upgrade => websocket |= value.eq_ignore_ascii_case(b"websocket"),
             Name::WebSocketAccept => out.websocket_accept = field.value,
             Name::KeepAlive => out.keep_alive_timeout = timeout(value),
+            Name::ContentType => out.is_grpc = Rpc::of(value) == Rpc::Grpc,
             _ => {}
         }
     }

@@ -12,6 +12,7 @@ use super::exchange::Facts;
 use super::head::Framing;
 use super::write::Delivery;
 use crate::metrics::LimitHit;
+use crate::proxy::grpc::Rpc;
 use crate::proxy::relay::{Fault, Relay};
 use crate::record::Reason;
 use crate::stream::Stream;
@@ -51,7 +52,8 @@ pub(crate) async fn run(attempt: &mut Attempt<'_>, facts: &mut Facts) -> Next {
     let worker = attempt.worker;
     // RFC 8441 §5: a tunnel over HTTP/2 begins with a 200.
     facts.status = if attempt.client.stream.delimits() { 200 } else { 101 };
-    let delivery = Delivery { framing: Framing::None, close: false, http10: false, trailers: false };
+    let delivery =
+        Delivery { framing: Framing::None, close: false, http10: false, trailers: false, web: Rpc::None };
     let head = attempt.encode_head(delivery);
     let head_length = u64::try_from(head.len()).unwrap_or(0);
     let client = &mut *attempt.client;

@@ -3,6 +3,7 @@
 use super::fields::{self, Name};
 use super::head::{Field, Framing, RequestHead, Span};
 use super::response::ResponseHead;
+use crate::proxy::grpc::Rpc;
 use config::table::HeaderModifier;
 
 /// Hops of `X-Forwarded-For` that are kept from a trusted peer.
@@ -40,6 +41,8 @@ pub(crate) struct Onward<'a> {
     pub(crate) port: &'a [u8],
     pub(crate) request_id: &'a [u8],
     pub(crate) modifier: &'a HeaderModifier,
+    /// The call is translated from gRPC-Web to gRPC.
+    pub(crate) to_grpc: bool,
 }
 
 macro_rules! put {
@@ -57,16 +60,23 @@ pub(crate) fn request(out: &mut Vec<u8>, from: Request<'_>, to: &Onward<'_>) {
     let mut kept = Kept::default();
     for field in from.fields {
         if request_field_passes(field, from, to, &mut kept) {
-            put!(out, field.name.get(from.bytes), b": ", field.value.get(from.bytes), b"\r\n");
+            put!(out, field.name.get(from.bytes), b": ");
+            if to.to_grpc && field.kind == Name::ContentType {
+                let (media_type, suffix) = Rpc::Grpc.retyped(field.value.get(from.bytes));
+                put!(out, media_type, suffix, b"\r\n");
+            } else {
+                put!(out, field.value.get(from.bytes), b"\r\n");
+            }
         }
     }
     forwarding(out, from, to, &kept);
     modifications(out, to.modifier);
     match from.head.framing {
-        Framing::Length(length) => {
+        Framing::Length(length) if !to.to_grpc => {
             put!(out, b"Content-Length: ", itoa::Buffer::new().format(length).as_bytes(), b"\r\n")
         }
-        Framing::Chunked => put!(out, b"Transfer-Encoding: chunked\r\n"),
+        // A translation may change the length.
+        Framing::Chunked | Framing::Length(_) => put!(out, b"Transfer-Encoding: chunked\r\n"),
         Framing::None | Framing::Close => {}
     }
     if from.head.expect_continue {
@@ -74,7 +84,7 @@ pub(crate) fn request(out: &mut Vec<u8>, from: Request<'_>, to: &Onward<'_>) {
     }
     if from.head.websocket {
         put!(out, b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
-    } else if from.head.te_trailers {
+    } else if from.head.te_trailers || to.to_grpc {
         put!(out, b"Connection: TE\r\nTE: trailers\r\n");
     }
     put!(out, b"\r\n");
@@ -96,6 +106,8 @@ fn request_field_passes(field: &Field, from: Request<'_>, to: &Onward<'_>, kept:
         | Name::WebSocketKey
         | Name::WebSocketVersion
         | Name::WebSocketAccept
+        | Name::ContentType
+        | Name::GrpcTimeout
         | Name::IdempotencyKey => true,
         Name::ForwardedProto => to.trusted && !std::mem::replace(&mut kept.proto, true),
         Name::ForwardedHost => to.trusted && !std::mem::replace(&mut kept.host, true),
@@ -204,6 +216,8 @@ pub(crate) struct Delivery {
     pub(crate) http10: bool,
     /// The client accepts trailers.
     pub(crate) trailers: bool,
+    /// What the answer to a call is translated to.
+    pub(crate) web: Rpc,
 }
 
 /// Writes the head of the response to the client.
@@ -243,6 +257,10 @@ pub(crate) fn response(
         put!(out, field.name.get(bytes), b": ");
         match fields::decimal(field.value.get(bytes)).filter(|_| field.kind == Name::ContentLength) {
             Some(length) => out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes()),
+            None if delivery.web.is_call() && field.kind == Name::ContentType => {
+                let (media_type, suffix) = delivery.web.retyped(field.value.get(bytes));
+                put!(out, media_type, suffix);
+            }
             None => value_on_one_line(out, field.value.get(bytes)),
         }
         put!(out, b"\r\n");

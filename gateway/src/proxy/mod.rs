@@ -1,5 +1,7 @@
 //! The request pipeline that every HTTP version goes through: match → filters → pick → exchange → response.
 
+pub(crate) mod grpc;
+pub(crate) mod grpc_web;
 pub(crate) mod relay;
 pub(crate) mod retry;
 pub(crate) mod route;

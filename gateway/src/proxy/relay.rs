@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use crate::http1::chunked::{BadChunk, Decoder, Step};
 use crate::http1::head::Framing;
 use crate::http1::write;
+use crate::proxy::grpc_web::{self, NotBase64, Translation};
 use crate::stream::Stream;
 use crate::worker::buffers::{Buf, Buffers, Head, PipeGuard};
 use std::rc::Rc;
@@ -75,6 +76,8 @@ pub(crate) struct Relay {
     pipe: Option<PipeGuard>,
     /// May wait for long: holds no buffer meanwhile.
     pub(crate) is_tunnel: bool,
+    /// What is done to the body besides.
+    pub(crate) translation: Option<Box<Translation>>,
     /// Small pieces in a row, up to [`TRICKLE`].
     small_pieces: u8,
     /// The body waits (for `100 Continue`).
@@ -127,6 +130,7 @@ impl Relay {
             tail: b"",
             pipe: None,
             is_tunnel: false,
+            translation: None,
             small_pieces: 0,
             hold: false,
             touched: false,
@@ -219,11 +223,48 @@ impl Relay {
         let length = self.span.1 - self.span.0;
         self.touched |= buf.position() != from;
         self.received += u64::try_from(length).unwrap_or(0);
+        if self.translation.is_some() {
+            return self.translate(buf);
+        }
         if self.chunked_out {
             self.frame(length);
         }
         if self.prefix_at == 0 && !self.prefix.is_empty() && (1..=JOIN_BELOW).contains(&length) {
             self.join(buf);
+        }
+        Ok(())
+    }
+
+    /// As the end of [`Self::take`], for a body that is changed on its way.
+    #[cold]
+    fn translate(&mut self, buf: &mut Buf) -> Result<(), BadChunk> {
+        match self.translation.as_deref_mut() {
+            Some(Translation::Decode(decoder)) => {
+                let length =
+                    decoder.decode(buf.range_mut(self.span.0, self.span.1)).map_err(|NotBase64| BadChunk)?;
+                self.span.1 = self.span.0 + length;
+                if self.ended && !decoder.is_whole() {
+                    return Err(BadChunk);
+                }
+            }
+            Some(Translation::Frames { encoder, seen }) => {
+                *seen |= self.span.0 < self.span.1;
+                if let Some(encoder) = encoder {
+                    let mut text = Vec::new();
+                    encoder.encode(buf.range(self.span.0, self.span.1), &mut text);
+                    if self.prefix_at == self.prefix.len() {
+                        self.prefix.clear();
+                        self.prefix_at = 0;
+                    }
+                    grpc_web::chunk(&mut self.prefix, self.chunked_out, &text);
+                    self.span.0 = self.span.1;
+                    return Ok(());
+                }
+            }
+            None => {}
+        }
+        if self.chunked_out {
+            self.frame(self.span.1 - self.span.0);
         }
         Ok(())
     }
@@ -243,7 +284,8 @@ impl Relay {
 
     fn has_trailers(&self) -> bool {
         let decoded = matches!(&self.input, Input::Chunked(decoder) if !decoder.trailers().is_empty());
-        self.with_trailers && (decoded || !self.trailers.is_empty())
+        let framed = matches!(self.translation.as_deref(), Some(Translation::Frames { .. }));
+        framed || (self.with_trailers && (decoded || !self.trailers.is_empty()))
     }
 
     /// Sets up chunk header and tail for `length` bytes of data.
@@ -275,6 +317,9 @@ impl Relay {
 
     /// Once data and head are out: puts the last chunk with trailers where the head was. True if it did.
     fn trailers_to_write(&mut self) -> bool {
+        if self.frame_trailers() {
+            return true;
+        }
         if !self.has_trailers() {
             self.trailers.clear();
             return false;
@@ -290,6 +335,25 @@ impl Relay {
         self.prefix_at = 0;
         for part in [b"0\r\n", &*self.trailers, b"\r\n"] {
             self.prefix.extend_from_slice(part);
+        }
+        self.trailers.clear();
+        true
+    }
+
+    /// Once data and head are out: puts what ends a translated response where the head was. True if it did.
+    fn frame_trailers(&mut self) -> bool {
+        let Some(mut translation) =
+            self.translation.take_if(|translation| matches!(**translation, Translation::Frames { .. }))
+        else {
+            return false;
+        };
+        self.prefix.clear();
+        self.prefix_at = 0;
+        let mut end = Vec::new();
+        translation.finish(&mut end, &self.trailers);
+        grpc_web::chunk(&mut self.prefix, self.chunked_out, &end);
+        if self.chunked_out {
+            self.prefix.extend_from_slice(b"0\r\n\r\n");
         }
         self.trailers.clear();
         true
@@ -394,6 +458,10 @@ impl Relay {
                     return Poll::Ready(Ok(()));
                 }
                 if matches!(self.input, Input::Close) {
+                    if matches!(self.translation.as_deref(), Some(Translation::Decode(decoder)) if !decoder.is_whole())
+                    {
+                        return Poll::Ready(Err(Fault::SourceMalformed));
+                    }
                     self.ended = true;
                     write::trailers(&mut self.trailers, &from.take_trailers());
                     if self.chunked_out {

@@ -163,6 +163,11 @@ impl Buf {
         self.data.get(from..to).unwrap_or_default()
     }
 
+    /// As [`Self::range`], to be changed in place.
+    pub(crate) fn range_mut(&mut self, from: usize, to: usize) -> &mut [u8] {
+        self.data.get_mut(from..to).unwrap_or_default()
+    }
+
     /// Everything up to the last filled byte, consumed or not.
     pub(crate) fn all_filled(&self) -> &[u8] {
         self.data.get(..self.end).unwrap_or_default()

@@ -11,6 +11,6 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /sluicegate /usr/local/bin/sluicegate
 # Ports that need no rights. Mount the configuration as a folder, so that its changes are seen.
-EXPOSE 8080 9901
+EXPOSE 8080 8443 9901
 ENTRYPOINT ["/usr/local/bin/sluicegate"]
 CMD ["run", "--config", "/etc/sluicegate", "--http", "0.0.0.0:8080", "--admin", "0.0.0.0:9901"]

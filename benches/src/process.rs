@@ -32,6 +32,7 @@ impl Proxy {
             .args(["--http", &http.to_string(), "--admin", &admin.to_string()])
             .arg("--config")
             .arg(config)
+            .args(if extra.contains(&"--https") { &[][..] } else { &["--https", "none"] })
             .args(extra)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -55,7 +55,7 @@ struct Findings<'a> {
 
 /// Prints every problem; success if there is no error.
 pub(crate) fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
-    let compiled = compile_once(args.paths, compile_settings(&args.ingress))?;
+    let compiled = compile_once(args.paths, compile_settings(&args.ingress)?)?;
     let mut problems: Vec<&Problem> = compiled.report.problems.iter().collect();
     problems.sort_by(|a, b| place(a).cmp(&place(b)));
     let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();

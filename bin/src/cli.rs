@@ -83,8 +83,8 @@ Exit status: 0 after a drain, 1 when something could not be started.";
 #[derive(Args, Clone, Debug)]
 #[command(after_help = RUN_EXAMPLES)]
 pub(crate) struct RunArgs {
-    /// Files and folders to serve: Kubernetes manifests (Ingress, IngressClass, Service, EndpointSlice, Secret)
-    /// and native files. Below a folder, every *.yaml, *.yml and *.json is read, and read again on change
+    /// Files and folders to serve: Kubernetes manifests (Ingress, IngressClass, Service, EndpointSlice, Secret,
+    /// ConfigMap) and native files. Below a folder, every *.yaml, *.yml and *.json is read, and read again on change
     #[arg(long, value_name = "PATH", num_args = 1.., required = true, env = "SLUICEGATE_CONFIG")]
     pub(crate) config: Vec<PathBuf>,
 
@@ -133,6 +133,15 @@ pub(crate) struct IngressArgs {
     #[arg(long, value_name = "ADDR", env = "SLUICEGATE_HTTP")]
     pub(crate) http: Option<Listen>,
 
+    /// Where Ingresses are served over HTTPS, or "none"; default 0.0.0.0:443 as root or in a cluster,
+    /// 127.0.0.1:8443 otherwise
+    #[arg(long, value_name = "ADDR", env = "SLUICEGATE_HTTPS")]
+    pub(crate) https: Option<Listen>,
+
+    /// Secret with the certificate for names that no other one is for; default: a self-signed one, made at start
+    #[arg(long, value_name = "NAMESPACE/NAME", env = "SLUICEGATE_DEFAULT_CERTIFICATE")]
+    pub(crate) default_certificate: Option<SecretName>,
+
     /// Controller name by which an IngressClass is ours
     #[arg(
         long,
@@ -142,7 +151,7 @@ pub(crate) struct IngressArgs {
     )]
     pub(crate) ingress_class: String,
 
-    /// Require a PROXY protocol header (v1 or v2) on the Ingress address
+    /// Require a PROXY protocol header (v1 or v2) on the Ingress addresses
     #[arg(long, env = "SLUICEGATE_PROXY_PROTOCOL", help_heading = "Ingress address")]
     pub(crate) proxy_protocol: bool,
 
@@ -155,9 +164,9 @@ pub(crate) struct IngressArgs {
 }
 
 /// Heading of [`LimitArgs`] in the help. Said at each argument: at the struct it would go on to what follows.
-const LIMITS: &str = "Limits of the Ingress address";
+const LIMITS: &str = "Limits of the Ingress addresses";
 
-/// Limits of the Ingress address. Native listeners have their own.
+/// Limits of the Ingress addresses. Native listeners have their own.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct LimitArgs {
     /// Open client connections [default: 16384]
@@ -190,6 +199,12 @@ pub(crate) struct LimitArgs {
     /// Time without a byte in an upgraded connection [default: 1h]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, env = "SLUICEGATE_TUNNEL_IDLE_TIMEOUT", help_heading = LIMITS)]
     pub(crate) tunnel_idle_timeout: Option<Duration>,
+    /// Time for a whole TLS handshake [default: 10s]
+    #[arg(long, value_name = "DURATION", value_parser = positive_duration, env = "SLUICEGATE_HANDSHAKE_TIMEOUT", help_heading = LIMITS)]
+    pub(crate) handshake_timeout: Option<Duration>,
+    /// Requests at a time on one HTTP/2 connection [default: 100]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000), env = "SLUICEGATE_MAX_CONCURRENT_STREAMS", help_heading = LIMITS)]
+    pub(crate) max_concurrent_streams: Option<u32>,
 }
 
 const CHECK_EXAMPLES: &str = "\
@@ -219,6 +234,8 @@ const EXPLAIN_EXAMPLES: &str = "\
 Examples:
   sluicegate explain GET http://shop.example.com/cart --config examples/quickstart/
   sluicegate explain POST http://shop.example.com/api -H 'x-canary: yes' --config routes.yaml --json
+  # which certificate, and what is asked of clients
+  sluicegate explain GET https://shop.example.com/ --config examples/quickstart/
 
 Exit status: 0 if a route was found, 1 otherwise.";
 
@@ -227,7 +244,7 @@ Exit status: 0 if a route was found, 1 otherwise.";
 pub(crate) struct ExplainArgs {
     /// Request method
     pub(crate) method: String,
-    /// Request URL: `http://host[:port]/path[?query]`. A port that is given chooses the listener
+    /// Request URL: `http://host[:port]/path[?query]`, or `https://…`. A port that is given chooses the listener
     pub(crate) url: String,
     /// Request header, as 'name: value'
     #[arg(short = 'H', long = "header", value_name = "HEADER")]
@@ -281,6 +298,30 @@ impl FromStr for Listen {
     }
 }
 
+/// Namespace and name of a Secret.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct SecretName(pub(crate) String, pub(crate) String);
+
+impl FromStr for SecretName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('/') {
+            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+                Ok(Self(namespace.to_owned(), name.to_owned()))
+            }
+            _ => Err("expected NAMESPACE/NAME of a Secret, such as default/wildcard".to_owned()),
+        }
+    }
+}
+
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("must be more than zero".to_owned()),
+        other => other.map_err(|error| error.to_string()),
+    }
+}
+
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum AccessLogFormat {
     Off,
@@ -325,6 +366,14 @@ mod tests {
         assert_eq!("none".parse(), Ok(Listen(None)));
         assert_eq!("[::1]:80".parse(), Ok(Listen(Some("[::1]:80".parse().unwrap()))));
         assert!("8080".parse::<Listen>().is_err());
+    }
+
+    #[test]
+    fn secret_is_named_with_its_namespace() {
+        assert_eq!("a/b".parse(), Ok(SecretName("a".to_owned(), "b".to_owned())));
+        for bad in ["", "a", "/a", "a/", "a/b/c"] {
+            assert!(bad.parse::<SecretName>().is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -5,10 +5,14 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
-use config::table::explain::{Chosen, Explanation, Other, Request, Share, explain as explain_request};
-use config::table::{Action, RouteTable};
+use config::table::explain::{
+    Chosen, Connection, Explanation, Other, Request, Share, explain as explain_request,
+};
+use config::table::{Action, Bind, ClientPolicy, HttpsPolicy, RouteTable};
 use gateway::http1::authority::parse_authority;
 use gateway::http1::target::{Target, canonical_path, split_target, valid_query};
 use serde_json::Value;
@@ -23,7 +27,7 @@ pub(crate) fn explain(args: ExplainArgs) -> anyhow::Result<ExitCode> {
     let headers =
         args.headers.iter().map(|header| parse_header(header)).collect::<anyhow::Result<Vec<_>>>()?;
     let url = parse_url(&args.url)?;
-    let compiled = compile_once(args.config, compile_settings(&args.ingress))?;
+    let compiled = compile_once(args.config, compile_settings(&args.ingress)?)?;
     let host_header = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"));
     let host = match host_header {
         Some((_, value)) => parse_host(value.as_bytes()).context("the Host header")?.0,
@@ -31,12 +35,20 @@ pub(crate) fn explain(args: ExplainArgs) -> anyhow::Result<ExitCode> {
     };
     let request = Request {
         bind: url.port.and_then(|port| bind_of(&compiled.table, port)),
+        https: url.https,
         method: &args.method,
         host: &host,
         path: &url.path,
         query: url.query.as_deref(),
         headers: &headers,
     };
+    if let Some(address) = request.bind {
+        let is_encrypted = |bind: &Arc<Bind>| bind.config.address == address && bind.config.https;
+        if compiled.table.binds.iter().any(is_encrypted) != url.https {
+            let scheme = if url.https { "http" } else { "https" };
+            bail!("the listener on {address} speaks {scheme}; give the URL as {scheme}://…");
+        }
+    }
     let explanation = explain_request(&compiled.table, &compiled.report, &request);
     let mut out = io::stdout().lock();
     if args.json {
@@ -45,11 +57,14 @@ pub(crate) fn explain(args: ExplainArgs) -> anyhow::Result<ExitCode> {
     } else {
         out.write_all(text(&request, &explanation, Paint::stdout()).as_bytes())?;
     }
-    Ok(if explanation.chosen.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let is_relayed = explanation.tls.as_ref().and_then(|tls| tls.passthrough.as_ref());
+    let is_relayed = is_relayed.is_some_and(|relayed| !relayed.backends.is_empty());
+    Ok(if explanation.chosen.is_some() || is_relayed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 #[derive(Debug)]
 struct Url {
+    https: bool,
     host: String,
     port: Option<u16>,
     path: String,
@@ -58,7 +73,7 @@ struct Url {
 
 /// Reads the URL as the gateway reads a request target.
 fn parse_url(url: &str) -> anyhow::Result<Url> {
-    const FORM: &str = "give the URL as http://host/path";
+    const FORM: &str = "give the URL as http://host/path or https://host/path";
     if url.contains('#') {
         bail!("{url:?}: a fragment (#…) is never sent to a server; leave it out");
     }
@@ -75,7 +90,8 @@ fn parse_url(url: &str) -> anyhow::Result<Url> {
         bail!("{url:?}: the gateway would answer 400: the query has bytes that must be percent-encoded");
     }
     let query = query.map(|query| String::from_utf8_lossy(query).into_owned());
-    Ok(Url { host, port, path: path.to_owned(), query })
+    let https = url.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"));
+    Ok(Url { https, host, port, path: path.to_owned(), query })
 }
 
 fn parse_host(raw: &[u8]) -> anyhow::Result<(String, Option<u16>)> {
@@ -107,6 +123,9 @@ fn text(request: &Request<'_>, explanation: &Explanation, paint: Paint) -> Strin
     if let Some(host) = &explanation.host {
         line(&mut out, "host", host);
     }
+    if let Some(tls) = &explanation.tls {
+        tls_text(&mut out, tls);
+    }
     let verdict = match explanation.chosen {
         Some(_) => paint.good(&explanation.verdict),
         None => paint.error(&explanation.verdict),
@@ -125,6 +144,37 @@ fn text(request: &Request<'_>, explanation: &Explanation, paint: Paint) -> Strin
     out
 }
 
+fn tls_text(out: &mut String, tls: &Connection) {
+    let name = tls.name.as_deref().unwrap_or("any (default)");
+    line(out, "tls", name);
+    if let Some(relayed) = &tls.passthrough {
+        line(out, "  passthrough", &format!("by {}", relayed.route));
+        return relayed.backends.iter().for_each(|share| share_text(out, share));
+    }
+    let Some(policy) = &tls.policy else { return };
+    for certificate in &policy.certificates {
+        let names = certificate.names.join(", ");
+        let time = |seconds: i64| {
+            let at = UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
+            humantime::format_rfc3339_seconds(at).to_string()
+        };
+        let validity = format!("{} to {}", time(certificate.not_before), time(certificate.not_after));
+        line(out, "  certificate", &format!("{}, for {names}, valid from {validity}", certificate.name));
+    }
+    let client = match &policy.client {
+        ClientPolicy::None => "nothing".to_owned(),
+        ClientPolicy::Require(roots) => format!("a certificate of {}", roots.name),
+        ClientPolicy::Optional(roots) => format!("a certificate of {}, or none", roots.name),
+        ClientPolicy::OptionalNoCa => "any certificate, or none".to_owned(),
+        ClientPolicy::Closed => "something that cannot be checked: every request is answered 503".to_owned(),
+    };
+    line(out, "  of clients", &client);
+    json_line(out, "  from TLS", &policy.min_version);
+    if !policy.cipher_suites.is_empty() {
+        line(out, "  suites", &policy.cipher_suites.join(" "));
+    }
+}
+
 fn chosen_text(out: &mut String, chosen: &Chosen) {
     line(out, "route", &format!("{}, rule {}", chosen.route, chosen.rule));
     if let Some(object) = &chosen.object {
@@ -140,8 +190,11 @@ fn chosen_text(out: &mut String, chosen: &Chosen) {
         Action::Unavailable(why) => line(out, "action", &format!("answer 503 ({why:?})")),
     }
     json_line(out, "filters", &chosen.policy.filters);
+    if chosen.policy.https != HttpsPolicy::default() {
+        json_line(out, "https", &chosen.policy.https);
+    }
     let timeouts = &chosen.policy.timeouts;
-    let shown = |duration: std::time::Duration| {
+    let shown = |duration: Duration| {
         if duration.is_zero() { "off".to_owned() } else { humantime::format_duration(duration).to_string() }
     };
     line(
@@ -168,6 +221,10 @@ fn share_text(out: &mut String, share: &Share) {
     };
     line(out, "backend", &format!("{} (weight {})", backend.name, share.weight));
     json_line(out, "  balance", &backend.policy.balance);
+    json_line(out, "  protocol", &backend.policy.protocol);
+    if let Some(tls) = &backend.policy.tls {
+        json_line(out, "  tls", &**tls);
+    }
     if backend.endpoints.is_empty() {
         line(out, "  endpoints", "none: the gateway would answer 503");
     }

@@ -2,44 +2,89 @@
 //! on it, and nothing else.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use anyhow::Context;
 use config::compile::Settings;
-use config::table::{Limits, TrustedProxies};
+use config::table::{Certificate, Limits, TrustedProxies};
 
-use crate::cli::{IngressArgs, LimitArgs};
+use crate::cli::{IngressArgs, LimitArgs, SecretName};
 
-/// Encrypted binds are left out while the gateway cannot serve them.
-const TLS_IN_FRONT: bool = false;
-/// Backends over TLS are closed while the gateway cannot reach them.
-const TLS_BEHIND: bool = false;
+/// Name of the certificate that is made at start, in logs and metrics.
+pub(crate) const SELF_SIGNED: &str = "(self-signed)";
+/// How long it is valid; nobody renews it while the process runs.
+const SELF_SIGNED_DAYS: u32 = 3_650;
 
 /// Where Ingresses are served if nothing is said: the well-known port where it can be had and is meant.
-fn default_http() -> SocketAddr {
+fn default_address(well_known: u16, other: u16) -> SocketAddr {
     let in_cluster = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
     if in_cluster || rustix::process::geteuid().is_root() {
-        (Ipv4Addr::UNSPECIFIED, 80).into()
+        (Ipv4Addr::UNSPECIFIED, well_known).into()
     } else {
-        (Ipv4Addr::LOCALHOST, 8080).into()
+        (Ipv4Addr::LOCALHOST, other).into()
     }
 }
 
-/// The address that Ingresses are served on.
+/// The address that Ingresses are served on over HTTP.
 pub(crate) fn http_address(args: &IngressArgs) -> Option<SocketAddr> {
-    args.http.map_or_else(|| Some(default_http()), |listen| listen.0)
+    args.http.map_or_else(|| Some(default_address(80, 8080)), |listen| listen.0)
+}
+
+/// The address that Ingresses are served on over HTTPS.
+pub(crate) fn https_address(args: &IngressArgs) -> Option<SocketAddr> {
+    args.https.map_or_else(|| Some(default_address(443, 8443)), |listen| listen.0)
 }
 
 /// What the compiler must know besides the files.
-pub(crate) fn compile_settings(args: &IngressArgs) -> Settings {
-    Settings {
-        http: http_address(args),
+pub(crate) fn compile_settings(args: &IngressArgs) -> anyhow::Result<Settings> {
+    let http = http_address(args);
+    let mut https = https_address(args);
+    if https.is_some() && http == https {
+        // Binds are told apart by their address, also where it leaves the port to the kernel.
+        https = match https.filter(|address| address.port() == 0) {
+            Some(any) => Some(free_address(any)?),
+            None => {
+                anyhow::bail!("--http and --https cannot have the same address; write `none` for one of them")
+            }
+        };
+    }
+    Ok(Settings {
+        http,
+        https,
+        default_certificate: Some(self_signed()?),
+        default_secret: args
+            .default_certificate
+            .as_ref()
+            .map(|SecretName(namespace, name)| (namespace.as_str().into(), name.as_str().into())),
         proxy_protocol: args.proxy_protocol,
         trusted_proxies: TrustedProxies(args.trusted_proxy.clone()),
         limits: limits(&args.limits),
         ingress_class: args.ingress_class.as_str().into(),
-        tls_in_front: TLS_IN_FRONT,
-        tls_behind: TLS_BEHIND,
         ..Settings::default()
-    }
+    })
+}
+
+/// An address with a port that nothing listens on at this moment.
+fn free_address(any: SocketAddr) -> anyhow::Result<SocketAddr> {
+    let probe = std::net::TcpListener::bind(any).context("--https: no free port")?;
+    Ok(probe.local_addr()?)
+}
+
+/// The certificate for names that no other one is for: encryption, and no proof of anything.
+fn self_signed() -> anyhow::Result<Arc<Certificate>> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let day = Duration::from_secs(24 * 3_600);
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    let mut params = rcgen::CertificateParams::new(vec!["sluicegate.invalid".to_owned()])?;
+    // A day back, for clients whose clocks are behind.
+    params.not_before = epoch + now.saturating_sub(day);
+    params.not_after = epoch + now + day * SELF_SIGNED_DAYS;
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+    let certificate = params.self_signed(&key)?;
+    let (chain, key) = (certificate.pem(), key.serialize_pem());
+    config::resource::certificate(SELF_SIGNED, chain.as_bytes(), key.as_bytes())
+        .map_err(|flaw| anyhow::anyhow!("cannot make a self-signed certificate: {flaw}"))
 }
 
 fn limits(args: &LimitArgs) -> Limits {
@@ -54,6 +99,8 @@ fn limits(args: &LimitArgs) -> Limits {
     set(&mut limits.body_idle_timeout, args.body_idle_timeout);
     set(&mut limits.min_body_rate, args.min_body_rate);
     set(&mut limits.tunnel_idle_timeout, args.tunnel_idle_timeout);
+    set(&mut limits.handshake_timeout, args.handshake_timeout);
+    set(&mut limits.max_concurrent_streams, args.max_concurrent_streams);
     limits
 }
 

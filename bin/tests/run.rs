@@ -272,13 +272,15 @@ fn address_in_use_is_an_error_that_names_the_flag() {
     let site = Site::new(1);
     let taken = site.backends[0].address.to_string();
     let config = site.folder.path().to_str().unwrap();
-    let (code, _, error) = run(&["run", "--config", config, "--http", &taken, "--admin", "none"]);
+    let (code, _, error) =
+        run(&["run", "--config", config, "--http", &taken, "--https", "none", "--admin", "none"]);
     assert_eq!(code, 1);
     assert!(
         error.contains(&taken) && error.contains("--http") && error.contains("another program"),
         "{error}"
     );
-    let (code, _, error) = run(&["run", "--config", config, "--http", "127.0.0.1:0", "--admin", &taken]);
+    let (code, _, error) =
+        run(&["run", "--config", config, "--http", "127.0.0.1:0", "--https", "none", "--admin", &taken]);
     assert_eq!(code, 1);
     assert!(error.contains(&taken) && error.contains("--admin"), "{error}");
 }
@@ -287,7 +289,8 @@ fn address_in_use_is_an_error_that_names_the_flag() {
 fn address_of_another_machine_is_an_error_that_says_so() {
     let site = Site::new(1);
     let config = site.folder.path().to_str().unwrap();
-    let (code, _, error) = run(&["run", "--config", config, "--http", "192.0.2.1:8080", "--admin", "none"]);
+    let (code, _, error) =
+        run(&["run", "--config", config, "--http", "192.0.2.1:8080", "--https", "none", "--admin", "none"]);
     assert_eq!(code, 1);
     assert!(error.contains("does not have that address"), "{error}");
 }

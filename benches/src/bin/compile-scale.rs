@@ -174,7 +174,7 @@ fn check(args: &Args, table: &RouteTable) -> anyhow::Result<()> {
 }
 
 fn endpoints_of(table: &RouteTable, host: &str, path: &str) -> Option<usize> {
-    let request = Request { bind: None, method: "GET", host, path, query: None, headers: &[] };
+    let request = Request { bind: None, https: false, method: "GET", host, path, query: None, headers: &[] };
     let rule = table.binds.first()?.hosts.route(host, path, &request)?;
     match &rule.action {
         Action::Forward(Split::One(id)) => Some(table.backends.at(id.0)?.endpoints.len()),

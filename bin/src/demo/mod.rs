@@ -76,7 +76,7 @@ impl Demo {
         std::fs::write(&path, manifest::first(&addresses(&backends)))?;
         let gateway = Running::start(&run_args(&path)?).await?;
         let addresses = gateway.addresses();
-        let http = addresses.listeners.first().context("the gateway listens")?.1;
+        let http = addresses.listeners.first().context("the gateway listens")?.address;
         let admin = addresses.admin.context("the admin port is open")?;
         Ok(Self { gateway, http, admin, backends, folder, paint: Paint::stdout() })
     }
@@ -204,7 +204,19 @@ impl Demo {
 
 fn run_args(manifest: &Path) -> anyhow::Result<RunArgs> {
     let any = "127.0.0.1:0";
-    let fixed = ["sluicegate", "run", "--http", any, "--admin", any, "--access-log", "off", "--config"];
+    let fixed = [
+        "sluicegate",
+        "run",
+        "--http",
+        any,
+        "--https",
+        "none",
+        "--admin",
+        any,
+        "--access-log",
+        "off",
+        "--config",
+    ];
     let args = fixed.iter().map(OsStr::new).chain([manifest.as_os_str()]);
     match Cli::try_parse_from(args)?.command {
         Command::Run(args) => Ok(*args),

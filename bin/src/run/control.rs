@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use config::compile::Settings;
 use config::report::{Report, Severity};
-use config::table::RouteTable;
+use config::table::{Bind, RouteTable};
 use controller::Publish;
 use controller::driver::{Command, Driver};
 use controller::problems::ControlMetrics;
@@ -20,7 +20,8 @@ use gateway::live::Publisher;
 use gateway::{BindError, Gateway};
 use tokio::sync::{mpsc, oneshot};
 
-use super::listen_error;
+use super::{Reachable, listen_error};
+use crate::settings::SELF_SIGNED;
 
 /// What came of the first table.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ pub(super) struct Started {
     /// Addresses that could not be opened.
     pub(super) failures: Vec<BindError>,
     /// The listeners, and where each can be reached.
-    pub(super) listeners: Vec<(Arc<str>, SocketAddr)>,
+    pub(super) listeners: Vec<Reachable>,
     pub(super) routes: usize,
     pub(super) backends: usize,
     pub(super) errors: usize,
@@ -45,11 +46,20 @@ pub(super) struct Publishing {
     started: Option<oneshot::Sender<Started>>,
     /// Addresses that could not be opened and were told.
     failing: BTreeSet<SocketAddr>,
+    /// It was said that a self-signed certificate is in use.
+    has_told_self_signed: bool,
 }
 
 impl Publishing {
     pub(super) fn new(gateway: Gateway, publisher: Publisher, report: Arc<ReportSlot>) -> Self {
-        Self { gateway, publisher, report, started: None, failing: BTreeSet::new() }
+        Self {
+            gateway,
+            publisher,
+            report,
+            started: None,
+            failing: BTreeSet::new(),
+            has_told_self_signed: false,
+        }
     }
 
     /// Finishes what is open and ends the workers; returns how many connections had to be cut. Blocks.
@@ -57,6 +67,21 @@ impl Publishing {
         let left = if self.gateway.drain(timeout) { 0 } else { self.gateway.connections() };
         self.gateway.stop();
         left
+    }
+
+    /// Says once that unknown names get a certificate that nobody trusts.
+    fn tell_self_signed(&mut self, table: &RouteTable) {
+        let is_self_signed = |bind: &Arc<Bind>| {
+            let default = bind.tls.as_ref().filter(|_| bind.config.https).map(|tls| tls.default_policy());
+            default.is_some_and(|policy| policy.certificates.iter().any(|one| *one.name == *SELF_SIGNED))
+        };
+        if !self.has_told_self_signed && table.binds.iter().any(is_self_signed) {
+            self.has_told_self_signed = true;
+            tracing::info!(
+                "hosts without a certificate of their own get a self-signed one, which clients will not trust; \
+                 --default-certificate names a better one"
+            );
+        }
     }
 
     fn tell_failures(&mut self, failures: &[BindError]) {
@@ -82,6 +107,7 @@ impl Publishing {
         self.publisher.publish(Arc::clone(table));
         self.gateway.close_binds(table);
         self.report.set(Arc::clone(report));
+        self.tell_self_signed(table);
         match self.started.take() {
             Some(started) => {
                 // Nobody waits if the process is being ended already.
@@ -106,7 +132,9 @@ fn summary(gateway: &Gateway, table: &RouteTable, report: &Report, failures: Vec
     let bound: BTreeMap<SocketAddr, SocketAddr> = gateway.bound().collect();
     let listeners = table.binds.iter().filter_map(|bind| Some((bind, *bound.get(&bind.config.address)?)));
     let named = listeners.flat_map(|(bind, address)| {
-        bind.config.listeners.iter().map(move |listener| (Arc::clone(&listener.name), address))
+        let https = bind.config.https;
+        let reachable = move |name| Reachable { name, address, https };
+        bind.config.listeners.iter().map(move |listener| reachable(Arc::clone(&listener.name)))
     });
     let count = |severity| report.problems.iter().filter(|problem| problem.severity == severity).count();
     Started {
@@ -235,7 +263,7 @@ mod tests {
         let source = Faulty { fuse, is_first: true };
         let mut control =
             ControlThread::start(source, publishing, settings, Arc::default(), receiver).unwrap();
-        let address = control.started().await.unwrap().listeners[0].1;
+        let address = control.started().await.unwrap().listeners[0].address;
         drop(lit);
         control.ended().await;
         assert_eq!(status(address), "HTTP/1.1 404 Not Found");

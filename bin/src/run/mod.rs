@@ -32,7 +32,7 @@ use self::control::{ControlThread, Publishing, Started};
 pub(crate) use self::log::start_log;
 pub(crate) use self::signals::{Signal, Signals};
 use crate::cli::{AccessLogFormat, RunArgs};
-use crate::settings::{compile_settings, http_address};
+use crate::settings::{compile_settings, http_address, https_address};
 
 /// How long the access log may take to write its last lines.
 const LOG_TIMEOUT: Duration = Duration::from_secs(2);
@@ -74,11 +74,20 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     outcome
 }
 
+/// A listener that is open.
+#[derive(Clone, Debug)]
+pub(crate) struct Reachable {
+    pub(crate) name: Arc<str>,
+    pub(crate) address: SocketAddr,
+    /// Connections begin with a TLS handshake.
+    pub(crate) https: bool,
+}
+
 /// Where a running gateway listens.
 #[derive(Clone, Debug)]
 pub(crate) struct Addresses {
     /// The listeners.
-    pub(crate) listeners: Vec<(Arc<str>, SocketAddr)>,
+    pub(crate) listeners: Vec<Reachable>,
     /// The admin port.
     pub(crate) admin: Option<SocketAddr>,
 }
@@ -113,7 +122,7 @@ impl Running {
             Gateway::start(workers, &shared, &registry, &access_log).context("cannot start the workers")?;
         let publishing = Publishing::new(gateway, publisher, report);
         let (commands, receiver) = mpsc::unbounded_channel();
-        let settings = compile_settings(&args.ingress);
+        let settings = compile_settings(&args.ingress)?;
         let mut control = ControlThread::start(source, publishing, settings, metrics, receiver)?;
         let started = control.started().await.context("the control thread ended before the first table")?;
         check_binds(args, &started)?;
@@ -210,14 +219,21 @@ fn start_admin(
 /// open would only look as if it worked.
 fn check_binds(args: &RunArgs, started: &Started) -> anyhow::Result<()> {
     let Some(BindError { address, source }) = started.failures.first() else { return Ok(()) };
-    let is_ingress = http_address(&args.ingress) == Some(*address);
-    let setting = if is_ingress { "--http" } else { "the listener's own setting" };
+    let setting = if http_address(&args.ingress) == Some(*address) {
+        "--http"
+    } else if https_address(&args.ingress) == Some(*address) {
+        "--https"
+    } else {
+        "the listener's own setting"
+    };
     anyhow::bail!("cannot listen on {address}: {}", listen_error::advice(source, setting))
 }
 
 fn announce(args: &RunArgs, workers: usize, addresses: &Addresses, started: &Started) {
-    let listeners: Vec<String> =
-        addresses.listeners.iter().map(|(name, address)| format!("{name}=http://{address}")).collect();
+    let shown = |Reachable { name, address, https }: &Reachable| {
+        format!("{name}={}://{address}", if *https { "https" } else { "http" })
+    };
+    let listeners: Vec<String> = addresses.listeners.iter().map(shown).collect();
     let admin = addresses.admin.map_or_else(|| "none".to_owned(), |address| format!("http://{address}"));
     let config: Vec<String> = args.config.iter().map(|path| path.display().to_string()).collect();
     tracing::info!(

@@ -78,6 +78,8 @@ pub struct Gateway {
     pub listeners: BTreeMap<String, SocketAddr>,
     /// The Ingress address, if there is one.
     pub http: SocketAddr,
+    /// The Ingress address for TLS, if there is one.
+    pub https: SocketAddr,
     /// The admin address.
     pub admin: SocketAddr,
     log: Arc<Log>,
@@ -94,7 +96,9 @@ impl Gateway {
     /// until it is ready.
     pub fn start(config: &Path, args: &[&str]) -> Self {
         let mut all = vec!["run", "--config", config.to_str().expect("path is UTF-8")];
-        for default in [["--http", "127.0.0.1:0"], ["--admin", "127.0.0.1:0"], ["--workers", "2"]] {
+        for default in
+            [["--http", "127.0.0.1:0"], ["--https", "none"], ["--admin", "127.0.0.1:0"], ["--workers", "2"]]
+        {
             if !args.contains(&default[0]) {
                 all.extend(default);
             }
@@ -117,14 +121,17 @@ impl Gateway {
             move || log.collect(stderr)
         });
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut gateway = Self { child, listeners: BTreeMap::new(), http: nowhere, admin: nowhere, log };
+        let mut gateway =
+            Self { child, listeners: BTreeMap::new(), http: nowhere, https: nowhere, admin: nowhere, log };
         let ready = gateway.wait_for_log("is ready");
         let named = ready.split_whitespace().map(|word| word.trim_start_matches("listeners="));
-        let listed = named.filter_map(|word| word.split_once("=http://"));
+        let listed =
+            named.filter_map(|word| word.split_once("=http://").or_else(|| word.split_once("=https://")));
         gateway.listeners =
             listed.filter_map(|(name, address)| Some((name.to_owned(), address.parse().ok()?))).collect();
         gateway.admin = gateway.listeners.remove("admin").unwrap_or(nowhere);
         gateway.http = gateway.listeners.get("http").copied().unwrap_or(nowhere);
+        gateway.https = gateway.listeners.get("https").copied().unwrap_or(nowhere);
         gateway
     }
 

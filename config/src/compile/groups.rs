@@ -103,9 +103,8 @@ impl Groups {
         }
     }
 
-    /// Every bind as it is now, and whether any is new. An encrypted one is left out while it has no certificate,
-    /// or without `can_encrypt`.
-    pub(super) fn publish(&mut self, can_encrypt: bool) -> (Vec<Arc<Bind>>, bool) {
+    /// Every bind as it is now, and whether any is new. An encrypted one is left out while it has no certificate.
+    pub(super) fn publish(&mut self) -> (Vec<Arc<Bind>>, bool) {
         let mut shared: BTreeMap<Group, (Arc<HostMap>, Option<Arc<TlsMap>>)> = BTreeMap::new();
         for (group, state) in &mut self.states {
             shared.insert(*group, (state.hosts.publish(), state.tls.publish()));
@@ -115,7 +114,7 @@ impl Groups {
             let Some((hosts, tls)) = shared.get(&bind.group) else { continue };
             let is_ready = |tls: &&Arc<TlsMap>| !tls.default_policy().certificates.is_empty();
             let tls = if bind.config.https {
-                let Some(tls) = tls.as_ref().filter(is_ready).filter(|_| can_encrypt) else {
+                let Some(tls) = tls.as_ref().filter(is_ready) else {
                     changed |= bind.published.take().is_some();
                     continue;
                 };

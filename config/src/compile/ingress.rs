@@ -318,14 +318,7 @@ impl Compilation<'_, '_> {
             return Err(Unavailable::InvalidSetting);
         }
         let target = (key, service, port);
-        match speech(
-            self.shop.settings,
-            self.shop.index,
-            self.shop.vault,
-            levels,
-            target,
-            &mut self.materials,
-        ) {
+        match speech(self.shop.index, self.shop.vault, levels, target, &mut self.materials) {
             Ok(_) => Ok(()),
             Err(Speechless { annotation, reason, message }) => {
                 let message = format!("{message} (sluicegate.dev/{annotation}), so this answers 503");

@@ -152,7 +152,7 @@ impl Compiler {
         }
         self.rebuild_hosts(index, &mut work);
         self.tell_of_origins(index, &mut work);
-        let (binds, is_new) = self.groups.publish(self.settings.tls_in_front);
+        let (binds, is_new) = self.groups.publish();
         changed |= is_new;
         if changed {
             self.table = Arc::new(RouteTable {
@@ -533,16 +533,8 @@ impl Compiler {
                 });
                 let levels = [own, found.and_then(|service| service.settings.as_deref())];
                 let vault = &mut self.vault;
-                let speech = found.map(|found| {
-                    speech(
-                        &self.settings,
-                        index,
-                        vault,
-                        levels,
-                        (service, found, *port),
-                        &mut BTreeSet::new(),
-                    )
-                });
+                let speech = found
+                    .map(|found| speech(index, vault, levels, (service, found, *port), &mut BTreeSet::new()));
                 let mut resolved = backend::service_endpoints(index, service, *port);
                 let speech = match speech {
                     Some(Ok(speech)) => speech,
@@ -557,12 +549,11 @@ impl Compiler {
             BackendKey::Native { name } => {
                 let Some((_, native)) = index.native_backend(name) else { return false };
                 let mut resolved = native::endpoints(index, name);
-                let speech =
-                    native::speech(&self.settings, index, &mut self.vault, native, &mut BTreeSet::new())
-                        .unwrap_or_else(|_| {
-                            resolved.endpoints.clear();
-                            Speech::default()
-                        });
+                let speech = native::speech(index, &mut self.vault, native, &mut BTreeSet::new())
+                    .unwrap_or_else(|_| {
+                        resolved.endpoints.clear();
+                        Speech::default()
+                    });
                 (resolved, native::backend_policy(&native.spec, &self.settings.backend, speech))
             }
         };

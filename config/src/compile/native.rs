@@ -10,7 +10,7 @@ use super::policy::Speech;
 use super::route::{Entry, Goal, Order, Outcome, Route, Share, What, rule};
 use super::tls::{Claim, lack_message};
 use super::vault::{Origin, Vault};
-use super::{NATIVE, Settings, Workshop};
+use super::{NATIVE, Workshop};
 use crate::index::Index;
 use crate::report::{Kind, ObjectRef, Problem};
 use crate::resource::native::{BackendSpec, BalanceSpec, EndpointHost, HealthSpec, set, set_time};
@@ -120,7 +120,7 @@ pub(super) fn compile(
             let spoken = shop
                 .index
                 .native_backend(name)
-                .map(|(_, backend)| speech(shop.settings, shop.index, shop.vault, backend, &mut materials));
+                .map(|(_, backend)| speech(shop.index, shop.vault, backend, &mut materials));
             shares.push(match spoken {
                 Some(Ok(_)) => {
                     (Ok(shop.acquire(BackendKey::Native { name: Arc::clone(&key.1) }, &mut held)), *weight)
@@ -193,16 +193,12 @@ fn passthrough(native: &NativeRoute, id: RouteId, rules: &[Candidate], hosts: &[
 
 /// How a native backend is spoken to, which needs what is noted in `materials`; or reason and message.
 pub(super) fn speech(
-    settings: &Settings,
     index: &Index,
     vault: &mut Vault,
     backend: &NativeBackend,
     materials: &mut BTreeSet<Origin>,
 ) -> Result<Speech, (&'static str, String)> {
     let NativeSpeech { protocol, tls } = &backend.speech;
-    if !settings.tls_behind && backend.speech.tls.is_some() {
-        return Err(("Unsupported", "TLS to backends is not supported yet".to_owned()));
-    }
     let Some(files) = tls else { return Ok(Speech { protocol: *protocol, tls: None }) };
     let mut note = |origin: &Origin, vault: &mut Vault| {
         materials.insert(origin.clone());

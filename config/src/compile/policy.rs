@@ -9,7 +9,6 @@ use foldhash::quality::FixedState;
 
 use super::tls::{lack_message, roots_origin};
 use super::vault::{Origin, Vault};
-use crate::compile;
 use crate::index::{Index, ServiceKey};
 use crate::resource::Service;
 use crate::resource::annotations::{BalanceKind, Settings};
@@ -124,7 +123,6 @@ pub(super) struct Speechless {
 
 /// How the endpoints of a Service's port are spoken to, which needs what is noted in `materials`.
 pub(super) fn speech(
-    settings: &compile::Settings,
     index: &Index,
     vault: &mut Vault,
     levels: Levels<'_>,
@@ -135,10 +133,6 @@ pub(super) fn speech(
     let protocol = pick(levels, |s| &s.backend_protocol).copied();
     let protocol = protocol.or_else(|| tls::app_protocol(app_protocol()?)).unwrap_or(Protocol::Http);
     let wire = if protocol.is_http2() { BackendProtocol::Http2 } else { BackendProtocol::Http1 };
-    if !settings.tls_behind && protocol.is_encrypted() {
-        let message = "TLS to backends is not supported yet".to_owned();
-        return Err(Speechless { annotation: "backend-protocol", reason: "Unsupported", message });
-    }
     if !protocol.is_encrypted() {
         return Ok(Speech { protocol: wire, tls: None });
     }

@@ -16,10 +16,6 @@ pub struct Settings {
     pub default_certificate: Option<Arc<Certificate>>,
     /// Namespace and name of the Secret with the default certificate.
     pub default_secret: Option<(Arc<str>, Arc<str>)>,
-    /// The gateway can do TLS with clients; without it, encrypted binds are left out.
-    pub tls_in_front: bool,
-    /// The gateway can do TLS and HTTP/2 with endpoints; without it, such backends are closed.
-    pub tls_behind: bool,
     /// The Ingress binds require a PROXY protocol header.
     pub proxy_protocol: bool,
     /// Peers of the Ingress binds whose forwarding headers are believed.
@@ -43,8 +39,6 @@ impl Default for Settings {
             https: None,
             default_certificate: None,
             default_secret: None,
-            tls_in_front: true,
-            tls_behind: true,
             proxy_protocol: false,
             trusted_proxies: TrustedProxies::default(),
             limits: Limits::default(),

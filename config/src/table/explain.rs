@@ -12,6 +12,7 @@ use super::hosts::{HostRules, Hostname};
 use super::matcher::{Matcher, RequestParts};
 use super::path::PathMatch;
 use super::rule::{Action, Candidate, Rule, RulePolicy, Split, Unavailable};
+use super::tls::{ClientPolicy, TlsHost, TlsPolicy};
 use super::{RouteTable, oracle};
 use crate::report::{ObjectRef, Problem, Report};
 
@@ -23,6 +24,8 @@ const MAX_OTHERS: usize = 50;
 pub struct Request<'a> {
     /// The bind it arrives at; the first that has a rule for it when `None`.
     pub bind: Option<SocketAddr>,
+    /// It arrives over TLS, so without `bind` only encrypted ones are looked at, and otherwise only others.
+    pub https: bool,
     /// Method.
     pub method: &'a str,
     /// Host: lower-case, without port and trailing dot.
@@ -58,6 +61,8 @@ pub struct Explanation {
     pub listeners: Vec<Arc<str>>,
     /// The host entry whose rules alone may serve the request, as users write it; `*` for rules without host.
     pub host: Option<String>,
+    /// What becomes of the TLS connection that the request would come in on.
+    pub tls: Option<Connection>,
     /// One sentence.
     pub verdict: String,
     /// The rule that takes it; `None` means 404.
@@ -66,6 +71,26 @@ pub struct Explanation {
     pub others: Vec<Other>,
     /// Further ones that are not listed.
     pub omitted: usize,
+}
+
+/// What becomes of a TLS connection whose client names the request's host.
+#[derive(Clone, Debug, Serialize)]
+pub struct Connection {
+    /// The name under which it is configured, as users write it; `None` for the default.
+    pub name: Option<String>,
+    /// How it is encrypted; `None` if it is relayed as it is.
+    pub policy: Option<Arc<TlsPolicy>>,
+    /// The route that asks for it to be relayed, and its backends.
+    pub passthrough: Option<Relayed>,
+}
+
+/// Where a connection is relayed to.
+#[derive(Clone, Debug, Serialize)]
+pub struct Relayed {
+    /// The route's display name.
+    pub route: Arc<str>,
+    /// The backends; none if connections are closed.
+    pub backends: Vec<Share>,
 }
 
 /// The rule that takes the request.
@@ -124,29 +149,55 @@ pub fn explain(table: &RouteTable, report: &Report, request: &Request<'_>) -> Ex
     let Some(bind) = choose_bind(table, request) else {
         let verdict = match request.bind {
             Some(address) => format!("nothing listens on {address}"),
+            None if request.https => "nothing listens with TLS".to_owned(),
             None => "nothing listens: there is no bind".to_owned(),
         };
         return Explanation {
             bind: None,
             listeners: Vec::new(),
             host: None,
+            tls: None,
             verdict,
             chosen: None,
             others: Vec::new(),
             omitted: 0,
         };
     };
-    let rule = bind.hosts.route(request.host, request.path, request);
+    let tls = connection(table, bind, request.host);
     let entry = bind.hosts.find(request.host);
+    if let Some(relayed) = tls.as_ref().and_then(|tls| tls.passthrough.as_ref()) {
+        return Explanation {
+            bind: Some(bind.config.address),
+            listeners: listener_names(bind),
+            host: entry.map(|rules| host_text(&rules.hostname)),
+            verdict: if relayed.backends.is_empty() {
+                format!(
+                    "the connection is closed: {} asks for passthrough and has no backend for it",
+                    relayed.route
+                )
+            } else {
+                format!("the connection is passed through as it is, by {}", relayed.route)
+            },
+            tls,
+            chosen: None,
+            others: Vec::new(),
+            omitted: 0,
+        };
+    }
+    let rule = bind.hosts.route(request.host, request.path, request);
     let chosen = rule.map(|rule| chosen(table, entry, rule, request));
+    let guard = guard(bind, request.host);
     let mut others = losers(table, report, bind, entry, rule, request);
     let omitted = others.len().saturating_sub(MAX_OTHERS);
     others.truncate(MAX_OTHERS);
     Explanation {
         bind: Some(bind.config.address),
-        listeners: bind.config.listeners.iter().map(|listener| Arc::clone(&listener.name)).collect(),
+        listeners: listener_names(bind),
         host: entry.map(|rules| host_text(&rules.hostname)),
-        verdict: verdict(entry, chosen.as_ref()),
+        tls,
+        verdict: guard
+            .or_else(|| redirected(bind, request, chosen.as_ref()))
+            .unwrap_or_else(|| verdict(entry, chosen.as_ref())),
         chosen,
         others,
         omitted,
@@ -159,9 +210,73 @@ fn choose_bind<'t>(table: &'t RouteTable, request: &Request<'_>) -> Option<&'t A
         None => {
             let has_rule =
                 |bind: &&Arc<Bind>| bind.hosts.route(request.host, request.path, request).is_some();
-            table.binds.iter().find(has_rule).or_else(|| table.binds.first())
+            let mut binds = table.binds.iter().filter(|bind| bind.config.https == request.https);
+            binds.clone().find(has_rule).or_else(|| binds.next())
         }
     }
+}
+
+fn listener_names(bind: &Bind) -> Vec<Arc<str>> {
+    bind.config.listeners.iter().map(|listener| Arc::clone(&listener.name)).collect()
+}
+
+/// What becomes of a connection to an encrypted bind whose client names `host`.
+fn connection(table: &RouteTable, bind: &Bind, host: &str) -> Option<Connection> {
+    let tls = bind.tls.as_ref().filter(|_| bind.config.https)?;
+    let exact = tls.exactly(&Hostname::Exact(host.into())).is_some();
+    let suffix = host.find('.').and_then(|at| host.get(at..)).unwrap_or_default();
+    Some(match tls.find(host) {
+        None => Connection { name: None, policy: Some(Arc::clone(tls.default_policy())), passthrough: None },
+        Some(found) => {
+            let name = Some(if exact { host.to_owned() } else { format!("*{suffix}") });
+            match found {
+                TlsHost::Terminate(policy) => {
+                    Connection { name, policy: Some(Arc::clone(policy)), passthrough: None }
+                }
+                TlsHost::Passthrough(passthrough) => {
+                    let route = table.routes.at(passthrough.route.0);
+                    let relayed = Relayed {
+                        route: route.map_or_else(|| "?".into(), |route| Arc::clone(&route.name)),
+                        backends: passthrough
+                            .split
+                            .as_ref()
+                            .map(|split| shares(table, split))
+                            .unwrap_or_default(),
+                    };
+                    Connection { name, policy: None, passthrough: Some(relayed) }
+                }
+            }
+        }
+    })
+}
+
+/// Why requests for `host` are refused before any rule is looked at.
+fn guard(bind: &Bind, host: &str) -> Option<String> {
+    let policy = bind.tls.as_ref()?.policy(host)?;
+    match &policy.client {
+        ClientPolicy::Closed => {
+            Some("503: what is asked of clients of this host cannot be checked; see the problems".to_owned())
+        }
+        ClientPolicy::Require(roots) if !bind.config.https => Some(format!(
+            "refused: clients of this host need a certificate of {}, and there is none in cleartext",
+            roots.name
+        )),
+        ClientPolicy::Require(_)
+        | ClientPolicy::Optional(_)
+        | ClientPolicy::OptionalNoCa
+        | ClientPolicy::None => None,
+    }
+}
+
+/// Where a request in cleartext is sent instead.
+fn redirected(bind: &Bind, request: &Request<'_>, chosen: Option<&Chosen>) -> Option<String> {
+    let chosen = chosen.filter(|_| !bind.config.https)?;
+    let port = chosen.policy.https.redirect?;
+    // RFC 8555 §8.3: whoever renews a certificate asks in cleartext.
+    if request.path.starts_with("/.well-known/acme-challenge/") {
+        return None;
+    }
+    Some(format!("308: {} sends cleartext requests to https, port {port}", chosen.route))
 }
 
 fn verdict(entry: Option<&Arc<HostRules>>, chosen: Option<&Chosen>) -> String {
@@ -187,6 +302,21 @@ impl Share {
     }
 }
 
+fn shares(table: &RouteTable, split: &Split) -> Vec<Share> {
+    let backend = |id: &super::BackendId| table.backends.at(id.0).map(Arc::clone);
+    match split {
+        Split::One(id) => vec![Share { weight: 1, backend: backend(id), unavailable: None }],
+        Split::Weighted(shares) => {
+            let share = |share: &super::WeightedBackend| Share {
+                weight: share.weight,
+                backend: share.backend.as_ref().ok().and_then(backend),
+                unavailable: share.backend.err(),
+            };
+            shares.iter().map(share).collect()
+        }
+    }
+}
+
 fn chosen(
     table: &RouteTable,
     entry: Option<&Arc<HostRules>>,
@@ -197,17 +327,8 @@ fn chosen(
     // One rule may stand under several conditions: the first that holds is the one that was taken.
     let mut same = candidates.iter().filter(|candidate| Arc::ptr_eq(&candidate.rule, rule));
     let candidate = same.find(|candidate| oracle::matches(candidate, request.path, request));
-    let backend = |id: &super::BackendId| table.backends.at(id.0).map(Arc::clone);
     let backends = match &rule.action {
-        Action::Forward(Split::One(id)) => vec![Share { weight: 1, backend: backend(id), unavailable: None }],
-        Action::Forward(Split::Weighted(shares)) => {
-            let share = |share: &super::WeightedBackend| Share {
-                weight: share.weight,
-                backend: share.backend.as_ref().ok().and_then(backend),
-                unavailable: share.backend.err(),
-            };
-            shares.iter().map(share).collect()
-        }
+        Action::Forward(split) => shares(table, split),
         Action::Redirect(_) | Action::Unavailable(_) => Vec::new(),
     };
     let (object, route) = who(table, rule);

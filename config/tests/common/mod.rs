@@ -20,7 +20,7 @@ pub(crate) const NOW: i64 = 1_800_000_000;
 
 /// A GET for `host` and `path`.
 pub(crate) fn get<'a>(host: &'a str, path: &'a str) -> Request<'a> {
-    Request { bind: None, method: "GET", host, path, query: None, headers: &[] }
+    Request { bind: None, https: false, method: "GET", host, path, query: None, headers: &[] }
 }
 
 /// Applies one file to an index, as the file source does.

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use config::table::{
-    Action, BackendId, Bind, Candidate, HostRules, Hostname, RouteId, Rule, RulePolicy, Split,
+    Action, BackendId, Bind, Candidate, HostRules, Hostname, RouteId, Rule, RulePolicy, Split, TlsHost,
+    TlsMap,
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -69,8 +70,45 @@ impl<'a> View<'a> {
             Some(twin) => object.insert("hosts_as_in".to_owned(), json!(twin.config.address)),
             None => object.insert("hosts".to_owned(), self.hosts(bind, query).into()),
         };
+        if let Some(tls) = &bind.tls {
+            object.insert("tls".to_owned(), self.tls(tls, query));
+        }
         seen.push(bind);
         value
+    }
+
+    /// Names with their certificates and what is asked of clients. Types of the table never serialize a key.
+    fn tls(&mut self, tls: &'a TlsMap, query: &TableQuery) -> Value {
+        let mut hosts: Vec<(&Arc<str>, &TlsHost)> = match &query.host {
+            Some(Hostname::Exact(host) | Hostname::Wildcard(host)) => {
+                let suffix = host.find('.').and_then(|at| host.get(at..));
+                tls.hosts().filter(|(name, _)| **name == *host || Some(&***name) == suffix).collect()
+            }
+            Some(Hostname::Any) => Vec::new(),
+            None => tls.hosts().collect(),
+        };
+        let total = hosts.len();
+        hosts.sort_unstable_by_key(|(name, _)| Arc::clone(name));
+        hosts.truncate(query.limit);
+        self.truncated |= hosts.len() < total;
+        let hosts = hosts.into_iter().map(|(name, host)| {
+            let name = if name.starts_with('.') { format!("*{name}") } else { name.to_string() };
+            match host {
+                TlsHost::Terminate(policy) => json!({ "name": name, "policy": to_json(&**policy) }),
+                TlsHost::Passthrough(passthrough) => json!({
+                    "name": name,
+                    "passthrough": {
+                        "route": self.live.routes.at(passthrough.route.0).map(|route| &*route.info.name),
+                        "to": match &passthrough.split {
+                            Ok(split) => self.action(&Action::Forward(split.clone())),
+                            Err(unavailable) => to_json(unavailable),
+                        },
+                    },
+                }),
+            }
+        });
+        let hosts: Vec<_> = hosts.collect();
+        json!({ "default": to_json(&**tls.default_policy()), "hosts_total": total, "hosts": hosts })
     }
 
     fn hosts(&mut self, bind: &Bind, query: &TableQuery) -> Vec<Value> {

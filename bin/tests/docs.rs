@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use common::certificates::Authority;
 use common::{ingress, run};
 use gateway::record::Reason;
 use tempfile::TempDir;
@@ -37,10 +38,27 @@ fn code(cell: &str) -> &str {
 
 fn check(text: &str) -> (i32, String) {
     let folder = TempDir::new().unwrap();
+    let leaf = Authority::new("docs").issue(&["example.com", "*.example.com"]);
+    fs::create_dir(folder.path().join("certs")).unwrap();
+    for name in text.split("certs/").skip(1).map(|rest| rest.split([',', '}', ' ', '\n']).next().unwrap()) {
+        let content = if name.ends_with(".key") { leaf.key_pem() } else { leaf.chain_pem() };
+        fs::write(folder.path().join("certs").join(name), content).unwrap();
+    }
     let path = folder.path().join("page.yaml");
     fs::write(&path, text).unwrap();
     let (status, out, error) = run(&["check", "--strict", path.to_str().unwrap()]);
     (status, out + &error)
+}
+
+/// A block with the objects that it names and that every reader has.
+fn complete(block: &str) -> String {
+    if !block.contains("secretName: shop-tls") {
+        return block.to_owned();
+    }
+    let secret = Authority::new("docs").issue(&["shop.example.com"]).secret("shop", "shop-tls");
+    let rest = ingress("web", "web.example.com", &["10.0.0.1:80".parse().unwrap()]);
+    let rest = rest.split_once("---").unwrap().1.replace("namespace: test", "namespace: shop");
+    format!("{block}\n---\n{secret}\n---{rest}")
 }
 
 #[test]
@@ -50,7 +68,7 @@ fn every_yaml_example_is_without_problems() {
         let blocks = yaml_blocks(&text);
         assert!(blocks.len() >= least, "{name} has {} blocks", blocks.len());
         for block in blocks {
-            let (status, out) = check(block);
+            let (status, out) = check(&complete(block));
             assert_eq!(status, 0, "{name}:\n{block}\n{out}");
         }
     }
@@ -77,6 +95,25 @@ fn every_annotation_of_the_table_is_one_with_its_example() {
             let (status, out) = annotated(name, code(default));
             assert_eq!(status, 0, "{name}: {default}\n{out}");
         }
+    }
+}
+
+#[test]
+fn every_annotation_of_tls_is_one() {
+    let text = page("docs/ingress.md");
+    let rows = rows(&text, "## TLS");
+    assert_eq!(rows.len(), 13, "{rows:?}");
+    for row in &rows {
+        let name = code(row[0]);
+        // The last value of the cell, made concrete.
+        let value = row[1].rsplit('`').nth(1).unwrap().replace("NAME", "nobody");
+        let (_, out) = annotated(name, &value);
+        assert!(
+            !out.contains("UnknownAnnotation") && !out.contains("InvalidAnnotation"),
+            "{name}: {value}\n{out}"
+        );
+        let (_, out) = annotated(name, "such a value is wrong everywhere");
+        assert!(out.contains("(InvalidAnnotation)"), "{name}\n{out}");
     }
 }
 
@@ -117,7 +154,7 @@ fn every_limit_is_in_the_table_with_its_flag_and_default() {
     let text = page("docs/operations.md");
     let (_, help, _) = run(&["run", "--help"]);
     let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
-    let limits = help.split("Limits of the Ingress address:").nth(1).unwrap();
+    let limits = help.split("Limits of the Ingress addresses:").nth(1).unwrap();
     let limits = limits.split("Examples:").next().unwrap();
     let flags: BTreeSet<&str> = limits.split_whitespace().filter(|word| word.starts_with("--")).collect();
     let rows = rows(&text, "## Limits");

@@ -462,7 +462,7 @@ impl Compiler {
             let Some(state) = self.groups.states.get_mut(&group) else { continue };
             let new = new.filter(|_| groups.contains(&group));
             for host in distinct_hosts(old) {
-                if !new.is_some_and(|new| !hosts::entries_of(new, host).is_empty()) {
+                if new.is_none_or(|new| hosts::entries_of(new, host).is_empty()) {
                     state.hosts.leave(host, id);
                 }
             }

@@ -323,7 +323,7 @@ impl<'r, R: Fn(u32) -> Option<&'r Route>, S: Fn(&Hostname) -> bool> Build<'_, '_
     ) -> Option<Choice<'r>> {
         if let Some(entry) = claim.named.and_then(|index| route.tls.get(index)) {
             *wanted = true;
-            return self.from_entry(route, entry);
+            return self.certificate_of(route, entry);
         }
         let by_name = route.tls.iter().filter(|_| *host != Hostname::Any).find_map(|entry| {
             let certificate = self.tools.vault.certificate(entry.origin.as_ref()?).ok()?;
@@ -336,10 +336,10 @@ impl<'r, R: Fn(u32) -> Option<&'r Route>, S: Fn(&Hostname) -> bool> Build<'_, '_
         // An entry without hosts is for all of them, also where its certificate is not.
         let general = route.tls.iter().find(|entry| !entry.has_hosts)?;
         *wanted = true;
-        self.from_entry(route, general)
+        self.certificate_of(route, general)
     }
 
-    fn from_entry(&mut self, route: &'r Route, entry: &'r TlsEntry) -> Option<Choice<'r>> {
+    fn certificate_of(&mut self, route: &'r Route, entry: &'r TlsEntry) -> Option<Choice<'r>> {
         let Some(origin) = &entry.origin else { return Some(Choice { entry, certificate: None }) };
         match self.tools.vault.certificate(origin) {
             Ok(certificate) => Some(Choice { entry, certificate: Some(Arc::clone(certificate)) }),

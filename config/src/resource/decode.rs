@@ -143,7 +143,7 @@ impl<'a> Decoder<'a> {
                     "networking.k8s.io/v1",
                     |object: IngressObject, findings| {
                         let unknown = std::mem::take(findings);
-                        ObjectSpec::Ingress(object.trim(unknown))
+                        ObjectSpec::Ingress(Box::new(object.trim(unknown)))
                     },
                 );
             }

@@ -59,7 +59,7 @@ pub struct Object {
 #[derive(Clone, Debug, PartialEq)]
 pub enum ObjectSpec {
     /// `networking.k8s.io/v1` Ingress.
-    Ingress(Ingress),
+    Ingress(Box<Ingress>),
     /// `networking.k8s.io/v1` IngressClass.
     IngressClass(IngressClass),
     /// `v1` Service.

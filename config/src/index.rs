@@ -14,6 +14,7 @@ use crate::resource::{Ingress, IngressClass, NativeBackend, Object, ObjectSpec, 
 
 /// What happened outside.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all events carry an object, and none lives long")]
 pub enum Event {
     /// The object is new or has changed.
     Apply(Object),

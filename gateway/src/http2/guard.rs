@@ -12,9 +12,9 @@ pub(crate) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const WINDOW: u32 = 100;
 /// SETTINGS in a window; each is answered (CVE-2019-9515).
 const MOST_SETTINGS: u32 = 50;
-/// PINGs in a window beyond one per message or piece of a body; each is answered (CVE-2019-9512).
+/// PINGs in a window beyond one per request and piece of a response; each is answered (CVE-2019-9512).
 const MOST_PINGS: u32 = 100;
-/// Frames in a window that carry nothing, beyond a few per message or piece of a body.
+/// Frames in a window that carry nothing, beyond a few per request and piece of a response.
 const MOST_OTHERS: u32 = 500;
 const OTHERS_PER_MESSAGE: u32 = 4;
 /// Streams in a window that the client aborts before their response has ended (CVE-2023-44487).
@@ -42,8 +42,6 @@ struct Counts {
     others: u32,
     cancelled: u32,
     malformed: u32,
-    /// Requests received, and pieces of responses sent.
-    messages: u32,
 }
 
 /// A field block that is not complete.
@@ -66,6 +64,10 @@ pub(crate) struct Guard {
     payload: usize,
     block: Option<Block>,
     counts: Counts,
+    /// PINGs and other frames that what was received and sent accounts for; kept over windows, since a client may read
+    /// slowly what was sent at once.
+    due_pings: u32,
+    due_others: u32,
     is_acknowledged: bool,
 }
 
@@ -79,6 +81,8 @@ impl Guard {
             payload: 0,
             block: None,
             counts: Counts { since: now, ..Counts::default() },
+            due_pings: 0,
+            due_others: 0,
             is_acknowledged: false,
         }
     }
@@ -113,8 +117,12 @@ impl Guard {
 
     /// A piece of a response is sent: what the client sends in reply to it is no excess.
     pub(crate) fn sent(&mut self, bytes: usize) {
-        let pieces = u32::try_from(bytes / 4_096).unwrap_or(u32::MAX).saturating_add(1);
-        self.counts.messages = self.counts.messages.saturating_add(pieces);
+        self.account(u32::try_from(bytes / 4_096).unwrap_or(u32::MAX).saturating_add(1));
+    }
+
+    fn account(&mut self, pieces: u32) {
+        self.due_pings = self.due_pings.saturating_add(pieces);
+        self.due_others = self.due_others.saturating_add(pieces.saturating_mul(OTHERS_PER_MESSAGE));
     }
 
     /// The client has aborted a stream before its response had ended.
@@ -162,7 +170,7 @@ impl Guard {
             // The library has a budget for these.
             DATA => Ok(()),
             HEADERS | CONTINUATION => {
-                counts.messages = counts.messages.saturating_add(u32::from(kind == HEADERS));
+                self.account(u32::from(kind == HEADERS));
                 self.field_block(kind, flags, length, now)
             }
             SETTINGS if is_ack => {
@@ -171,8 +179,10 @@ impl Guard {
             }
             SETTINGS => spend(&mut counts.settings, MOST_SETTINGS, LimitHit::Http2Settings),
             PING if !is_ack => {
-                let most = MOST_PINGS.saturating_add(counts.messages);
-                spend(&mut counts.pings, most, LimitHit::Http2Pings)
+                if take(&mut self.due_pings) {
+                    return Ok(());
+                }
+                spend(&mut counts.pings, MOST_PINGS, LimitHit::Http2Pings)
             }
             // PRIORITY, RST_STREAM, GOAWAY, WINDOW_UPDATE, acknowledgements, and what we do not know.
             _ => self.other(),
@@ -180,8 +190,10 @@ impl Guard {
     }
 
     fn other(&mut self) -> Result<(), LimitHit> {
-        let most = MOST_OTHERS.saturating_add(self.counts.messages.saturating_mul(OTHERS_PER_MESSAGE));
-        spend(&mut self.counts.others, most, LimitHit::Http2Frames)
+        if take(&mut self.due_others) {
+            return Ok(());
+        }
+        spend(&mut self.counts.others, MOST_OTHERS, LimitHit::Http2Frames)
     }
 
     fn field_block(&mut self, kind: u8, flags: u8, length: u32, now: u32) -> Result<(), LimitHit> {
@@ -199,6 +211,13 @@ impl Guard {
         }
         Ok(())
     }
+}
+
+/// Takes one of what is due.
+fn take(due: &mut u32) -> bool {
+    let left = due.checked_sub(1);
+    *due = left.unwrap_or(0);
+    left.is_some()
 }
 
 fn spend(spent: &mut u32, most: u32, limit: LimitHit) -> Result<(), LimitHit> {
@@ -270,6 +289,7 @@ mod tests {
         for (bytes, want) in [(frame(PING, 0, 8), 1_101), (frame(8, 0, 4), 500 + 4 * 1_001)] {
             let mut guard = after_preface();
             guard.sent(1_000 * 4_096);
+            guard.read(b"", 1_000).unwrap();
             assert_eq!(passing(&mut guard, &bytes).0, want);
         }
     }

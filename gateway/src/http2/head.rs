@@ -9,24 +9,38 @@ use http::{Method, Request, Response, StatusCode, Uri, Version};
 
 use crate::http1::head::MAX_FIELDS;
 
+/// Fields of most responses.
+const USUAL_FIELDS: usize = 12;
+
 /// A response head that the pipeline wrote, and its length in bytes.
 ///
 /// # Errors
 /// `InvalidData` if it is none; the pipeline writes no such head.
 pub(crate) fn response_of(text: &[u8]) -> io::Result<(Response<()>, usize)> {
-    let mut headers = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; MAX_FIELDS];
-    let mut parsed = httparse::Response::new(&mut []);
-    let config = httparse::ParserConfig::default();
-    let length = match config.parse_response_with_uninit_headers(&mut parsed, text, &mut headers) {
-        Ok(httparse::Status::Complete(length)) => length,
-        Ok(httparse::Status::Partial) | Err(_) => return Err(io::ErrorKind::InvalidData.into()),
-    };
+    let line = text.strip_prefix(b"HTTP/1.1 ").ok_or(io::ErrorKind::InvalidData)?;
     let mut response = Response::new(());
     *response.version_mut() = Version::HTTP_2;
-    *response.status_mut() = StatusCode::from_u16(parsed.code.unwrap_or_default()).map_err(invalid)?;
-    response.headers_mut().reserve(parsed.headers.len());
-    insert(response.headers_mut(), parsed.headers)?;
-    Ok((response, length))
+    *response.status_mut() = StatusCode::from_bytes(line.get(..3).unwrap_or_default()).map_err(invalid)?;
+    response.headers_mut().reserve(USUAL_FIELDS);
+    let mut at = line_end(text, 0)?;
+    loop {
+        let end = line_end(text, at)?;
+        let line = text.get(at..end - 2).unwrap_or_default();
+        at = end;
+        if line.is_empty() {
+            return Ok((response, at));
+        }
+        let (name, value) = field_of(line)?;
+        append(response.headers_mut(), name, value)?;
+    }
+}
+
+/// Where the line that begins at `from` ends, its CRLF included.
+fn line_end(text: &[u8], from: usize) -> io::Result<usize> {
+    let rest = text.get(from..).unwrap_or_default();
+    let end =
+        memchr::memchr(b'\n', rest).filter(|end| rest.get(..*end).is_some_and(|line| line.ends_with(b"\r")));
+    Ok(from + end.ok_or(io::ErrorKind::InvalidData)? + 1)
 }
 
 /// A request as it is sent to an endpoint.
@@ -129,9 +143,7 @@ pub(crate) fn fields_of(lines: &[u8]) -> io::Result<HeaderMap> {
         if line.is_empty() {
             continue;
         }
-        let colon = line.iter().position(|byte| *byte == b':').ok_or(io::ErrorKind::InvalidData)?;
-        let (name, value) = line.split_at(colon);
-        let value = value.get(1..).unwrap_or_default().trim_ascii();
+        let (name, value) = field_of(line)?;
         let name = HeaderName::from_bytes(name).map_err(invalid)?;
         map.try_append(name, HeaderValue::from_bytes(value).map_err(invalid)?).map_err(invalid)?;
     }
@@ -149,14 +161,23 @@ pub(crate) fn write_fields(out: &mut Vec<u8>, fields: &HeaderMap) {
 
 /// Everything but what belongs to an HTTP/1.1 connection (RFC 9113 §8.2.2), and Host, which is `:authority`.
 fn insert(map: &mut HeaderMap, fields: &[httparse::Header<'_>]) -> io::Result<()> {
-    for field in fields {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(invalid)?;
-        if matches!(name, header::CONNECTION | header::TRANSFER_ENCODING | header::UPGRADE | header::HOST) {
-            continue;
-        }
-        map.try_append(name, HeaderValue::from_bytes(field.value).map_err(invalid)?).map_err(invalid)?;
+    fields.iter().try_for_each(|field| append(map, field.name.as_bytes(), field.value))
+}
+
+fn append(map: &mut HeaderMap, name: &[u8], value: &[u8]) -> io::Result<()> {
+    let name = HeaderName::from_bytes(name).map_err(invalid)?;
+    if matches!(name, header::CONNECTION | header::TRANSFER_ENCODING | header::UPGRADE | header::HOST) {
+        return Ok(());
     }
+    map.try_append(name, HeaderValue::from_bytes(value).map_err(invalid)?).map_err(invalid)?;
     Ok(())
+}
+
+/// Name and value of a line.
+fn field_of(line: &[u8]) -> io::Result<(&[u8], &[u8])> {
+    let colon = memchr::memchr(b':', line).ok_or(io::ErrorKind::InvalidData)?;
+    let (name, value) = line.split_at(colon);
+    Ok((name, value.get(1..).unwrap_or_default().trim_ascii()))
 }
 
 fn invalid(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {

@@ -316,8 +316,10 @@ impl Driver {
         let stream = ServerStream::new(body, respond, Rc::clone(&self.shared), head.len(), kind.is_connect);
         let stream = Stream::Http2Server(Box::new(stream));
         let client = Client::of_stream(&self.worker, self.peer.clone(), stream, Some(buf), before);
-        let task = run(Rc::clone(&self.worker), Box::new(client), head.len(), refusal);
-        tokio::task::spawn_local(task);
+        let (worker, client, length) = (Rc::clone(&self.worker), Box::new(client), head.len());
+        let task = move || run(worker, client, length, refusal);
+        // Boxed within: the runtime moves what it is given more than once.
+        tokio::task::spawn_local(async move { Box::pin(task()).await });
     }
 
     /// Takes over the Bind's settings as the table has them now.

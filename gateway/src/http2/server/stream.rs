@@ -147,6 +147,10 @@ impl ServerStream {
         match written {
             Poll::Ready(Ok(n)) => {
                 self.shared.sent(n);
+                if n == parts.iter().map(|part| part.len()).sum::<usize>() {
+                    // Nothing waits.
+                    self.stall = None;
+                }
                 self.took(n);
                 Poll::Ready(Ok(n))
             }

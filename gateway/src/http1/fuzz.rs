@@ -111,3 +111,14 @@ fn decode(parts: &[&[u8]]) -> Result<(Vec<u8>, Option<usize>), BadChunk> {
     }
     Ok((data, None))
 }
+
+/// HTTP/2 frames are counted alike however their bytes arrive.
+pub fn http2_frames(bytes: &[u8]) {
+    use crate::http2::guard::Guard;
+    let mut whole = Guard::new(0);
+    let mut in_parts = Guard::new(0);
+    let want = whole.read(bytes, 0);
+    let got = bytes.chunks(1).try_for_each(|byte| in_parts.read(byte, 0));
+    assert_eq!(want, got, "a budget depends on how frames arrive");
+    assert_eq!(whole.block_since(), in_parts.block_since());
+}

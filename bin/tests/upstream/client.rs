@@ -53,6 +53,19 @@ impl Client {
         }
     }
 
+    /// Exactly `n` bytes.
+    pub(crate) fn bytes(&mut self, n: usize) -> Vec<u8> {
+        while self.ahead.len() < n {
+            assert!(self.more(), "the connection ended");
+        }
+        self.ahead.drain(..n).collect()
+    }
+
+    /// Ends the sending side.
+    pub(crate) fn end(&self) {
+        self.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    }
+
     /// Up to and with the next `end`; `None` if the connection ends before.
     fn until(&mut self, end: &str) -> Option<String> {
         loop {

@@ -13,7 +13,10 @@
 #[allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 mod certificates;
 mod client;
+mod hostile;
 mod http2;
+mod probes;
 mod proxy;
 mod server;
 mod tls;
+mod websocket;

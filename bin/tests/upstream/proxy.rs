@@ -12,6 +12,7 @@ use config::table::{
 };
 use gateway::Gateway;
 use gateway::access_log::{AccessLog, Destination, Format};
+use gateway::health::probe::run_probes;
 use gateway::live::{Publisher, Shared};
 use gateway::metrics::Registry;
 
@@ -47,6 +48,7 @@ pub(crate) fn http2() -> BackendPolicy {
 pub(crate) struct Proxy {
     gateway: Option<Gateway>,
     publisher: Publisher,
+    shared: Arc<Shared>,
     pub(crate) address: SocketAddr,
     _log: AccessLog,
 }
@@ -57,8 +59,13 @@ impl Proxy {
         let log = AccessLog::start(Format::Off, Destination::Stdout, 1).unwrap();
         let (shared, publisher) = Shared::new(1);
         let gateway = Gateway::start(1, &shared, &registry, &log).unwrap();
-        let mut proxy =
-            Self { gateway: Some(gateway), publisher, address: ([127, 0, 0, 1], 0).into(), _log: log };
+        let mut proxy = Self {
+            gateway: Some(gateway),
+            publisher,
+            shared,
+            address: ([127, 0, 0, 1], 0).into(),
+            _log: log,
+        };
         proxy.publish(routes);
         proxy.address = proxy.gateway.as_ref().unwrap().bound().next().unwrap().1;
         proxy
@@ -69,6 +76,20 @@ impl Proxy {
         let table = Arc::new(table(routes));
         assert!(self.gateway.as_mut().unwrap().open_binds(&table).is_empty());
         self.publisher.publish(table);
+    }
+
+    /// Sends the probes that policies ask for, until the test's process ends.
+    pub(crate) fn probe(&self) {
+        let probes = run_probes(Arc::clone(&self.shared));
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(probes);
+        });
+    }
+
+    /// Whether the first backend's only endpoint takes requests.
+    pub(crate) fn is_healthy(&self) -> bool {
+        self.shared.load().backends.at(0).unwrap().endpoints[0].is_healthy()
     }
 
     pub(crate) fn client(&self) -> Client {

@@ -30,6 +30,8 @@ pub(crate) struct Seen {
     pub(crate) go_away: Notify,
     /// Connections go away after each request.
     pub(crate) one_each: AtomicBool,
+    /// For handlers that ask.
+    pub(crate) is_up: AtomicBool,
     /// TLS handshakes that failed.
     pub(crate) refused: AtomicUsize,
     /// For handlers that wait.
@@ -115,7 +117,7 @@ impl Server {
         Self::start_over(Some(config), &Builder::new(), echo)
     }
 
-    fn start_over<F>(
+    pub(crate) fn start_over<F>(
         tls: Option<Arc<rustls::ServerConfig>>,
         builder: &Builder,
         serve: impl Fn(Call) -> F + Send + Sync + 'static,

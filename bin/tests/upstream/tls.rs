@@ -27,7 +27,7 @@ fn roots(authority: &Authority) -> Arc<TrustRoots> {
 }
 
 /// A server's configuration with this certificate, and with clients that `clients` has issued.
-fn server(leaf: &Leaf, clients: Option<&Authority>, protocols: &[&str]) -> Arc<ServerConfig> {
+pub(crate) fn server(leaf: &Leaf, clients: Option<&Authority>, protocols: &[&str]) -> Arc<ServerConfig> {
     let verifier: Arc<dyn ClientCertVerifier> = match clients {
         None => WebPkiClientVerifier::no_client_auth(),
         Some(authority) => {
@@ -58,17 +58,17 @@ fn certificate(leaf: &Leaf) -> Arc<Certificate> {
     })
 }
 
-fn over(tls: &BackendTls, policy: BackendPolicy) -> BackendPolicy {
+pub(crate) fn over(tls: &BackendTls, policy: BackendPolicy) -> BackendPolicy {
     BackendPolicy { tls: Some(Arc::new(tls.clone())), ..policy }
 }
 
-fn named(authority: &Authority, name: &str) -> BackendTls {
+pub(crate) fn named(authority: &Authority, name: &str) -> BackendTls {
     BackendTls { roots: Some(roots(authority)), server_name: Some(name.into()), ..BackendTls::default() }
 }
 
 /// An HTTP/1.1 endpoint over TLS, one thread per connection.
-struct Https {
-    address: SocketAddr,
+pub(crate) struct Https {
+    pub(crate) address: SocketAddr,
     seen: Arc<Mutex<Vec<Handshake>>>,
 }
 
@@ -83,7 +83,7 @@ struct Handshake {
 
 impl Https {
     /// Answers each request with `response`, and closes after it if it says so.
-    fn start(config: Arc<ServerConfig>, response: &'static str) -> Self {
+    pub(crate) fn start(config: Arc<ServerConfig>, response: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::<Mutex<Vec<Handshake>>>::default();
@@ -149,7 +149,7 @@ fn serve(
     }
 }
 
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 fn get(proxy: &Proxy, host: &str) -> (u16, String) {
     let mut client = proxy.client();

@@ -350,9 +350,10 @@ fn health(spec: &HealthSpec, default: &HealthPolicy) -> HealthPolicy {
     let mut health = default.clone();
     if let Some(active) = &spec.active {
         let expected = active.expected.iter().map(|range| (range.0, range.1));
-        let kind = match &active.path {
-            None => ProbeKind::Tcp,
-            Some(path) => ProbeKind::Http {
+        let kind = match (&active.path, &active.grpc) {
+            (None, None) => ProbeKind::Tcp,
+            (None, Some(service)) => ProbeKind::Grpc { service: Arc::clone(service), port: active.port },
+            (Some(path), _) => ProbeKind::Http {
                 path: Arc::clone(path),
                 host: active.host.clone(),
                 expected: if active.expected.is_empty() {

@@ -472,13 +472,21 @@ pub(crate) fn hash_key(text: &str) -> Result<HashKey, String> {
     }
 }
 
-/// `tcp`, or a path that must answer 200..=399.
+/// `tcp`, `grpc`, `grpc:SERVICE`, or a path that must answer 200..=399.
 pub(crate) fn probe(text: &str) -> Result<ProbeKind, String> {
     if text == "tcp" {
         return Ok(ProbeKind::Tcp);
     }
+    if let Some(service) = if text == "grpc" { Some("") } else { text.strip_prefix("grpc:") } {
+        if !syntax::is_grpc_service(service) {
+            return Err(format!("`{service}` is not a gRPC service such as `shop.v1.Cart`"));
+        }
+        return Ok(ProbeKind::Grpc { service: service.into(), port: None });
+    }
     if !text.starts_with('/') || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(format!("`{text}` is neither `tcp` nor an HTTP path such as `/healthz`"));
+        return Err(format!(
+            "`{text}` is none of `tcp`, `grpc`, `grpc:SERVICE` and an HTTP path such as `/healthz`"
+        ));
     }
     Ok(ProbeKind::Http { path: text.into(), host: None, expected: Arc::new([(200, 399)]), port: None })
 }

@@ -356,12 +356,14 @@ pub(crate) struct HealthSpec {
     pub(crate) passive: PassiveSpec,
 }
 
-/// Probes that are sent: HTTP if there is a `path`, else a TCP connect.
+/// Probes that are sent: HTTP if there is a `path`, gRPC if there is `grpc`, else a TCP connect.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct ActiveSpec {
     /// Path to ask for, as in `/healthz`.
     pub(crate) path: Option<Arc<str>>,
+    /// gRPC service to ask for by `grpc.health.v1.Health/Check`; `""` = the server as a whole.
+    pub(crate) grpc: Option<Arc<str>>,
     /// Host to ask for; the endpoint's address when left out.
     pub(crate) host: Option<Arc<str>>,
     /// Port to probe instead of the endpoint's.

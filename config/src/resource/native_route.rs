@@ -165,6 +165,16 @@ impl Builder<'_> {
                 let message = format!("`{path}` is not a path such as `/healthz`");
                 return Err(self.error("health.active.path", "InvalidPath", message));
             }
+            if let Some(service) = active.grpc.as_deref() {
+                if active.path.is_some() {
+                    let message = "a probe has either `path` or `grpc`".to_owned();
+                    return Err(self.error("health.active.grpc", "Conflict", message));
+                }
+                if !syntax::is_grpc_service(service) {
+                    let message = format!("`{service}` is not a gRPC service such as `shop.v1.Cart`");
+                    return Err(self.error("health.active.grpc", "InvalidService", message));
+                }
+            }
             if let Some(host) = active.host.as_deref().filter(|host| host.is_empty() || !visible(host)) {
                 return Err(self.error(
                     "health.active.host",

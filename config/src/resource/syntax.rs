@@ -153,6 +153,11 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     Ok(value)
 }
 
+/// Whether a text is the name of a gRPC service; an empty one stands for the whole server.
+pub(crate) fn is_grpc_service(text: &str) -> bool {
+    text.len() <= 256 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte))
+}
+
 /// RFC 9110 §5.6.2 token.
 pub(crate) fn is_token(text: &str) -> bool {
     !text.is_empty()

@@ -140,6 +140,13 @@ pub enum ProbeKind {
         /// Port to probe instead of the endpoint's own.
         port: Option<u16>,
     },
+    /// `grpc.health.v1.Health/Check` answered with SERVING.
+    Grpc {
+        /// Service to ask for; empty = the server as a whole.
+        service: Arc<str>,
+        /// Port to probe instead of the endpoint's own.
+        port: Option<u16>,
+    },
 }
 
 /// Ejection by what real requests saw.

@@ -121,10 +121,7 @@ impl TlsIdentities {
             }
             None => builder.with_no_client_auth(),
         };
-        config.alpn_protocols = vec![match protocol {
-            BackendProtocol::Http1 => HTTP_1_1.to_vec(),
-            BackendProtocol::Http2 => H2.to_vec(),
-        }];
+        config.alpn_protocols = vec![alpn(protocol).to_vec()];
         let one = || {
             let mut config = config.clone();
             config.resumption = Resumption::in_memory_sessions(SESSIONS);
@@ -188,6 +185,28 @@ impl TlsIdentity {
         configs.get(worker).or_else(|| configs.last()).ok_or_else(|| io::ErrorKind::InvalidInput.into())
     }
 
+    /// The configuration of probes, for `protocol`.
+    ///
+    /// # Errors
+    /// `InvalidInput` if the settings cannot be used.
+    pub(crate) fn probe_config(&self, protocol: BackendProtocol) -> io::Result<Arc<ClientConfig>> {
+        let config = self.config(usize::MAX)?;
+        if protocol == self.protocol {
+            return Ok(Arc::clone(config));
+        }
+        let mut config = (**config).clone();
+        config.alpn_protocols = vec![alpn(protocol).to_vec()];
+        Ok(Arc::new(config))
+    }
+
+    /// What was agreed on is what will be spoken.
+    ///
+    /// # Errors
+    /// `InvalidData` if it is not.
+    pub(crate) fn check_own(&self, agreed: Option<&[u8]>) -> io::Result<()> {
+        Self::check(self.protocol, agreed)
+    }
+
     /// The name that an endpoint's certificate must have.
     ///
     /// # Errors
@@ -204,12 +223,12 @@ impl TlsIdentity {
         }
     }
 
-    /// Whether what was agreed on is what will be spoken.
+    /// `agreed` (RFC 7301) fits `protocol`.
     ///
     /// # Errors
-    /// `InvalidData` if it is not.
-    pub(crate) fn check(&self, agreed: Option<&[u8]>) -> io::Result<()> {
-        match (self.protocol, agreed) {
+    /// `InvalidData` if it does not.
+    pub(crate) fn check(protocol: BackendProtocol, agreed: Option<&[u8]>) -> io::Result<()> {
+        match (protocol, agreed) {
             (BackendProtocol::Http1, None | Some(HTTP_1_1)) | (BackendProtocol::Http2, Some(H2)) => Ok(()),
             (BackendProtocol::Http1, Some(_)) => Err(io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -219,6 +238,13 @@ impl TlsIdentity {
                 Err(io::Error::new(io::ErrorKind::InvalidData, "the endpoint does not offer h2 (ALPN)"))
             }
         }
+    }
+}
+
+fn alpn(protocol: BackendProtocol) -> &'static [u8] {
+    match protocol {
+        BackendProtocol::Http1 => HTTP_1_1,
+        BackendProtocol::Http2 => H2,
     }
 }
 
@@ -240,7 +266,7 @@ pub(crate) async fn handshake(
         let name = identity.name_of(endpoint)?;
         let mut stream = TlsStream::client(tcp, config, name, buffers).map_err(io::Error::other)?;
         poll_fn(|cx| stream.poll_handshake(cx)).await?;
-        identity.check(stream.facts().alpn_protocol())?;
+        identity.check_own(stream.facts().alpn_protocol())?;
         Ok(stream)
     };
     match made.await {

@@ -9,17 +9,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::meter::Meter;
 use crate::stream::Stream;
+use crate::worker::timers::Timers;
 
 /// A cleartext or encrypted connection to an endpoint that is to speak HTTP/2.
 #[derive(Debug)]
 pub(super) struct Io {
     stream: Stream,
     meter: Rc<Meter>,
+    timers: Rc<Timers>,
 }
 
 impl Io {
-    pub(super) fn new(stream: Stream, meter: Rc<Meter>) -> Self {
-        Self { stream, meter }
+    pub(super) fn new(stream: Stream, meter: Rc<Meter>, timers: Rc<Timers>) -> Self {
+        Self { stream, meter, timers }
     }
 }
 
@@ -33,7 +35,7 @@ impl AsyncRead for Io {
         ready!(self.stream.poll_read(cx, space))?;
         let read = space.filled().get(before..).unwrap_or_default();
         if !read.is_empty() {
-            let fed = self.meter.feed(read);
+            let fed = self.meter.feed(read, self.timers.now());
             fed.map_err(|offence| io::Error::new(io::ErrorKind::InvalidData, offence))?;
         }
         Poll::Ready(Ok(()))
@@ -42,7 +44,7 @@ impl AsyncRead for Io {
 
 impl AsyncWrite for Io {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.stream.poll_write(cx, &[IoSlice::new(bytes)], false)
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(

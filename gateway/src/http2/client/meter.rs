@@ -1,5 +1,6 @@
-//! Watches the frames that an endpoint sends, as bytes: whether it speaks HTTP/2 at all, whether it is going away, and
-//! that it sends no more heads than a stream can have. Sans-I/O; never changes a byte.
+//! Watches the frames that an endpoint sends, as bytes: whether it speaks HTTP/2 at all, whether it is going away, that
+//! it sends no more heads than a stream can have, and not much that carries nothing. Sans-I/O: bytes and time are
+//! arguments; never changes a byte.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -10,9 +11,19 @@ use thiserror::Error;
 /// HEADERS frames that one stream may receive: informational heads, the final one and trailers. Heads that nobody has
 /// read yet wait in memory, and flow control does not bound them (RFC 9113 §5.2 covers DATA only).
 const MOST_HEADS: u8 = 20;
+/// Ticks over which frames that carry nothing are counted: 10 s.
+const WINDOW: u32 = 100;
+/// Such frames in a window, beyond those that are earned: each costs us more than it costs the endpoint.
+const MOST_EMPTY: u32 = 1_000;
+/// What is earned by a stream that is opened, and by a piece of a body that is received or sent and so many bytes of it:
+/// endpoints give windows back, and measure round trips by PING, as bodies flow.
+const PER_STREAM: u32 = 8;
+const PER_PIECE: u32 = 4;
+const BYTES_PER_ONE: u32 = 1_024;
 /// Length of a frame's header (RFC 9113 §4.1).
 const FRAME_HEADER: usize = 9;
 
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
@@ -26,6 +37,9 @@ pub(crate) enum Offence {
     /// More HEADERS frames on one stream than any response has.
     #[error("more than {MOST_HEADS} heads on one stream")]
     TooManyHeads,
+    /// More frames that carry nothing than there is a reason for.
+    #[error("a flood of frames that carry nothing")]
+    Flood,
 }
 
 /// What was seen on one connection.
@@ -38,6 +52,16 @@ pub(crate) struct Meter {
     goes_away: Cell<bool>,
     /// Reads that found something; wraps.
     reads: Cell<u32>,
+    empty: Cell<Empty>,
+}
+
+/// Frames that carry nothing, in one window.
+#[derive(Clone, Copy, Debug, Default)]
+struct Empty {
+    /// Tick.
+    since: u32,
+    seen: u32,
+    earned: u32,
 }
 
 /// Where in a frame the connection is.
@@ -53,8 +77,11 @@ struct Frames {
 
 impl Meter {
     /// Looks at bytes in the order in which they arrive.
-    pub(crate) fn feed(&self, mut bytes: &[u8]) -> Result<(), Offence> {
+    pub(crate) fn feed(&self, mut bytes: &[u8], now: u32) -> Result<(), Offence> {
         self.reads.set(self.reads.get().wrapping_add(1));
+        if now.saturating_sub(self.empty.get().since) >= WINDOW {
+            self.empty.set(Empty { since: now, seen: 0, earned: 0 });
+        }
         let mut frames = self.frames.borrow_mut();
         while !bytes.is_empty() {
             let skipped = frames.payload.min(bytes.len());
@@ -76,13 +103,36 @@ impl Meter {
                 frames.payload = u32::from_be_bytes([0, a, b, c]) as usize;
                 let first = !std::mem::replace(&mut frames.began, true);
                 // The highest bit is reserved (RFC 9113 §4.1).
-                self.frame(kind, flags, u32::from_be_bytes(stream) & 0x7fff_ffff, first)?;
+                let stream = u32::from_be_bytes(stream) & 0x7fff_ffff;
+                if !self.frame(kind, flags, stream, first)? && (kind != DATA || frames.payload == 0) {
+                    self.note_empty()?;
+                } else if kind == DATA {
+                    self.earn(PER_PIECE);
+                }
             }
         }
         Ok(())
     }
 
-    fn frame(&self, kind: u8, flags: u8, stream: u32, first: bool) -> Result<(), Offence> {
+    fn note_empty(&self) -> Result<(), Offence> {
+        let Empty { since, seen, earned } = self.empty.get();
+        let seen = seen + 1;
+        self.empty.set(Empty { since, seen, earned });
+        if seen > MOST_EMPTY.saturating_add(earned) { Err(Offence::Flood) } else { Ok(()) }
+    }
+
+    fn earn(&self, frames: u32) {
+        let empty = self.empty.get();
+        self.empty.set(Empty { earned: empty.earned.saturating_add(frames), ..empty });
+    }
+
+    /// A piece of a body was sent.
+    pub(super) fn sent(&self, bytes: usize) {
+        self.earn(PER_PIECE + u32::try_from(bytes).unwrap_or(u32::MAX) / BYTES_PER_ONE);
+    }
+
+    /// Whether the frame is a head that somebody waits for.
+    fn frame(&self, kind: u8, flags: u8, stream: u32, first: bool) -> Result<bool, Offence> {
         const ACK: u8 = 1;
         if first && (kind != SETTINGS || flags & ACK != 0 || stream != 0) {
             return Err(Offence::NotHttp2);
@@ -97,16 +147,18 @@ impl Meter {
                     if *heads > MOST_HEADS {
                         return Err(Offence::TooManyHeads);
                     }
+                    return Ok(true);
                 }
             }
             _ => {}
         }
-        Ok(())
+        Ok(false)
     }
 
     /// A stream was opened.
     pub(super) fn open(&self, stream: u32) {
         self.heads.borrow_mut().insert(stream, 0);
+        self.earn(PER_STREAM);
     }
 
     /// Nobody waits for the stream any more.
@@ -152,7 +204,7 @@ mod tests {
             let meter = Meter::default();
             meter.open(1);
             for piece in bytes.chunks(piece) {
-                meter.feed(piece).unwrap();
+                meter.feed(piece, 0).unwrap();
             }
             assert!(meter.has_settings() && meter.goes_away(), "pieces of {piece}");
             assert_eq!(meter.heads.borrow()[&1], 1, "pieces of {piece}");
@@ -161,25 +213,58 @@ mod tests {
 
     #[test]
     fn whoever_does_not_begin_with_settings_does_not_speak_http2() {
-        assert_eq!(Meter::default().feed(b"HTTP/1.1 400 Bad Request\r\n"), Err(Offence::NotHttp2));
-        assert_eq!(Meter::default().feed(&frame(SETTINGS, 1, 0, 0)), Err(Offence::NotHttp2));
-        assert_eq!(Meter::default().feed(&frame(6, 0, 0, 8)), Err(Offence::NotHttp2));
-        assert_eq!(Meter::default().feed(b"HTTP"), Ok(()));
+        assert_eq!(Meter::default().feed(b"HTTP/1.1 400 Bad Request\r\n", 0), Err(Offence::NotHttp2));
+        assert_eq!(Meter::default().feed(&frame(SETTINGS, 1, 0, 0), 0), Err(Offence::NotHttp2));
+        assert_eq!(Meter::default().feed(&frame(6, 0, 0, 8), 0), Err(Offence::NotHttp2));
+        assert_eq!(Meter::default().feed(b"HTTP", 0), Ok(()));
     }
 
     #[test]
     fn heads_are_bounded_per_stream() {
         let meter = Meter::default();
-        meter.feed(&frame(SETTINGS, 0, 0, 0)).unwrap();
+        meter.feed(&frame(SETTINGS, 0, 0, 0), 0).unwrap();
         meter.open(1);
         meter.open(3);
         for _ in 0..MOST_HEADS {
-            meter.feed(&frame(HEADERS, 4, 1, 1)).unwrap();
-            meter.feed(&frame(HEADERS, 4, 3, 1)).unwrap();
-            meter.feed(&frame(HEADERS, 4, 5, 1)).unwrap();
+            meter.feed(&frame(HEADERS, 4, 1, 1), 0).unwrap();
+            meter.feed(&frame(HEADERS, 4, 3, 1), 0).unwrap();
+            meter.feed(&frame(HEADERS, 4, 5, 1), 0).unwrap();
         }
         meter.close(3);
-        assert_eq!(meter.feed(&frame(HEADERS, 4, 3, 1)), Ok(()));
-        assert_eq!(meter.feed(&frame(HEADERS, 4, 1, 1)), Err(Offence::TooManyHeads));
+        assert_eq!(meter.feed(&frame(HEADERS, 4, 3, 1), 0), Ok(()));
+        assert_eq!(meter.feed(&frame(HEADERS, 4, 1, 1), 0), Err(Offence::TooManyHeads));
+    }
+
+    #[test]
+    fn frames_that_carry_nothing_are_bounded_by_what_is_exchanged() {
+        let ping = frame(6, 0, 0, 8);
+        let flood = |meter: &Meter, now: u32| (0..).take_while(|_| meter.feed(&ping, now).is_ok()).count();
+        let begun = || {
+            let meter = Meter::default();
+            meter.feed(&frame(SETTINGS, 0, 0, 0), 0).unwrap();
+            meter
+        };
+        assert_eq!(flood(&begun(), 0), 999);
+        // A later window, in which something is exchanged.
+        let meter = begun();
+        (0..900).for_each(|_| meter.feed(&ping, 0).unwrap());
+        meter.feed(&ping, WINDOW).unwrap();
+        meter.open(1);
+        meter.sent(10 * 1_024);
+        meter.feed(&frame(DATA, 0, 1, 100), WINDOW).unwrap();
+        assert_eq!(flood(&meter, WINDOW), 999 + 8 + 4 + 10 + 4);
+    }
+
+    #[test]
+    fn what_carries_something_is_not_counted() {
+        let meter = Meter::default();
+        meter.feed(&frame(SETTINGS, 0, 0, 0), 0).unwrap();
+        for stream in 1..5_000 {
+            meter.open(stream);
+            meter.feed(&frame(HEADERS, 4, stream, 10), 0).unwrap();
+            meter.feed(&frame(DATA, 1, stream, 10), 0).unwrap();
+            meter.feed(&frame(8, 0, 0, 4), 0).unwrap();
+            meter.close(stream);
+        }
     }
 }

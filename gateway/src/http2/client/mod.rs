@@ -97,9 +97,9 @@ impl Http2Client {
         last: bool,
     ) -> Poll<Result<usize>> {
         let Some(out) = &mut self.out else { return Poll::Ready(self.send_head(parts, last)) };
-        let written = ready!(out.poll_write(cx, parts, last && self.accept.is_none()));
-        // Why it failed, the other direction knows better.
-        Poll::Ready(written)
+        let written = ready!(out.poll_write(cx, parts, last && self.accept.is_none()))?;
+        self.place.session.note_sent(written);
+        Poll::Ready(Ok(written))
     }
 
     /// Opens the stream with the head that `parts` begins with. What follows it is written by the next call.

@@ -167,6 +167,11 @@ impl Session {
         Ok((response, body, Opened { stream, at: self.timers.now(), reads: self.meter.reads() }))
     }
 
+    /// A piece of a body was handed over.
+    pub(super) fn note_sent(&self, bytes: usize) {
+        self.meter.sent(bytes);
+    }
+
     fn wake_driver(&self) {
         if let Some(waker) = &*self.driver.borrow() {
             waker.wake_by_ref();
@@ -226,7 +231,7 @@ impl Driver {
             .initial_max_send_streams(0)
             // Cancelled requests are everyday; only what the endpoint does wrong is held against it.
             .max_concurrent_reset_streams(MOST_STREAMS)
-            .handshake::<_, Bytes>(Io::new(stream, Rc::clone(&meter)));
+            .handshake::<_, Bytes>(Io::new(stream, Rc::clone(&meter), Rc::clone(timers)));
         let (opener, mut connection) = handshake.await.map_err(into_io)?;
         let pings = connection.ping_pong();
         let session = Rc::new(Session {

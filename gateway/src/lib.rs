@@ -17,6 +17,9 @@ pub mod metrics;
 mod proxy;
 pub mod record;
 mod stream;
+#[cfg(fuzzing)]
+pub mod tls;
+#[cfg(not(fuzzing))]
 mod tls;
 mod upstream;
 mod worker;

@@ -170,6 +170,21 @@ impl Stream {
         }
     }
 
+    /// The other side takes it for a proper end when this is dropped: nothing has to be announced.
+    pub(crate) fn ends_when_dropped(&self) -> bool {
+        match self {
+            Self::Tcp(_) | Self::Http2Server(_) | Self::Http2Client(_) => true,
+            Self::Tls(_) => false,
+        }
+    }
+
+    /// Announces the end of an idle connection, if its protocol has a way to, without waiting.
+    pub(crate) fn take_leave(&mut self) {
+        if let Self::Tls(tls) = self {
+            tls.take_leave();
+        }
+    }
+
     /// Makes the other side see an abort, not an end, when this is dropped.
     pub(crate) fn reset_on_close(&mut self) {
         let tcp = match self {

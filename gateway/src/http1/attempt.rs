@@ -535,7 +535,7 @@ impl<'a> Attempt<'a> {
         self.is_whole = true;
         Ok(match (close, self.upload.finished) {
             (false, _) => Next::KeepAlive,
-            (true, true) if self.client.half_closed => Next::Close,
+            (true, true) if self.client.half_closed && self.client.stream.ends_when_dropped() => Next::Close,
             (true, _) => Next::Linger,
         })
     }

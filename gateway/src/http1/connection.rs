@@ -176,7 +176,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut client: Box<Client>) {
         let next = match receive(&worker, &mut client).await {
             Received::Head(length) => exchange::run(&worker, &mut client, length).await,
             Received::Http2 => return Box::pin(http2::server::serve(worker, client)).await,
-            Received::Closed => return,
+            Received::Closed => return client.stream.take_leave(),
             Received::Refused(reason) => {
                 count_limit(&worker, reason);
                 refuse(&worker, &mut client, reason).await

@@ -8,6 +8,8 @@ mod client_hello;
 mod configs;
 #[cfg(test)]
 pub(crate) mod fixture;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod identity;
 mod passthrough;
 pub(crate) mod stream;

@@ -311,10 +311,21 @@ impl TlsStream {
     /// Announces the end of what is sent (RFC 8446 §6.1), sends all, and ends the socket's sending side.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !std::mem::replace(&mut self.closed, true) && self.established && !self.failed {
-            while !matches!(self.step(Wish::Close)?, Event::Done) {}
+            while !matches!(self.step(Wish::Close)?, Event::Done | Event::Quiet) {}
         }
         ready!(self.poll_flush(cx))?;
         Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+
+    /// Announces the end as far as that is possible at once: for a connection on which nobody waits for anything.
+    pub(crate) fn take_leave(&mut self) {
+        if self.closed || self.failed || !self.established || !self.outgoing.is_empty() {
+            return;
+        }
+        self.closed = true;
+        while matches!(self.step(Wish::Close), Ok(Event::Progress | Event::Taken | Event::PeerClosed)) {}
+        // A client that is gone does not mind.
+        let _sent = self.tcp.try_write(self.outgoing.unread());
     }
 
     /// Encrypts `data` into `outgoing`.
@@ -517,7 +528,12 @@ impl Sides<'_> {
                 Wish::Write(data) => self.write(|out| traffic.encrypt(data, out)),
                 Wish::Close => self.write(|out| traffic.queue_close_notify(out)),
             },
-            Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => Ok(Event::PeerClosed),
+            Ok(ConnectionState::PeerClosed) => Ok(Event::PeerClosed),
+            Ok(ConnectionState::Closed) => match wish {
+                Wish::Advance | Wish::Read(_) => Ok(Event::PeerClosed),
+                // Whoever waits for this would wait forever.
+                Wish::Write(_) | Wish::Close => Err(rustls::Error::General("closed".into())),
+            },
             Ok(_) => Err(rustls::Error::General("unexpected state".into())),
             Err(error) => Err(error),
         };

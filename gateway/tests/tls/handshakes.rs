@@ -237,3 +237,28 @@ fn rotations_under_load_fail_no_handshake() {
         assert!(load.join().unwrap() > 0);
     });
 }
+
+#[test]
+fn an_idle_connection_is_ended_as_tls_demands() {
+    let authority = Authority::new("root");
+    let map = TlsMap::new(Arc::new(policy(&[&authority.issue(&["shop.example"])])));
+    let limits = Limits { idle_timeout: Duration::from_millis(200), ..Limits::default() };
+    let rig = Rig::with(limits, "", |_| map);
+    let mut connection = Client::new(&authority).connect(rig.https, "shop.example");
+    assert_eq!(status(&connection.get("shop.example", "/").unwrap()), 200);
+    // rustls tells an end that was not announced by an error.
+    assert_eq!(connection.0.read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
+fn a_client_that_has_ended_its_side_gets_its_answer_and_a_proper_end() {
+    let authority = Authority::new("root");
+    let rig = Rig::new(TlsMap::new(Arc::new(policy(&[&authority.issue(&["shop.example"])]))));
+    let mut connection = Client::new(&authority).connect(rig.https, "shop.example");
+    connection.0.write_all(b"GET / HTTP/1.0\r\nHost: shop.example\r\n\r\n").unwrap();
+    connection.0.conn.send_close_notify();
+    connection.0.flush().unwrap();
+    let mut answer = String::new();
+    connection.0.read_to_string(&mut answer).unwrap();
+    assert_eq!(status(&answer), 200);
+}

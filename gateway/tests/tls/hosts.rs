@@ -170,6 +170,42 @@ fn absolute_targets_name_the_scheme_of_the_connection() {
     assert_eq!(status(&response), 400);
 }
 
+#[test]
+fn rules_that_demand_https_redirect_requests_in_cleartext() {
+    let authority = Authority::new("root");
+    let leaf = authority.issue(&["a.example"]);
+    let rule = "- {name: raw, hosts: [a.example], backend: raw, httpsRedirect: 8443, hsts: max-age=60}\n";
+    let rig = Rig::with_route(rule, |_| TlsMap::new(Arc::new(policy(&[&leaf]))));
+    let ask = |path: &str, fields: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a.example:80\r\n{fields}\r\n");
+        exchange(&mut socket(rig.http), &request).unwrap()
+    };
+    let redirected = ask("/x/../y?z=%2F", "");
+    assert_eq!(status(&redirected), 308);
+    assert!(redirected.contains("\r\nLocation: https://a.example:8443/y?z=%2F\r\n"), "{redirected}");
+    assert_eq!(status(&ask("/.well-known/acme-challenge/token", "")), 200);
+    assert_eq!(status(&ask("/.well-known/acme-challenge/../x", "")), 308);
+    // Nobody in front is trusted here.
+    assert_eq!(status(&ask("/", "X-Forwarded-Proto: https\r\n")), 308);
+    let mut connection = Client::new(&authority).connect(rig.https, "a.example");
+    let response = connection.get("a.example", "/").unwrap();
+    assert!(response.contains("\r\nStrict-Transport-Security: max-age=60\r\n"), "{response}");
+    assert!(!response.contains("upstream"), "{response}");
+    // In cleartext, what the endpoint says is its own affair, and nothing is added.
+    assert!(ask("/.well-known/acme-challenge/token", "").contains("Security: upstream"));
+}
+
+#[test]
+fn redirects_of_rules_keep_the_scheme() {
+    let authority = Authority::new("root");
+    let leaf = authority.issue(&["a.example"]);
+    let rule = "- {name: raw, hosts: [a.example], filters: {redirect: {hostname: b.example}}}\n";
+    let rig = Rig::with_route(rule, |_| TlsMap::new(Arc::new(policy(&[&leaf]))));
+    let mut connection = Client::new(&authority).connect(rig.https, "a.example");
+    let response = connection.get("a.example", "/").unwrap();
+    assert!(response.contains("\r\nLocation: https://b.example/\r\n"), "{response}");
+}
+
 /// Clients that do not verify.
 mod anyone {
     use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};

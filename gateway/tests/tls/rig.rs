@@ -87,10 +87,20 @@ impl Rig {
 
     /// With other limits, a backend called `raw` if there is text for it, and a map that refers to the table.
     pub fn with(limits: Limits, backends: &str, map: impl FnOnce(&RouteTable) -> TlsMap) -> Self {
-        let backend = echo();
         // Only what a route names is compiled.
         let routes =
             if backends.is_empty() { "" } else { "- {name: raw, hosts: [raw.example], backend: raw}\n" };
+        Self::made(limits, routes, backends, map)
+    }
+
+    /// With one more route, which may name the backend `raw`: the same as the other.
+    pub fn with_route(route: &str, map: impl FnOnce(&RouteTable) -> TlsMap) -> Self {
+        let raw = format!("- {{name: raw, endpoints: [\"{}\"]}}\n", echo());
+        Self::made(Limits::default(), route, &raw, map)
+    }
+
+    fn made(limits: Limits, routes: &str, backends: &str, map: impl FnOnce(&RouteTable) -> TlsMap) -> Self {
+        let backend = echo();
         let text = format!(
             "listeners:\n- {{name: secure, address: \"127.0.0.1:1\"}}\n\
              - {{name: plain, address: \"127.0.0.2:1\"}}\nroutes:\n- {{name: web, backend: app}}\n{routes}\

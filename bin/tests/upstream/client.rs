@@ -61,6 +61,14 @@ impl Client {
         self.ahead.drain(..n).collect()
     }
 
+    /// Whether nothing arrives for this long.
+    pub(crate) fn is_silent_for(&mut self, time: std::time::Duration) -> bool {
+        self.stream.set_read_timeout(Some(time)).unwrap();
+        let heard = self.more();
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        !heard
+    }
+
     /// Ends the sending side.
     pub(crate) fn end(&self) {
         self.stream.shutdown(std::net::Shutdown::Write).unwrap();

@@ -3,7 +3,8 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
 
 use crate::proxy::{Proxy, eventually, http2};
 use crate::server::Server;
@@ -216,4 +217,27 @@ fn going_away_without_the_request_lets_it_go_elsewhere() {
 fn an_end_of_the_connection_is_no_proof_for_a_post() {
     let ended = outcome(|raw, _| raw.tcp.shutdown(std::net::Shutdown::Both).unwrap());
     assert_eq!(ended, (502, "EmptyResponse\n".to_owned(), true));
+}
+
+#[test]
+fn a_connection_on_which_a_request_waited_in_vain_gets_no_other() {
+    let calls = Arc::<AtomicUsize>::default();
+    let address = endpoint(move |raw, stream| {
+        // The first connection is dead from here on, though nobody has closed it.
+        if calls.fetch_add(1, SeqCst) > 0 {
+            raw.send(&frame(HEADERS, END_HEADERS | END_STREAM, stream, STATUS_200));
+        }
+    });
+    let proxy = Proxy::start(&[("a", &[address], http2())]);
+    let mut waiting = proxy.client();
+    waiting.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(waiting.is_silent_for(Duration::from_millis(1_500)));
+    waiting.abort();
+    // The gateway hears of the abort before it hears of a request that comes later.
+    eventually("a later request is served", || {
+        let mut client = proxy.client();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let is_served = !client.is_silent_for(Duration::from_millis(1_500));
+        is_served && client.answer().status == 200
+    });
 }

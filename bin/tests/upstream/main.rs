@@ -9,10 +9,10 @@
     reason = "all of it is test code, where a broken assumption must fail loudly"
 )]
 
-#[path = "../common/certificates.rs"]
-#[allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
-mod certificates;
+mod annotations;
 mod client;
+#[path = "../common/mod.rs"]
+mod common;
 mod hostile;
 mod http2;
 mod probes;
@@ -20,3 +20,5 @@ mod proxy;
 mod server;
 mod tls;
 mod websocket;
+
+use common::certificates;

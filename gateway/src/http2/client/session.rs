@@ -126,6 +126,9 @@ impl Session {
         if waited && opened.reads == self.meter.reads() && !self.is_suspect.replace(true) {
             self.wake_driver();
         }
+        if self.is_idle() && self.is_suspect.get() {
+            self.retire();
+        }
     }
 
     /// It carried a request before.
@@ -209,6 +212,8 @@ pub(crate) struct Driver {
     heard: (u32, u32),
     /// Tick by which a PING must be answered.
     ping_until: Option<u32>,
+    /// Tick from which another PING may be sent.
+    ping_from: u32,
     /// Tick by which the goodbye must be over.
     goodbye_until: Option<u32>,
 }
@@ -247,8 +252,16 @@ impl Driver {
             https,
         });
         let heard = (timer.now(), 0);
-        let mut driver =
-            Self { connection, session, pings, timer, heard, ping_until: None, goodbye_until: None };
+        let mut driver = Self {
+            connection,
+            session,
+            pings,
+            timer,
+            heard,
+            ping_until: None,
+            ping_from: 0,
+            goodbye_until: None,
+        };
         // The endpoint's settings come first of all, and say how many streams it takes. A request that went out
         // before could be lost on an endpoint that does not speak HTTP/2, or be refused.
         poll_fn(|cx| driver.poll_settings(cx)).await?;
@@ -326,7 +339,7 @@ impl Driver {
             self.heard = (self.timer.now(), reads);
             self.ping_until = None;
             self.session.is_suspect.set(false);
-        } else if self.session.is_idle() && !self.session.is_suspect.get() && self.ping_until.is_none() {
+        } else if self.session.is_idle() && self.ping_until.is_none() {
             // Nobody waits: silence means nothing.
             self.heard.0 = self.timer.now();
         }
@@ -341,7 +354,8 @@ impl Driver {
 
     fn wants_sign_of_life(&self) -> bool {
         let silent = self.timer.now().saturating_sub(self.heard.0);
-        self.session.is_suspect.get() || (!self.session.is_idle() && silent >= SILENCE)
+        let owes = !self.session.is_idle();
+        owes && self.timer.now() >= self.ping_from && (self.session.is_suspect.get() || silent >= SILENCE)
     }
 
     /// Asks for a sign of life.
@@ -351,10 +365,15 @@ impl Driver {
             let _sent = pings.send_ping(Ping::opaque());
         }
         self.ping_until = Some(self.timer.tick_after(PING_WAIT));
+        self.ping_from = self.timer.now().saturating_add(SILENCE);
     }
 
     fn arm(&mut self) {
-        let silent_at = if self.session.is_idle() { u32::MAX } else { self.heard.0.saturating_add(SILENCE) };
+        let silent_at = if self.session.is_idle() {
+            u32::MAX
+        } else {
+            self.heard.0.saturating_add(SILENCE).max(self.ping_from)
+        };
         let next = self.ping_until.unwrap_or(silent_at).min(self.goodbye_until.unwrap_or(u32::MAX));
         self.timer.arm_at(next);
     }

@@ -6,12 +6,13 @@ mod common;
 
 use std::sync::Arc;
 
-use common::cert::{Pair, pair, tls_secret};
-use common::{NOW, tls_host, tls_policy};
+use common::cert::{self, Authority, DAY, Pair, config_map, pair, pair_valid, secret, tls_secret};
+use common::{NOW, problems, tls_host, tls_policy};
 use config::compile::{Compiler, Settings};
-use config::index::{Change, Index};
-use config::report::Report;
+use config::index::{Change, Event, FileContent, Index};
+use config::report::{Kind, ObjectRef, Report};
 use config::table::{RouteTable, TlsMap};
+use rcgen::KeyPair;
 
 /// A compiler with a default certificate, and what it has read.
 struct World {
@@ -41,6 +42,18 @@ impl World {
         // Each text is a file of its own, so that none takes back the problems of another.
         let file = format!("{}.yaml", text.lines().nth(2).unwrap_or_default().len());
         self.pending.merge(common::apply(&mut self.index, &file, text));
+        self
+    }
+
+    fn delete(&mut self, kind: Kind, name: &str) -> &mut Self {
+        let reference = ObjectRef { kind, namespace: "default".into(), name: name.into() };
+        self.pending.merge(self.index.apply(Event::Delete(reference)));
+        self
+    }
+
+    fn load(&mut self, file: &str, content: &str) -> &mut Self {
+        let content = FileContent(Ok(content.as_bytes().into()));
+        self.pending.merge(self.index.apply(Event::Loaded { file: file.into(), content }));
         self
     }
 
@@ -92,11 +105,671 @@ fn ingress(name: &str, annotations: &str, hosts: &[&str], tls: &str) -> String {
     )
 }
 
+/// An Ingress with a rule for each host and this `spec.tls`, and its Service.
+fn world_with(annotations: &str, hosts: &[&str], tls: &str) -> World {
+    let mut world = World::new();
+    world.apply(&ingress("web", annotations, hosts, tls));
+    world
+}
+
 #[test]
 fn a_host_gets_the_certificate_of_its_secret_and_any_other_name_the_default() {
-    let mut world = World::new();
+    let mut world = world_with("", &["a.test"], "{hosts: [A.test], secretName: cert}");
     world.apply(&tls_secret("cert", &pair(&["a.test"])));
-    world.apply(&ingress("web", "", &["a.test"], "{hosts: [A.test], secretName: cert}"));
     assert_eq!(world.outcome("a.test"), ("default/cert".to_owned(), vec![]));
     assert_eq!(world.outcome("b.test").0, "(self-signed)");
+}
+
+#[test]
+fn keys_of_every_type_and_form_are_taken() {
+    let generated = [
+        KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256),
+        KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384),
+        KeyPair::generate_for(&rcgen::PKCS_ED25519),
+    ];
+    let made = generated.map(|key| cert::with_key(&["a.test"], NOW - DAY, NOW + 90 * DAY, &key.unwrap()));
+    let fixed = |chain: &str, key: &str| Pair { chain: chain.to_owned(), key: key.to_owned() };
+    let fixed = [
+        fixed(include_str!("pem/rsa.crt"), include_str!("pem/rsa-pkcs1.key")),
+        fixed(include_str!("pem/rsa.crt"), include_str!("pem/rsa-pkcs8.key")),
+        fixed(include_str!("pem/ec.crt"), include_str!("pem/ec-sec1.key")),
+    ];
+    for (index, pair) in made.iter().chain(&fixed).enumerate() {
+        let mut world = world_with("", &["a.test"], "{hosts: [a.test], secretName: cert}");
+        world.apply(&tls_secret("cert", pair));
+        assert_eq!(world.outcome("a.test"), ("default/cert".to_owned(), vec![]), "{index}");
+    }
+}
+
+#[test]
+fn a_chain_is_kept_in_its_order() {
+    let mut world = world_with("", &["a.test"], "{hosts: [a.test], secretName: cert}");
+    world.apply(&tls_secret("cert", &Authority::new().issue(&["a.test"])));
+    let (table, report) = world.compile();
+    assert_eq!(reasons(&report), Vec::<String>::new());
+    let policy = Arc::clone(tls(&table).policy("a.test").unwrap());
+    assert_eq!(policy.certificates[0].key.cert.len(), 2);
+    assert_eq!(*policy.certificates[0].names, [Arc::from("a.test")]);
+    assert_ne!(policy.certificates[0].fingerprint, [0; 32]);
+}
+
+/// Secrets that cannot be used, with the reason.
+fn bad_secrets() -> Vec<(&'static str, String)> {
+    let (good, other) = (pair(&["a.test"]), pair(&["a.test"]));
+    let of = |chain: &str, key: &str| secret("cert", &[("tls.crt", chain), ("tls.key", key)]);
+    let data = |chain: &str, key: &str| {
+        format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: cert}}\ndata: {{tls.crt: '{chain}', tls.key: '{key}'}}\n"
+        )
+    };
+    let backwards = {
+        let issued = Authority::new().issue(&["a.test"]);
+        let (leaf, rest) = issued.chain.split_at(issued.chain.rfind("-----BEGIN").unwrap());
+        of(&format!("{rest}{leaf}"), &issued.key)
+    };
+    vec![
+        ("KeyMismatch", of(&good.chain, &other.key)),
+        ("KeyMismatch", backwards),
+        ("NoCertificate", of("", &good.key)),
+        ("NoCertificate", of(&good.key, &good.key)),
+        ("NoCertificate", secret("cert", &[("tls.key", &good.key)])),
+        ("NoKey", of(&good.chain, "")),
+        ("NoKey", of(&good.chain, &good.chain)),
+        ("NoKey", secret("cert", &[("tls.crt", &good.chain)])),
+        ("InvalidKey", of(&good.chain, &format!("{}{}", good.key, other.key))),
+        ("InvalidPem", of(&good.chain.replace("-----END CERTIFICATE-----", ""), &good.key)),
+        ("InvalidPem", of(&good.chain, &good.key.replace('M', "*"))),
+        (
+            "InvalidCertificate",
+            of("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &good.key),
+        ),
+        ("UnsupportedKey", of(&good.chain, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")),
+        ("UnsupportedKey", of(include_str!("pem/rsa-1024.crt"), include_str!("pem/rsa-1024.key"))),
+        ("EncryptedKey", of(include_str!("pem/rsa.crt"), include_str!("pem/rsa-encrypted-pkcs8.key"))),
+        ("EncryptedKey", of(include_str!("pem/rsa.crt"), include_str!("pem/rsa-encrypted-pkcs1.key"))),
+        ("InvalidBase64", data("%%%", "AAAA")),
+        ("InvalidBase64", data(&good.chain.replace('\n', " "), "AAAA")),
+        ("NoCertificate", data("", "")),
+        ("WrongType", secret("cert", &[("password", "x")])),
+        ("WrongType", secret("cert", &[("ca.crt", &good.chain)])),
+        ("CertificateExpired", tls_secret("cert", &pair_valid(&["a.test"], NOW - 9 * DAY, NOW - DAY))),
+        ("CertificateNotYetValid", tls_secret("cert", &pair_valid(&["a.test"], NOW + DAY, NOW + 9 * DAY))),
+    ]
+}
+
+#[test]
+fn a_bad_secret_keeps_the_good_one_that_was_there_and_says_why() {
+    let good = tls_secret("cert", &pair(&["a.test", "good.test"]));
+    for (reason, bad) in bad_secrets() {
+        let mut world = world_with("", &["a.test"], "{hosts: [a.test], secretName: cert}");
+        world.apply(&good).compile();
+        let before = Arc::clone(&tls(&world.compile().0).policy("a.test").unwrap().certificates[0]);
+        world.apply(&bad);
+        let (table, report) = world.compile();
+        assert_eq!(reasons(&report), [format!("cert {reason}")], "{bad}");
+        assert!(report.has_errors());
+        let told = problems(&report);
+        assert!(told.iter().any(|told| told.contains("the previous version stays in use")), "{told:?}");
+        assert!(Arc::ptr_eq(&before, &tls(&table).policy("a.test").unwrap().certificates[0]), "{bad}");
+        world.apply(&good);
+        assert_eq!(world.outcome("a.test"), ("default/cert".to_owned(), vec![]));
+    }
+}
+
+#[test]
+fn a_bad_secret_without_a_good_one_before_leaves_the_default_but_for_its_time() {
+    for (reason, bad) in bad_secrets() {
+        let mut world = world_with("", &["a.test"], "{hosts: [a.test], secretName: cert}");
+        world.apply(&bad);
+        let (gets, told) = world.outcome("a.test");
+        if matches!(reason, "CertificateExpired" | "CertificateNotYetValid") {
+            assert_eq!((&*gets, told), ("default/cert", vec![format!("cert {reason}")]));
+        } else {
+            assert_eq!(
+                (&*gets, told),
+                ("(self-signed)", vec![format!("web {reason}"), format!("cert {reason}")]),
+                "{bad}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_secret_that_is_gone_is_an_error_of_each_ingress_that_names_it() {
+    let mut world = world_with("", &["a.test"], "{hosts: [a.test], secretName: cert}");
+    world.apply(&tls_secret("cert", &pair(&["a.test"]))).compile();
+    world.delete(Kind::Secret, "cert");
+    assert_eq!(world.outcome("a.test"), ("(self-signed)".to_owned(), vec!["web SecretNotFound".to_owned()]));
+    world.apply(&tls_secret("cert", &pair(&["a.test"])));
+    assert_eq!(world.outcome("a.test"), ("default/cert".to_owned(), vec![]));
+}
+
+#[test]
+fn a_certificate_is_taken_into_use_when_it_becomes_valid() {
+    let mut world = world_with("", &["a.test"], "{hosts: [a.test], secretName: cert}");
+    world.apply(&tls_secret("cert", &pair(&["a.test"]))).compile();
+    let old = Arc::clone(&tls(&world.compile().0).policy("a.test").unwrap().certificates[0]);
+    world.apply(&tls_secret("cert", &pair_valid(&["a.test"], NOW + DAY, NOW + 99 * DAY)));
+    assert_eq!(world.outcome("a.test").1, ["cert CertificateNotYetValid"]);
+    assert_eq!(world.compiler.wake(), Some(NOW + DAY));
+    world.now = NOW + DAY;
+    let (table, report) = world.compile();
+    assert_eq!(reasons(&report), Vec::<String>::new());
+    assert!(!Arc::ptr_eq(&old, &tls(&table).policy("a.test").unwrap().certificates[0]));
+}
+
+#[test]
+fn the_end_of_a_certificate_is_told_before_and_after() {
+    let mut world = world_with("", &["a.test"], "{hosts: [a.test], secretName: cert}");
+    world.apply(&tls_secret("cert", &pair_valid(&["a.test"], NOW - DAY, NOW + 90 * DAY)));
+    assert_eq!(world.outcome("a.test").1, Vec::<String>::new());
+    assert_eq!(world.compiler.wake(), Some(NOW + 76 * DAY));
+    world.now = NOW + 76 * DAY;
+    assert_eq!(world.outcome("a.test").1, ["cert CertificateExpiresSoon"]);
+    world.now = world.compiler.wake().unwrap();
+    assert_eq!(world.now, NOW + 90 * DAY + 1);
+    assert_eq!(
+        world.outcome("a.test"),
+        ("default/cert".to_owned(), vec!["cert CertificateExpired".to_owned()])
+    );
+    assert_eq!(world.compiler.wake(), None);
+}
+
+#[test]
+fn a_certificate_of_a_week_is_not_warned_about_all_its_life() {
+    let mut world = world_with("", &["a.test"], "{hosts: [a.test], secretName: cert}");
+    world.apply(&tls_secret("cert", &pair_valid(&["a.test"], NOW - DAY, NOW + 5 * DAY)));
+    assert_eq!(world.outcome("a.test").1, Vec::<String>::new());
+    assert_eq!(world.compiler.wake(), Some(NOW + 3 * DAY));
+}
+
+#[test]
+fn a_secret_that_nobody_uses_is_nobodys_problem() {
+    let mut world = World::new();
+    world.apply(&tls_secret("cert", &pair_valid(&["a.test"], NOW - 9 * DAY, NOW - DAY)));
+    assert_eq!(world.outcome("a.test").1, Vec::<String>::new());
+    assert_eq!(world.compiler.wake(), None);
+}
+
+#[test]
+fn entries_are_chosen_by_host_then_by_name_then_without_hosts() {
+    let entries =
+        "{hosts: [a.test], secretName: one}, {hosts: ['*.w.test'], secretName: two}, {secretName: three}";
+    let mut world = world_with("", &["a.test", "x.w.test", "b.test", "c.test"], entries);
+    world.apply(&tls_secret("one", &pair(&["a.test", "b.test"])));
+    world.apply(&tls_secret("two", &pair(&["*.w.test"])));
+    world.apply(&tls_secret("three", &pair(&["c.test"])));
+    let mut gets = |name: &str| world.outcome(name).0;
+    assert_eq!(gets("a.test"), "default/one");
+    assert_eq!(gets("x.w.test"), "default/two");
+    assert_eq!(gets("b.test"), "default/one", "the certificate is for this host");
+    assert_eq!(gets("c.test"), "default/three");
+}
+
+#[test]
+fn an_entry_without_secret_is_the_default_certificate_even_below_a_wildcard() {
+    let mut world = world_with(
+        "",
+        &["*.test", "a.test", "b.test"],
+        "{hosts: ['*.test'], secretName: wild}, {hosts: [a.test]}",
+    );
+    world.apply(&tls_secret("wild", &pair(&["*.test"])));
+    assert_eq!(world.outcome("a.test").0, "(self-signed)");
+    assert_eq!(world.outcome("b.test").0, "default/wild");
+    assert_eq!(world.outcome("c.test").0, "default/wild");
+    assert_eq!(world.outcome("c.b.test").0, "(self-signed)");
+}
+
+#[test]
+fn the_oldest_ingress_with_a_usable_certificate_wins_and_the_loser_is_told() {
+    let mut world = World::new();
+    world.apply(&ingress("a", "", &["a.test"], "{hosts: [a.test], secretName: gone}"));
+    world.apply(&ingress("b", "", &["a.test"], "{hosts: [a.test], secretName: one}"));
+    world.apply(&ingress("c", "", &["a.test"], "{hosts: [a.test], secretName: two}"));
+    world.apply(&tls_secret("one", &pair(&["a.test"])));
+    world.apply(&tls_secret("two", &pair(&["a.test"])));
+    let (gets, told) = world.outcome("a.test");
+    assert_eq!(gets, "default/one");
+    let of_tls: Vec<_> = world
+        .compile()
+        .1
+        .problems
+        .iter()
+        .filter(|p| p.field.starts_with("spec.tls"))
+        .map(|p| format!("{} {}", p.object.name, p.reason))
+        .collect();
+    assert_eq!(of_tls, ["a SecretNotFound", "c Conflict"], "{told:?}");
+}
+
+#[test]
+fn a_certificate_for_other_names_is_served_with_a_warning() {
+    let mut world = world_with("", &["a.test"], "{hosts: [a.test], secretName: cert}");
+    world.apply(&tls_secret("cert", &pair(&["b.test"])));
+    assert_eq!(
+        world.outcome("a.test"),
+        ("default/cert".to_owned(), vec!["web CertificateNameMismatch".to_owned()])
+    );
+}
+
+#[test]
+fn a_host_of_tls_that_no_rule_has_is_told_unless_a_rule_covers_it() {
+    let mut world = world_with("", &["a.test"], "{hosts: [a.test, other.test], secretName: cert}");
+    world.apply(&tls_secret("cert", &pair(&["a.test", "other.test"])));
+    assert_eq!(
+        world.outcome("other.test"),
+        ("(self-signed)".to_owned(), vec!["web UnusedTlsHost".to_owned()])
+    );
+    let mut world = world_with("", &[""], "{hosts: [a.test], secretName: cert}");
+    world.apply(&tls_secret("cert", &pair(&["a.test"])));
+    assert_eq!(world.outcome("a.test"), ("default/cert".to_owned(), vec![]));
+    assert_eq!(world.outcome("b.test").0, "(self-signed)");
+}
+
+const CA: &str = "sluicegate.dev/client-ca: secret/ca";
+
+#[test]
+fn a_host_asks_of_clients_what_any_of_its_ingresses_asks() {
+    let mut world = World::new();
+    world.apply(&ingress("a", "", &["a.test"], "{hosts: [a.test], secretName: cert}"));
+    world.apply(&ingress("b", CA, &["a.test"], ""));
+    world.apply(&tls_secret("cert", &pair(&["a.test"])));
+    world.apply(&secret("ca", &[("ca.crt", &Authority::new().pem())]));
+    let (gets, _) = world.outcome("a.test");
+    assert_eq!(gets, "default/cert, clients of default/ca");
+    let (table, _) = world.compile();
+    let cleartext = table.binds.iter().find(|bind| !bind.config.https).unwrap();
+    assert!(cleartext.tls.as_ref().is_some_and(|tls| tls.is_guarded()), "nor is it served in cleartext");
+    world.delete(Kind::Ingress, "b");
+    assert_eq!(world.outcome("a.test").0, "default/cert");
+    let (table, _) = world.compile();
+    assert!(table.binds.iter().find(|bind| !bind.config.https).unwrap().tls.is_none());
+}
+
+#[test]
+fn ingresses_that_ask_different_things_of_clients_close_the_host() {
+    let mut world = World::new();
+    world.apply(&ingress("a", CA, &["a.test"], ""));
+    world.apply(&ingress(
+        "b",
+        "sluicegate.dev/client-ca: secret/ca, sluicegate.dev/client-verify: optional",
+        &["a.test"],
+        "",
+    ));
+    world.apply(&secret("ca", &[("ca.crt", &Authority::new().pem())]));
+    let (gets, told) = world.outcome("a.test");
+    assert_eq!(gets, "(self-signed), clients Closed");
+    assert!(told.contains(&"b Conflict".to_owned()), "{told:?}");
+}
+
+#[test]
+fn authorities_that_cannot_be_had_close_the_host() {
+    let authority = Authority::new();
+    let bad = [
+        String::new(),
+        secret("ca", &[("tls.crt", &authority.pem())]),
+        secret("ca", &[("ca.crt", "nonsense")]),
+        secret("ca", &[("ca.crt", &authority.pem()), ("ca.crl", "nonsense")]),
+        config_map("ca", &[("ca.crt", &authority.pem())]),
+    ];
+    for text in bad {
+        let mut world = world_with(CA, &["a.test"], "");
+        world.apply(&text);
+        let (gets, told) = world.outcome("a.test");
+        assert_eq!(gets, "(self-signed), clients Closed", "{text}");
+        assert!(!told.is_empty());
+        world.apply(&secret("ca", &[("ca.crt", &authority.pem()), ("ca.crl", &authority.revocation_list())]));
+        assert_eq!(
+            world.outcome("a.test"),
+            ("(self-signed), clients of default/ca".to_owned(), vec![]),
+            "{text}"
+        );
+        world.apply(&secret("ca", &[("ca.crt", "nonsense")]));
+        let (gets, told) = world.outcome("a.test");
+        assert_eq!(
+            (&*gets, told),
+            ("(self-signed), clients of default/ca", vec!["ca NoCertificate".to_owned()])
+        );
+    }
+}
+
+#[test]
+fn wrong_settings_of_clients_close_the_host() {
+    for annotations in [
+        "sluicegate.dev/client-ca: ca",
+        "sluicegate.dev/client-ca: secret/other/ca",
+        "sluicegate.dev/client-ca: secret/ca, sluicegate.dev/client-verify: sometimes",
+        "sluicegate.dev/client-verify: require",
+    ] {
+        let mut world = world_with(annotations, &["a.test"], "");
+        world.apply(&secret("ca", &[("ca.crt", &Authority::new().pem())]));
+        let (gets, told) = world.outcome("a.test");
+        assert_eq!(
+            (&*gets, told),
+            ("(self-signed), clients Closed", vec!["web InvalidAnnotation".to_owned()]),
+            "{annotations}"
+        );
+    }
+}
+
+#[test]
+fn authorities_come_from_config_maps_as_well() {
+    let mut world = world_with(
+        "sluicegate.dev/client-ca: configmap/ca, sluicegate.dev/client-verify: optional, sluicegate.dev/min-tls-version: '1.3'",
+        &["a.test"],
+        "",
+    );
+    world.apply(&config_map("ca", &[("ca.crt", &Authority::new().pem()), ("note", "x")]));
+    assert_eq!(
+        world.outcome("a.test"),
+        ("(self-signed), clients of default/ca or none, from Tls13".to_owned(), vec![])
+    );
+}
+
+#[test]
+fn a_certificate_for_one_name_below_a_guarded_wildcard_opens_no_door() {
+    let mut world = World::new();
+    world.apply(&ingress("guard", CA, &["*.test"], ""));
+    world.apply(&ingress("other", "", &[""], "{hosts: [x.test], secretName: cert}"));
+    world.apply(&tls_secret("cert", &pair(&["x.test"])));
+    world.apply(&secret("ca", &[("ca.crt", &Authority::new().pem())]));
+    // Requests for x.test are served by the rules of `*.test`.
+    assert_eq!(world.outcome("x.test").0, "default/cert, clients of default/ca");
+    // Rules of its own take it out from below the wildcard.
+    world.apply(&ingress("own", "", &["x.test"], ""));
+    assert_eq!(world.outcome("x.test").0, "default/cert");
+    world.delete(Kind::Ingress, "own");
+    assert_eq!(world.outcome("x.test").0, "default/cert, clients of default/ca");
+    world.delete(Kind::Ingress, "guard");
+    assert_eq!(world.outcome("x.test").0, "default/cert");
+}
+
+#[test]
+fn a_guarded_default_backend_is_not_reached_through_other_hosts() {
+    let mut world = World::new();
+    let guarded = format!(
+        "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{name: all, annotations: {{{CA}}}}}\nspec: {{defaultBackend: {{service: {{name: web, port: {{number: 80}}}}}}}}\n"
+    );
+    world.apply(&guarded);
+    world.apply(&ingress("a", "", &["a.test"], "").replace("path: /,", "path: /a,"));
+    world.apply(&secret("ca", &[("ca.crt", &Authority::new().pem())]));
+    let (table, _) = world.compile();
+    assert_eq!(common::route(&table, &common::get("a.test", "/b")), "404");
+    assert_eq!(common::route(&table, &common::get("b.test", "/b")), "default/web:80");
+    assert_eq!(gets(&table, "b.test"), "(self-signed), clients of default/ca");
+    assert_eq!(gets(&table, "a.test"), "(self-signed)", "who has rules of his own is not asked");
+    world.delete(Kind::Ingress, "all");
+    let (table, _) = world.compile();
+    assert_eq!(tls(&table).hosts().count(), 0);
+}
+
+#[test]
+fn terms_of_a_wildcard_do_not_reach_hosts_with_rules_of_their_own() {
+    for terms in [CA, "sluicegate.dev/ssl-passthrough: 'true'"] {
+        let mut world = World::new();
+        world.apply(&ingress("wild", terms, &["*.test"], "{hosts: ['*.test'], secretName: cert}"));
+        world.apply(&tls_secret("cert", &pair(&["*.test"])));
+        world.apply(&secret("ca", &[("ca.crt", &Authority::new().pem())]));
+        let strict = world.outcome("own.test").0;
+        assert_ne!(strict, "default/cert");
+        world.apply(&ingress("own", "", &["own.test"], ""));
+        assert_eq!(world.outcome("own.test").0, "default/cert");
+        assert_eq!(world.outcome("other.test").0, strict);
+        world.apply(&ingress("wild", "", &["*.test"], "{hosts: ['*.test'], secretName: cert}"));
+        let (table, _) = world.compile();
+        assert_eq!(tls(&table).hosts().count(), 1, "{table:?}");
+        world.apply(&ingress("wild", terms, &["*.test"], "{hosts: ['*.test'], secretName: cert}"));
+        assert_eq!(world.outcome("own.test").0, "default/cert");
+        world.delete(Kind::Ingress, "own");
+        assert_eq!(world.outcome("own.test").0, strict);
+    }
+}
+
+#[test]
+fn passthrough_goes_to_the_backend_of_the_root() {
+    let passthrough = "sluicegate.dev/ssl-passthrough: 'true'";
+    let mut world = world_with(passthrough, &["a.test"], "");
+    assert_eq!(world.outcome("a.test"), ("passthrough default/web:80".to_owned(), vec![]));
+    let mut world = World::new();
+    world.apply(&ingress("web", passthrough, &["a.test"], "").replace("path: /,", "path: /a,"));
+    let (gets, told) = world.outcome("a.test");
+    assert_eq!(
+        (&*gets, told),
+        ("passthrough Err(InvalidSetting)", vec!["web InvalidPassthrough".to_owned()])
+    );
+    let mut world = world_with(passthrough, &[""], "");
+    assert_eq!(
+        world.outcome("a.test"),
+        ("(self-signed)".to_owned(), vec!["web InvalidPassthrough".to_owned()])
+    );
+}
+
+#[test]
+fn passthrough_never_takes_a_host_from_who_terminates_or_guards_it() {
+    let passthrough = "sluicegate.dev/ssl-passthrough: 'true'";
+    for (older, younger) in [("a", "b"), ("b", "a")] {
+        let mut world = World::new();
+        world.apply(&ingress(older, CA, &["a.test"], ""));
+        world.apply(&ingress(younger, passthrough, &["a.test"], ""));
+        world.apply(&secret("ca", &[("ca.crt", &Authority::new().pem())]));
+        let (gets, told) = world.outcome("a.test");
+        assert_eq!(gets, "(self-signed), clients of default/ca");
+        assert!(told.contains(&format!("{younger} Conflict")), "{told:?}");
+    }
+    let mut world = World::new();
+    world.apply(&ingress("a", "", &["a.test"], "{hosts: [a.test]}"));
+    world.apply(&ingress("b", passthrough, &["a.test"], ""));
+    assert_eq!(world.outcome("a.test").0, "(self-signed)");
+}
+
+/// How the backend of the only Ingress is spoken to, or what its path answers.
+fn speaks(annotations: &str, port: &str, more: &[String]) -> String {
+    let mut world = world_with(annotations, &["a.test"], "");
+    world.apply(&format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: web}}\nspec: {{ports: [{{port: 80{port}}}]}}\n"
+    ));
+    for text in more {
+        world.apply(text);
+    }
+    let (table, _) = world.compile();
+    let action = common::route(&table, &common::get("a.test", "/"));
+    let Some((_, backend)) = table.backends.iter().next() else { return action };
+    let Some(tls) = &backend.policy.tls else { return format!("{:?}", backend.policy.protocol) };
+    let roots = tls.roots.as_ref().map_or("system", |roots| &roots.name);
+    let own = tls.certificate.as_ref().map(|own| format!(" as {}", own.name)).unwrap_or_default();
+    let verify = if tls.insecure { "anything" } else { roots };
+    format!(
+        "{:?} TLS {} by {verify}{own}",
+        backend.policy.protocol,
+        tls.server_name.as_deref().unwrap_or("?")
+    )
+}
+
+#[test]
+fn backends_are_spoken_to_as_annotation_or_app_protocol_says() {
+    for (annotations, port, expected) in [
+        ("", "", "Http1"),
+        ("", ", appProtocol: kubernetes.io/h2c", "Http2"),
+        ("", ", appProtocol: grpc", "Http2"),
+        ("", ", appProtocol: kubernetes.io/ws", "Http1"),
+        ("", ", appProtocol: mysql", "Http1"),
+        ("", ", appProtocol: https", "Http1 TLS web.default.svc by system"),
+        ("", ", appProtocol: kubernetes.io/wss", "Http1 TLS web.default.svc by system"),
+        ("sluicegate.dev/backend-protocol: HTTP", ", appProtocol: https", "Http1"),
+        ("sluicegate.dev/backend-protocol: GRPCS", "", "Http2 TLS web.default.svc by system"),
+        (
+            "sluicegate.dev/backend-protocol: HTTPS, sluicegate.dev/backend-tls-verify: 'off'",
+            "",
+            "Http1 TLS web.default.svc by anything",
+        ),
+        (
+            "sluicegate.dev/backend-protocol: HTTPS, sluicegate.dev/backend-tls-server-name: API.test",
+            "",
+            "Http1 TLS api.test by system",
+        ),
+    ] {
+        assert_eq!(speaks(annotations, port, &[]), expected, "{annotations} {port}");
+    }
+}
+
+#[test]
+fn backends_whose_identity_cannot_be_judged_are_closed() {
+    let https = "sluicegate.dev/backend-protocol: HTTPS";
+    let ca = secret("ca", &[("ca.crt", &Authority::new().pem())]);
+    let own = tls_secret("own", &pair(&["me.test"]));
+    let closed = "unavailable InvalidSetting";
+    for (annotations, more, expected) in [
+        (format!("{https}, sluicegate.dev/backend-tls-ca: secret/ca"), vec![], closed),
+        (
+            format!("{https}, sluicegate.dev/backend-tls-ca: secret/ca"),
+            vec![ca.clone()],
+            "Http1 TLS web.default.svc by default/ca",
+        ),
+        (format!("{https}, sluicegate.dev/backend-tls-secret: own"), vec![], closed),
+        (
+            format!("{https}, sluicegate.dev/backend-tls-secret: own"),
+            vec![own],
+            "Http1 TLS web.default.svc by system as default/own",
+        ),
+        (format!("{https}, sluicegate.dev/backend-tls-ca: ca"), vec![ca], closed),
+        ("sluicegate.dev/backend-protocol: FCGI".to_owned(), vec![], closed),
+        (format!("{https}, sluicegate.dev/backend-tls-verify: maybe"), vec![], closed),
+    ] {
+        assert_eq!(speaks(&annotations, "", &more), expected, "{annotations}");
+    }
+}
+
+#[test]
+fn a_rotated_secret_touches_its_hosts_only_and_both_binds_share_everything() {
+    let mut world = World::new();
+    for name in ["a", "b"] {
+        let host = format!("{name}.test");
+        world.apply(&ingress(name, "", &[&host], &format!("{{hosts: [{host}], secretName: {name}}}")));
+        world.apply(&tls_secret(name, &pair(&[&host])));
+    }
+    let (old, _) = world.compile();
+    world.apply(&tls_secret("a", &pair(&["a.test"])));
+    let (new, _) = world.compile();
+    let policy = |table: &RouteTable, host| Arc::clone(tls(table).policy(host).unwrap());
+    assert!(!Arc::ptr_eq(&policy(&old, "a.test"), &policy(&new, "a.test")));
+    assert!(Arc::ptr_eq(&policy(&old, "b.test"), &policy(&new, "b.test")));
+    assert!(Arc::ptr_eq(&old.binds[0], &new.binds[0]), "cleartext is not touched");
+    assert!(Arc::ptr_eq(&new.binds[0].hosts, &new.binds[1].hosts));
+    assert!(Arc::ptr_eq(&old.binds[1].hosts, &new.binds[1].hosts), "no rule is touched");
+}
+
+#[test]
+fn hosts_with_equal_policies_share_one() {
+    let mut world = world_with(
+        "",
+        &["a.test", "b.test", "c.test"],
+        "{hosts: [a.test, b.test], secretName: cert}, {hosts: [c.test]}",
+    );
+    world.apply(&tls_secret("cert", &pair(&["a.test", "b.test"])));
+    let (table, _) = world.compile();
+    let policy = |host| tls(&table).policy(host).unwrap();
+    assert!(Arc::ptr_eq(policy("a.test"), policy("b.test")));
+    assert!(Arc::ptr_eq(policy("c.test"), tls(&table).default_policy()));
+}
+
+#[test]
+fn nothing_shows_a_key() {
+    let pair = pair(&["a.test"]);
+    let mut world = world_with("", &["a.test"], "{hosts: [a.test], secretName: cert}");
+    world.apply(&tls_secret("cert", &pair)).load("/x", &pair.key);
+    let (table, report) = world.compile();
+    let tls = tls(&table);
+    let shown = format!("{:?}{table:?}{report:?}{:?}", world.index, world.compiler)
+        + &serde_json::to_string(&**tls.default_policy()).unwrap();
+    for line in pair.key.lines().filter(|line| !line.starts_with("---")) {
+        assert!(!shown.contains(line));
+    }
+    let der = rustls::pki_types::pem::PemObject::from_pem_slice(pair.key.as_bytes())
+        .map(|key: rustls::pki_types::PrivateKeyDer<'_>| key.secret_der().to_vec())
+        .unwrap();
+    assert!(!shown.contains(&format!("{:?}", &der[der.len() - 30..]).trim_matches(['[', ']']).to_owned()));
+}
+
+#[test]
+fn the_operators_default_certificate_is_a_secret_like_any_other() {
+    let mut world = World::with(|settings| settings.default_secret = Some(("default".into(), "wild".into())));
+    assert_eq!(world.outcome("a.test"), ("(self-signed)".to_owned(), vec!["wild SecretNotFound".to_owned()]));
+    world.apply(&tls_secret("wild", &pair(&["*.test"])));
+    assert_eq!(world.outcome("a.test"), ("default/wild".to_owned(), vec![]));
+    world.apply(&ingress("web", "", &["b.test"], "{hosts: [b.test]}"));
+    assert_eq!(world.outcome("b.test").0, "default/wild");
+    world.apply(&secret("wild", &[("tls.crt", "x"), ("tls.key", "y")]));
+    let (gets, told) = world.outcome("b.test");
+    assert_eq!((&*gets, told), ("default/wild", vec!["wild NoCertificate".to_owned()]));
+}
+
+const NATIVE: &str = "listeners:\n- {name: edge, address: '127.0.0.1:1', tls: {certificates: [{cert: c.pem, key: c.key}, {cert: d.pem, key: d.key, hosts: [d.test]}]}}\nroutes:\n- {name: r, backend: b}\nbackends:\n- {name: b, endpoints: ['10.0.0.1:80']}\n";
+
+#[test]
+fn a_pair_of_files_that_changes_one_after_the_other_is_never_served_mixed() {
+    let mut world = World::with(|settings| settings.https = None);
+    world.apply(NATIVE);
+    let files: Vec<_> = world.index.files().into_iter().collect();
+    assert_eq!(files, ["c.key", "c.pem", "d.key", "d.pem"].map(Arc::from));
+    let (old, new, other) = (pair(&["c.test"]), pair(&["c.test"]), pair(&["x.test"]));
+    world
+        .load("c.pem", &old.chain)
+        .load("c.key", &old.key)
+        .load("d.pem", &other.chain)
+        .load("d.key", &other.key);
+    let (gets, told) = world.outcome("c.test");
+    assert_eq!((&*gets, told), ("c.pem", vec!["edge CertificateNameMismatch".to_owned()]));
+    assert_eq!(world.outcome("d.test").0, "d.pem");
+    assert_eq!(world.outcome("unknown.test").0, "c.pem", "the first is for all other names");
+    let serial =
+        |world: &mut World| tls(&world.compile().0).policy("c.test").unwrap().certificates[0].fingerprint;
+    let before = serial(&mut world);
+    world.load("c.pem", &new.chain);
+    assert_eq!(serial(&mut world), before);
+    assert_eq!(world.outcome("c.test").1, ["edge CertificateNameMismatch", "c.key KeyMismatch"]);
+    world.load("c.key", &new.key);
+    assert_ne!(serial(&mut world), before);
+    let gone = FileContent(Err("no such file".to_owned()));
+    world.pending.merge(world.index.apply(Event::Loaded { file: "c.key".into(), content: gone }));
+    let (gets, told) = world.outcome("c.test");
+    assert_eq!((&*gets, &*told[1]), ("c.pem", "c.key FileUnreadable"));
+}
+
+#[test]
+fn a_listener_without_usable_certificates_serves_the_default_and_without_authorities_nobody() {
+    let mut world = World::with(|settings| settings.https = None);
+    let guarded = NATIVE.replace("tls: {", "tls: {clientCa: ca.pem, ");
+    world.apply(&guarded);
+    let (gets, told) = world.outcome("c.test");
+    assert_eq!(gets, "(self-signed), clients Closed");
+    assert!(told.contains(&"edge FileUnreadable".to_owned()), "{told:?}");
+    world.load("ca.pem", &Authority::new().pem());
+    assert_eq!(world.outcome("c.test").0, "(self-signed), clients of ca.pem");
+}
+
+#[test]
+fn without_any_certificate_an_encrypted_address_is_not_opened() {
+    let mut world = World::with(|settings| settings.default_certificate = None);
+    world.apply(&ingress("web", "", &["a.test"], "{hosts: [a.test]}"));
+    assert!(world.compile().0.binds.iter().all(|bind| !bind.config.https));
+}
+
+#[test]
+fn a_native_route_on_one_of_the_ingress_addresses_is_not_on_the_other() {
+    let mut world = World::new();
+    world.apply("routes: [{name: r, listeners: https, backend: b}]\nbackends: [{name: b, endpoints: ['10.0.0.1:80']}]\n#\n");
+    world.apply(&ingress("web", "", &["a.test"], ""));
+    let (table, _) = world.compile();
+    let routes = |table: &RouteTable, https, host: &str| {
+        let bind = table.binds.iter().find(|bind| bind.config.https == https).unwrap();
+        bind.hosts.route(host, "/", &common::get(host, "/")).is_some()
+    };
+    assert!(routes(&table, true, "x.test") && !routes(&table, false, "x.test"));
+    assert!(routes(&table, true, "a.test") && routes(&table, false, "a.test"));
+    let gone = ObjectRef { kind: Kind::Route, namespace: "".into(), name: "r".into() };
+    world.pending.merge(world.index.apply(Event::Delete(gone)));
+    let (table, _) = world.compile();
+    assert!(
+        !routes(&table, true, "x.test") && routes(&table, true, "a.test") && routes(&table, false, "a.test")
+    );
+    assert!(Arc::ptr_eq(&table.binds[0].hosts, &table.binds[1].hosts));
 }

@@ -35,6 +35,11 @@ impl HostState {
         self.members.contains_key(host)
     }
 
+    /// Every host that some route has an entry for.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Hostname> {
+        self.members.keys()
+    }
+
     pub(super) fn join(&mut self, host: &Hostname, id: u32) {
         let members = self.members.entry(host.clone()).or_default();
         if !members.contains(&id) {

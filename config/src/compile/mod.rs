@@ -599,7 +599,7 @@ impl Compiler {
         let mut told = Vec::new();
         for (group, state) in &mut self.groups.states {
             let rebuilt = state.hosts.rebuild(route);
-            let moved = !rebuilt.is_empty();
+            let hosts: Vec<Hostname> = rebuilt.iter().map(|(host, _)| host.clone()).collect();
             for (host, losses) in rebuilt {
                 let problems =
                     losses.iter().filter_map(|loss| report::conflict(index, &host, loss)).collect();
@@ -611,8 +611,7 @@ impl Compiler {
                 default: self.default_certificate.as_ref(),
                 policies: &mut self.tls_policies,
             };
-            let hosts = &state.hosts;
-            for (host, problems) in state.tls.rebuild(&mut tools, &route, &|host| hosts.has(host), moved) {
+            for (host, problems) in state.tls.rebuild(&mut tools, &route, &state.hosts, &hosts) {
                 told.push((Owner::TlsHost(*group, host), problems));
             }
         }

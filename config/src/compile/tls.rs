@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 
+use super::hosts::HostState;
 use super::policy::Shared;
 use super::route::{Order, Route};
 use super::vault::{Lack, Origin, Vault};
@@ -76,6 +77,8 @@ pub(super) struct TlsState {
     members: HashMap<Hostname, Vec<u32>, FixedState>,
     /// Hosts whose outcome depends on that of other hosts.
     dependent: HashSet<Hostname, FixedState>,
+    /// Wildcards, and [`Hostname::Any`], whose terms must not reach hosts of others that have rules of their own.
+    strict: BTreeSet<Hostname>,
     dirty: HashSet<Hostname, FixedState>,
     fixed: Option<Arc<Fixed>>,
     published: Option<Arc<TlsMap>>,
@@ -87,6 +90,7 @@ impl TlsState {
             map: None,
             members: HashMap::default(),
             dependent: HashSet::default(),
+            strict: BTreeSet::new(),
             dirty: HashSet::from_iter([Hostname::Any]),
             fixed: None,
             published: None,
@@ -131,34 +135,42 @@ impl TlsState {
         self.dirty.insert(host.clone());
     }
 
-    /// Builds what was touched; returns each host with what there is to say. `is_served` tells whether rules are
-    /// filed under exactly a host; `moved`, whether any of that changed.
+    /// Builds what was touched; returns each host with what there is to say. `served` are the hosts of rules, of
+    /// which `rebuilt` came, went or changed.
     pub(super) fn rebuild<'r>(
         &mut self,
         tools: &mut Tools<'_>,
         route: &impl Fn(u32) -> Option<&'r Route>,
-        is_served: &impl Fn(&Hostname) -> bool,
-        moved: bool,
+        served: &HostState,
+        rebuilt: &[Hostname],
     ) -> Vec<(Hostname, Vec<Problem>)> {
-        if moved || !self.dirty.is_empty() {
+        if !rebuilt.is_empty() || !self.dirty.is_empty() {
             self.dirty.extend(self.dependent.iter().cloned());
         }
-        let mut dirty: Vec<Hostname> = self.dirty.drain().collect();
-        // The default first, for there is no map without it.
-        dirty.sort_unstable_by(|a, b| b.cmp(a));
-        let mut told = Vec::with_capacity(dirty.len());
-        for host in dirty {
+        if !self.strict.is_empty() {
+            self.dirty.extend(rebuilt.iter().cloned());
+        }
+        // The default first, for there is no map without it; then wildcards, which hosts below them depend on.
+        let mut queue: BTreeSet<Hostname> = self.dirty.drain().collect();
+        let mut told = Vec::with_capacity(queue.len());
+        while let Some(host) = queue.pop_last() {
             let claims = self.claims(&host, route);
-            let (outcome, is_dependent, problems) = {
-                let mut build =
-                    Build { state: self, tools, route, is_served, problems: Vec::new(), is_dependent: false };
-                let outcome = build.host(&host, &claims);
-                (outcome, build.is_dependent, build.problems)
-            };
+            let mut build =
+                Build { state: self, tools, route, served, problems: Vec::new(), is_dependent: false };
+            let outcome = build.host(&host, &claims);
+            let Build { is_dependent, problems, .. } = build;
             if is_dependent {
                 self.dependent.insert(host.clone());
             } else {
                 self.dependent.remove(&host);
+            }
+            if !matches!(host, Hostname::Exact(_)) {
+                let is_strict = outcome.as_ref().is_some_and(is_strict);
+                let was_strict =
+                    if is_strict { !self.strict.insert(host.clone()) } else { self.strict.remove(&host) };
+                if is_strict != was_strict {
+                    queue.extend(served.all().filter(|other| is_below(other, &host)).cloned());
+                }
             }
             self.set(&host, outcome);
             told.push((host, problems));
@@ -215,11 +227,11 @@ impl TlsState {
 }
 
 /// One host being built.
-struct Build<'a, 't, R, S> {
+struct Build<'a, 't, R> {
     state: &'a TlsState,
     tools: &'a mut Tools<'t>,
     route: &'a R,
-    is_served: &'a S,
+    served: &'a HostState,
     problems: Vec<Problem>,
     is_dependent: bool,
 }
@@ -231,7 +243,7 @@ struct Choice<'r> {
     certificate: Option<Arc<Certificate>>,
 }
 
-impl<'r, R: Fn(u32) -> Option<&'r Route>, S: Fn(&Hostname) -> bool> Build<'_, '_, R, S> {
+impl<'r, R: Fn(u32) -> Option<&'r Route>> Build<'_, '_, R> {
     fn host(&mut self, host: &Hostname, claims: &[(&'r Route, &'r Claim)]) -> Option<TlsHost> {
         let fixed = self.state.fixed.clone();
         let listed = fixed.as_ref().and_then(|fixed| fixed.hosts.get(host));
@@ -241,7 +253,7 @@ impl<'r, R: Fn(u32) -> Option<&'r Route>, S: Fn(&Hostname) -> bool> Build<'_, '_
             return Some(TlsHost::Passthrough(passthrough));
         }
         let is_any = *host == Hostname::Any;
-        if claims.is_empty() && listed.is_none() && !is_any {
+        if claims.is_empty() && listed.is_none() && !is_any && !self.is_below_strict(host) {
             return None;
         }
         let client = self.client(&demands, fixed.as_deref());
@@ -268,6 +280,20 @@ impl<'r, R: Fn(u32) -> Option<&'r Route>, S: Fn(&Hostname) -> bool> Build<'_, '_
             http2: fixed.as_ref().is_none_or(|fixed| fixed.http2),
         };
         Some(TlsHost::Terminate(self.tools.policies.intern(policy)))
+    }
+
+    /// Whether `host` has rules, and would else get the terms of others.
+    fn is_below_strict(&self, host: &Hostname) -> bool {
+        if self.state.strict.is_empty() || !self.served.has(host) {
+            return false;
+        }
+        let parent = parent(host);
+        let is_named =
+            |parent: &Hostname| self.state.map.as_ref().is_some_and(|map| map.exactly(parent).is_some());
+        match parent.filter(is_named) {
+            Some(parent) => self.state.strict.contains(&parent),
+            None => self.state.strict.contains(&Hostname::Any),
+        }
     }
 
     fn default(&self, fixed: Option<&Fixed>) -> Vec<Arc<Certificate>> {
@@ -384,8 +410,8 @@ impl<'r, R: Fn(u32) -> Option<&'r Route>, S: Fn(&Hostname) -> bool> Build<'_, '_
         let is_listed = self.state.fixed.as_ref().is_some_and(|fixed| fixed.hosts.contains_key(host));
         if (claims.iter().any(|(_, claim)| claim.is_loose) || is_listed) && *host != Hostname::Any {
             self.is_dependent = true;
-            if !(self.is_served)(host) {
-                let parent = parent(host).filter(|parent| (self.is_served)(parent)).unwrap_or(Hostname::Any);
+            if !self.served.has(host) {
+                let parent = parent(host).filter(|parent| self.served.has(parent)).unwrap_or(Hostname::Any);
                 let claims = self.state.claims(&parent, self.route);
                 demands.extend(claims.iter().map(|(route, claim)| (*route, &*claim.settings)));
             }
@@ -526,6 +552,23 @@ fn is_for(certificate: &Certificate, host: &Hostname) -> bool {
     match host {
         Hostname::Exact(host) | Hostname::Wildcard(host) => pem::covers(&certificate.names, host),
         Hostname::Any => true,
+    }
+}
+
+/// Whether others must not get this by being below it.
+fn is_strict(host: &TlsHost) -> bool {
+    match host {
+        TlsHost::Terminate(policy) => policy.client != ClientPolicy::None,
+        TlsHost::Passthrough(_) => true,
+    }
+}
+
+/// Whether `host` gets what `above` has if it has nothing itself.
+fn is_below(host: &Hostname, above: &Hostname) -> bool {
+    match above {
+        Hostname::Any => *host != Hostname::Any,
+        Hostname::Wildcard(_) => parent(host).as_ref() == Some(above),
+        Hostname::Exact(_) => false,
     }
 }
 

@@ -238,6 +238,12 @@ impl Index {
         self.files.keys().cloned().collect()
     }
 
+    /// Those of [`Self::files`] of which no content is known.
+    #[must_use]
+    pub fn unread_files(&self) -> BTreeSet<Arc<str>> {
+        self.files.keys().filter(|file| !self.loaded.contains_key(*file)).cloned().collect()
+    }
+
     /// `None` if the file was never read.
     pub(crate) fn file(&self, file: &str) -> Option<&FileContent> {
         self.loaded.get(file)

@@ -10,11 +10,12 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use common::cert::{self, Pair};
 use common::{get, render};
 use config::compile::{Compiler, Settings};
-use config::index::{Change, Event, Index};
+use config::index::{Change, Event, FileContent, Index};
 use config::table::explain::{Request, explain};
 use config::table::oracle;
 use proptest::prelude::*;
@@ -28,7 +29,7 @@ fn object(which: u8, version: u32) -> String {
     let pick = |shift: u32| (version >> shift) as usize;
     let service = |shift| format!("s{}", pick(shift) % 3);
     let port = |shift| ["{number: 80}", "{name: http}", "{number: 81}"][pick(shift) % 3];
-    match which % 14 {
+    match which % 18 {
         n @ 0..=4 => {
             let path = |shift| {
                 let (path, kind) = (PATHS[pick(shift) % 8], TYPES[pick(shift + 3) % 4]);
@@ -41,10 +42,25 @@ fn object(which: u8, version: u32) -> String {
             let created = ["", ", creationTimestamp: \"2026-01-01T00:00:00Z\""][pick(1) % 2];
             let default = ["", "defaultBackend: {service: {name: s0, port: {number: 80}}}, "][pick(2) % 2];
             let class = ["", "ingressClassName: c0, "][pick(4) % 2];
-            let balance = ["", ", annotations: {sluicegate.dev/load-balance: least-connection}"][pick(6) % 2];
+            let balance = [
+                "",
+                "sluicegate.dev/load-balance: least-connection",
+                "sluicegate.dev/client-ca: secret/ca",
+                "sluicegate.dev/client-ca: configmap/ca",
+                "sluicegate.dev/ssl-passthrough: 'true'",
+                "sluicegate.dev/backend-protocol: HTTPS, sluicegate.dev/backend-tls-ca: secret/ca",
+                "sluicegate.dev/backend-protocol: GRPCS, sluicegate.dev/backend-tls-secret: c0",
+                "sluicegate.dev/min-tls-version: '1.3'",
+            ][pick(6) % 8];
+            let tls = [
+                "",
+                "tls: [{hosts: [a.test, '*.test'], secretName: c0}], ",
+                "tls: [{hosts: [x.a.test], secretName: c1}, {secretName: c0}], ",
+                "tls: [{hosts: [b.a.test]}], ",
+            ][pick(17) % 4];
             format!(
-                "{{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {{name: i{n}{created}{balance}}}, spec: \
-                 {{{class}{default}rules: [{{host: \"{}\", http: {{paths: [{}, {}]}}}}, {{host: \"{}\"}}]}}}}",
+                "{{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {{name: i{n}{created}, annotations: {{{balance}}}}}, spec: \
+                 {{{class}{tls}{default}rules: [{{host: \"{}\", http: {{paths: [{}, {}]}}}}, {{host: \"{}\"}}]}}}}",
                 host(9),
                 path(12),
                 path(20),
@@ -92,18 +108,34 @@ fn object(which: u8, version: u32) -> String {
             )
         }
         11 => {
-            let address = ["127.0.0.1:8080", "127.0.0.1:1", "127.0.0.1:2"][pick(0) % 3];
+            let address = ["127.0.0.1:8080", "127.0.0.1:1", "127.0.0.1:8443"][pick(0) % 3];
+            let tls = [
+                "",
+                ", protocol: https",
+                ", tls: {certificates: [{cert: c.pem, key: c.key}]}",
+                ", tls: {certificates: [{cert: c.pem, key: c.key, hosts: [a.test]}], clientCa: ca.pem}",
+            ][pick(4) % 4];
             format!(
-                "{{listeners: [{{name: l{}, address: \"{address}\", proxyProtocol: {}}}]}}",
+                "{{listeners: [{{name: l{}, address: \"{address}\", proxyProtocol: {}{tls}}}]}}",
                 pick(2) % 2,
                 pick(3) % 2 == 0
             )
         }
+        n @ 14..=15 => {
+            let pair = &pairs()[pick(0) % 3];
+            cert::tls_secret(&format!("c{}", n - 14), pair)
+        }
+        16 => match pick(0) % 3 {
+            0 => cert::secret("ca", &[("ca.crt", &pairs()[0].chain)]),
+            1 => cert::secret("ca", &[("ca.crt", &pairs()[1].chain)]),
+            _ => cert::config_map("ca", &[("ca.crt", &pairs()[2].chain)]),
+        },
         12 => {
             let path = ["path: /a", "pathPrefix: /a/", "pathRegex: /a.*", "pathPrefix: /"][pick(0) % 4];
             let more =
                 ["", ", method: POST", ", headers: {x: y}", ", query: {q: {regex: \"1+\"}}"][pick(2) % 4];
-            let on = ["", "listeners: [l0], "][pick(4) % 2];
+            let on = ["", "listeners: [l0], ", "listeners: [https], ", "httpsRedirect: true, "][pick(4) % 4];
+            let on = if pick(13) % 4 == 0 { "tlsPassthrough: true, " } else { on };
             format!(
                 "{{routes: [{{name: r{}, {on}hosts: [\"{}\"], matches: [{{{path}{more}}}], backend: b{}}}]}}",
                 pick(5) % 4,
@@ -112,8 +144,9 @@ fn object(which: u8, version: u32) -> String {
             )
         }
         _ => format!(
-            "{{backends: [{{name: b{}, endpoints: [\"10.0.0.{}:80\", \"{}:80\"]}}]}}",
+            "{{backends: [{{name: b{}, {}endpoints: [\"10.0.0.{}:80\", \"{}:80\"]}}]}}",
             pick(0) % 2,
+            ["", "protocol: grpc, ", "protocol: https, tls: {ca: ca.pem}, "][pick(5) % 3],
             pick(1) % 4,
             ["x.test", "y.test", "10.0.0.1"][pick(3) % 3],
         ),
@@ -122,7 +155,15 @@ fn object(which: u8, version: u32) -> String {
 
 /// Applies, deletes or resolves.
 fn step(index: &mut Index, which: u8, version: u32, delete: bool) -> Change {
-    if which % 16 == 15 {
+    if which % 20 == 19 {
+        // All at once: what is bad for a while is remembered, and is not for a full compile.
+        let mut change = Change::default();
+        for file in index.files() {
+            change.merge(index.apply(loaded(&file, version)));
+        }
+        return change;
+    }
+    if which % 20 == 18 {
         let addresses = ["10.0.0.9", "10.0.0.8", "127.0.0.1"][..(version % 4).min(3) as usize].iter();
         let addresses = addresses.map(|text| text.parse().unwrap()).collect();
         return index.apply(Event::Resolved { name: "x.test".into(), addresses });
@@ -137,8 +178,40 @@ fn step(index: &mut Index, which: u8, version: u32, delete: bool) -> Change {
     change
 }
 
+/// What the driver does: content for what is wanted and not known.
+fn read_files(index: &mut Index) -> Change {
+    let mut change = Change::default();
+    for file in index.unread_files() {
+        change.merge(index.apply(loaded(&file, 0)));
+    }
+    change
+}
+
+fn loaded(file: &Arc<str>, version: u32) -> Event {
+    let pair = &pairs()[version as usize % 3];
+    let text = if file.ends_with(".key") { &pair.key } else { &pair.chain };
+    Event::Loaded { file: Arc::clone(file), content: FileContent(Ok(text.as_bytes().into())) }
+}
+
+fn pairs() -> &'static [Pair; 3] {
+    static PAIRS: OnceLock<[Pair; 3]> = OnceLock::new();
+    PAIRS.get_or_init(|| {
+        [cert::pair(&["a.test", "b.test"]), cert::pair(&["*.test"]), cert::pair(&["b.a.test", "*.a.test"])]
+    })
+}
+
+fn settings() -> Settings {
+    static DEFAULT: OnceLock<Arc<config::table::Certificate>> = OnceLock::new();
+    let certificate = DEFAULT.get_or_init(|| {
+        let Pair { chain, key } = cert::pair(&["sluicegate.invalid"]);
+        config::resource::certificate("default", chain.as_bytes(), key.as_bytes()).unwrap()
+    });
+    let https = Some("127.0.0.1:8443".parse().unwrap());
+    Settings { https, default_certificate: Some(Arc::clone(certificate)), ..Settings::default() }
+}
+
 fn full(index: &Index) -> String {
-    let (table, report) = Compiler::new(Settings::default()).compile(index, &Change::default(), common::NOW);
+    let (table, report) = Compiler::new(settings()).compile(index, &Change::default(), common::NOW);
     render(&table, &report)
 }
 
@@ -156,15 +229,17 @@ proptest! {
     #[test]
     fn an_incremental_compile_is_a_full_one(steps in steps()) {
         let mut index = Index::new();
-        let mut compiler = Compiler::new(Settings::default());
+        let mut compiler = Compiler::new(settings());
         let mut pending = Change::default();
         for (which, version, delete, now) in steps {
             pending.merge(step(&mut index, which, version, delete));
             if now {
+                pending.merge(read_files(&mut index));
                 let (table, report) = compiler.compile(&index, &std::mem::take(&mut pending), common::NOW);
                 prop_assert_eq!(render(&table, &report), full(&index));
             }
         }
+        pending.merge(read_files(&mut index));
         let (table, report) = compiler.compile(&index, &pending, common::NOW);
         prop_assert_eq!(render(&table, &report), full(&index));
         let (again, same) = compiler.compile(&index, &Change::default(), common::NOW);
@@ -175,7 +250,7 @@ proptest! {
     fn the_order_of_arrival_does_not_matter(steps in steps(), seed in any::<u64>()) {
         let mut index = Index::new();
         for (which, version, _, _) in &steps {
-            step(&mut index, *which % 15, *version, false);
+            step(&mut index, *which % 18, *version, false);
         }
         let mut objects: Vec<_> = index.objects().cloned().collect();
         objects.sort_by(|a, b| {
@@ -185,7 +260,7 @@ proptest! {
             key(a).cmp(&key(b))
         });
         let mut other = Index::new();
-        let mut compiler = Compiler::new(Settings::default());
+        let mut compiler = Compiler::new(settings());
         let mut last = compiler.compile(&other, &Change::default(), common::NOW);
         for object in objects {
             let change = other.apply(Event::Apply(object));
@@ -203,7 +278,7 @@ proptest! {
         for (which, version, _, _) in &steps {
             step(&mut index, *which, *version, false);
         }
-        let (table, report) = Compiler::new(Settings::default()).compile(&index, &Change::default(), common::NOW);
+        let (table, report) = Compiler::new(settings()).compile(&index, &Change::default(), common::NOW);
         let hosts = ["a.test", "b.a.test", "c.b.a.test", "x.test", "test", "", ".test", "other"];
         let paths = ["/", "/a", "/a/", "/a/b", "/ab", "/abc", "/a/b/c/d", "/b", "/b/", "//a"];
         let headers = [("X".to_owned(), "y".to_owned())];
@@ -220,7 +295,8 @@ proptest! {
                 prop_assert_eq!(found.map(Arc::as_ptr), judged.map(Arc::as_ptr), "{:?}", request);
                 let request = Request { bind: Some(bind.config.address), ..request.clone() };
                 let explanation = explain(&table, &report, &request);
-                prop_assert_eq!(explanation.chosen.is_some(), found.is_some());
+                let is_relayed = explanation.tls.as_ref().is_some_and(|tls| tls.passthrough.is_some());
+                prop_assert_eq!(explanation.chosen.is_some(), found.is_some() && !is_relayed);
                 prop_assert!(serde_json::to_string(&explanation).is_ok());
             }
         }

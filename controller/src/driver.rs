@@ -113,7 +113,7 @@ impl<S: Source, P: Publish> Driver<S, P> {
 
     fn publish(&mut self) {
         let start = Instant::now();
-        let loaded = self.source.want(&self.index.files());
+        let loaded = self.source.want(&self.index.files(), &self.index.unread_files());
         self.apply(loaded);
         let change = std::mem::take(&mut self.change);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -20,10 +20,10 @@ pub trait Source {
     /// empty. Must be safe to drop while waiting.
     fn next(&mut self) -> impl Future<Output = Batch>;
 
-    /// Follows exactly these files of certificates and keys from now on, besides the objects; returns what is in
-    /// those that are new. Their changes come with [`Self::next`].
-    fn want(&mut self, files: &BTreeSet<Arc<str>>) -> Vec<Event> {
-        let _ = files;
+    /// Follows exactly these `files` of certificates and keys from now on, besides the objects; returns what is in
+    /// those that are `unread`. Their changes come with [`Self::next`].
+    fn want(&mut self, files: &BTreeSet<Arc<str>>, unread: &BTreeSet<Arc<str>>) -> Vec<Event> {
+        let _ = (files, unread);
         Vec::new()
     }
 

@@ -36,20 +36,25 @@ pub(super) struct Material {
 }
 
 impl Material {
-    /// Follows exactly `files`; returns what is in the new ones, and whether there are any.
-    pub(super) fn want(&mut self, files: &BTreeSet<Arc<str>>) -> (Vec<Event>, bool) {
+    /// Follows exactly `files`; returns what is in those that are `unread`, and whether some are followed only now.
+    pub(super) fn want(
+        &mut self,
+        files: &BTreeSet<Arc<str>>,
+        unread: &BTreeSet<Arc<str>>,
+    ) -> (Vec<Event>, bool) {
         self.files.retain(|file, _| files.contains(file));
-        let mut events = Vec::new();
+        let (mut events, mut is_new) = (Vec::new(), false);
         for file in files {
-            if self.files.contains_key(file) {
-                continue;
+            if !self.files.contains_key(file) {
+                is_new = true;
+                let known = read(file);
+                self.stir_if_fresh(&known);
+                self.files.insert(Arc::clone(file), known);
             }
-            let known = read(file);
-            events.push(Event::Loaded { file: Arc::clone(file), content: known.content.clone() });
-            self.stir_if_fresh(&known);
-            self.files.insert(Arc::clone(file), known);
+            if let Some(known) = self.files.get(file).filter(|_| unread.contains(file)) {
+                events.push(Event::Loaded { file: Arc::clone(file), content: known.content.clone() });
+            }
         }
-        let is_new = !events.is_empty();
         (events, is_new)
     }
 

@@ -358,8 +358,8 @@ impl Source for FileSource {
         }
     }
 
-    fn want(&mut self, files: &BTreeSet<Arc<str>>) -> Vec<Event> {
-        let (events, is_new) = self.material.want(files);
+    fn want(&mut self, files: &BTreeSet<Arc<str>>, unread: &BTreeSet<Arc<str>>) -> Vec<Event> {
+        let (events, is_new) = self.material.want(files, unread);
         if is_new {
             // Their folders must be watched.
             self.next_look = self.next_look.map(|_| Instant::now());
@@ -375,7 +375,7 @@ impl Source for FileSource {
 /// Reads files of certificates and keys once, without following them.
 #[must_use]
 pub fn load(files: &BTreeSet<Arc<str>>) -> Vec<Event> {
-    Material::default().want(files).0
+    Material::default().want(files, files).0
 }
 
 /// Why a file gave no content.

@@ -13,7 +13,7 @@ pub(crate) const LARGE: usize = 128 * 1_024;
 /// Capacity asked for a pipe; the kernel may give less.
 const PIPE: usize = 1_024 * 1_024;
 /// Buffers of each kind that are kept for re-use.
-const KEPT_SMALL: usize = 256;
+const KEPT_SMALL: usize = 512;
 const KEPT_LARGE: usize = 32;
 const KEPT_PIPES: usize = 64;
 

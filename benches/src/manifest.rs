@@ -6,8 +6,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::certificates::Leaf;
 
 /// A temporary folder for manifests; it goes when this value does.
 #[derive(Debug)]
@@ -77,6 +81,17 @@ pub fn ingress(name: &str, hosts: &[String], paths: &[String], service: &str) ->
         "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
         "metadata": {"name": name, "namespace": "bench"},
         "spec": {"rules": rules},
+    })
+}
+
+/// A `kubernetes.io/tls` Secret in namespace `bench`.
+#[must_use]
+pub fn secret(name: &str, leaf: &Leaf) -> Value {
+    let encode = |text: &str| BASE64.encode(text);
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+        "metadata": {"name": name, "namespace": "bench"},
+        "data": {"tls.crt": encode(&leaf.chain), "tls.key": encode(&leaf.key)},
     })
 }
 

@@ -1,4 +1,5 @@
-//! What fuzz targets may call, in fuzzing builds only: the parser is private, and its rules are asserted here.
+//! What fuzz targets may call, in fuzzing builds and tests only: the parser is private, and its rules are asserted
+//! here.
 
 use super::client_hello::{Assembly, ClientHello, Refused};
 

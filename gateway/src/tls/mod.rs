@@ -8,7 +8,7 @@ mod client_hello;
 mod configs;
 #[cfg(test)]
 pub(crate) mod fixture;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub mod fuzz;
 mod identity;
 mod passthrough;

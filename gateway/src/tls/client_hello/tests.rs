@@ -162,3 +162,23 @@ fn more_than_64_kib_are_refused_when_announced() {
     let tiny: Vec<u8> = largest.chunks(1).take(40_000).flat_map(record).collect();
     assert_eq!(whole(&tiny), Err(Refused::TooLarge));
 }
+
+proptest::proptest! {
+    /// What the fuzz target asserts, for hellos with a few bytes changed.
+    #[test]
+    fn no_change_of_a_hello_makes_it_depend_on_how_it_arrives(
+        changes in proptest::collection::vec((0_usize..400, 0_u8..=255), 0..6),
+        cut in 0_usize..400,
+        piece in 1_usize..300,
+        record in 1_usize..300,
+    ) {
+        let bytes = real("shop.example", &[b"h2", b"http/1.1"]);
+        let mut changed = bytes[..bytes.len() - cut.min(bytes.len() / 2)].to_vec();
+        for (at, byte) in changes {
+            let at = at % changed.len();
+            changed[at] = byte;
+        }
+        super::super::fuzz::client_hello(&changed, piece, record);
+        super::super::fuzz::client_hello(&changed[9..], piece, record);
+    }
+}

@@ -12,6 +12,7 @@
 )]
 
 pub mod certificates;
+pub mod programs;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;

@@ -14,6 +14,7 @@ fn demo_shows_everything_and_leaves_nothing() {
     assert_eq!(code, 0, "{out}{error}");
     assert!(out.contains("Everything went as it should."), "{out}");
     assert!(out.contains("curl -H 'Host: demo.example.com'"), "{out}");
+    assert!(out.contains("curl -k -H 'Host: demo.example.com' https://127.0.0.1:"), "{out}");
     let manifest = out.lines().find_map(|line| line.trim().strip_prefix("manifest")).unwrap().trim();
     assert!(!Path::new(manifest).parent().unwrap().exists(), "{manifest}");
 }

@@ -6,13 +6,16 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::symlink;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use common::certificates::{Authority, secret};
 use common::{Backend, Client, Gateway, eventually, free_address, ingress, run};
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::pki_types::CertificateDer;
 use tempfile::TempDir;
 
 const HOST: &str = "shop.example.com";
@@ -436,4 +439,155 @@ fn hundred_edits_under_load_cost_no_request() {
     for client in clients {
         assert!(client.join().unwrap() > 0);
     }
+}
+
+/// The leaf certificate that `name` gets at `address`.
+fn certificate_of(address: SocketAddr, name: &str) -> Vec<u8> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anyone))
+        .with_no_client_auth();
+    let name = rustls::pki_types::ServerName::try_from(name.to_owned()).unwrap();
+    let mut session = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(common::PATIENCE)).unwrap();
+    while session.is_handshaking() {
+        session.complete_io(&mut socket).unwrap();
+    }
+    session.peer_certificates().unwrap()[0].to_vec()
+}
+
+/// Takes any certificate: these tests look at which one it is.
+#[derive(Debug)]
+struct Anyone;
+
+impl rustls::client::danger::ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &rustls::pki_types::ServerName<'_>,
+        _: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[test]
+fn secret_is_served_by_name_and_followed_and_a_bad_one_changes_nothing() {
+    let site = Site::new(1);
+    let authority = Authority::new("run");
+    let (first, second) = (authority.issue(&[HOST]), authority.issue(&[HOST]));
+    let tls = format!("spec:\n  tls: [{{hosts: [{HOST}], secretName: cert}}]\n  rules:");
+    site.write("shop.yaml", &site.manifest().replacen("spec:\n  rules:", &tls, 1));
+    site.write("cert.yaml", &first.secret("test", "cert"));
+    let gateway = site.start(&["--https", "127.0.0.1:0"]);
+    gateway.wait_for_log("self-signed");
+    assert_eq!(certificate_of(gateway.https, HOST), first.chain[0].to_vec());
+    assert_ne!(certificate_of(gateway.https, "other.example.com"), first.chain[0].to_vec());
+    site.write("cert.yaml", &second.secret("test", "cert"));
+    eventually("the new certificate", || certificate_of(gateway.https, HOST) == second.chain[0].to_vec());
+    site.write("cert.yaml", &secret("test", "cert", &first.chain_pem(), &second.key_pem()));
+    gateway.wait_for_log("the previous version stays in use");
+    assert!(
+        gateway
+            .admin("/metrics")
+            .contains("sluicegate_config_problems{severity=\"error\",reason=\"KeyMismatch\"} 1")
+    );
+    assert!(gateway.admin("/debug/table").contains("KeyMismatch"));
+    assert_eq!(certificate_of(gateway.https, HOST), second.chain[0].to_vec());
+    fs::remove_file(site.folder.path().join("cert.yaml")).unwrap();
+    gateway.wait_for_log("SecretNotFound");
+    assert!(!gateway.log().contains("PRIVATE"));
+}
+
+#[test]
+fn certificate_files_of_a_listener_are_followed() {
+    let site = Site::new(1);
+    let authority = Authority::new("run");
+    let (first, second) = (authority.issue(&[HOST]), authority.issue(&[HOST]));
+    first.write(site.folder.path(), "edge");
+    let address = free_address();
+    let listener = format!(
+        "listeners:\n- {{name: edge, address: '{address}', tls: {{certificates: [{{cert: edge.crt, key: edge.key}}]}}}}\n"
+    );
+    site.write("edge.yaml", &listener);
+    let gateway = site.start(&[]);
+    assert_eq!(gateway.listeners["edge"], address);
+    assert_eq!(certificate_of(address, HOST), first.chain[0].to_vec());
+    second.write(site.folder.path(), "edge");
+    eventually("the new certificate", || certificate_of(address, HOST) == second.chain[0].to_vec());
+}
+
+#[test]
+fn explain_says_which_certificate_and_what_is_asked_of_clients() {
+    let site = Site::new(1);
+    let authority = Authority::new("run");
+    let tls = format!("spec:\n  tls: [{{hosts: [{HOST}], secretName: cert}}]\n  rules:");
+    let manifest = site.manifest().replacen("spec:\n  rules:", &tls, 1);
+    let manifest = manifest.replacen(
+        "namespace: test}",
+        "namespace: test, annotations: {sluicegate.dev/client-ca: secret/ca}}",
+        1,
+    );
+    site.write("shop.yaml", &manifest);
+    site.write("cert.yaml", &authority.issue(&[HOST]).secret("test", "cert"));
+    site.write("ca.yaml", &authority.secret("test", "ca"));
+    let config = site.folder.path().to_str().unwrap();
+    let explain = |url: &str| run(&["explain", "GET", url, "--config", config]);
+    let (code, out, error) = explain(&format!("https://{HOST}/"));
+    assert_eq!(code, 0, "{out}{error}");
+    assert!(
+        out.contains("test/cert, for shop.example.com") && out.contains("a certificate of test/ca"),
+        "{out}"
+    );
+    let (_, out, _) = explain(&format!("http://{HOST}/"));
+    assert!(out.contains("refused: clients of this host need a certificate of test/ca"), "{out}");
+    let (_, out, _) = explain("https://other.example.com/");
+    assert!(out.contains("(self-signed)"), "{out}");
+}
+
+#[test]
+fn one_address_cannot_be_both_http_and_https() {
+    let site = Site::new(1);
+    let config = site.folder.path().to_str().unwrap();
+    let (code, _, error) = run(&[
+        "run",
+        "--config",
+        config,
+        "--http",
+        "127.0.0.1:1",
+        "--https",
+        "127.0.0.1:1",
+        "--admin",
+        "none",
+    ]);
+    assert_eq!(code, 1);
+    assert!(error.contains("--https"), "{error}");
 }

@@ -58,6 +58,7 @@ pub(crate) fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
 struct Demo {
     gateway: Running,
     http: SocketAddr,
+    https: SocketAddr,
     admin: SocketAddr,
     backends: Vec<Backend>,
     folder: TempDir,
@@ -76,15 +77,19 @@ impl Demo {
         std::fs::write(&path, manifest::first(&addresses(&backends)))?;
         let gateway = Running::start(&run_args(&path)?).await?;
         let addresses = gateway.addresses();
-        let http = addresses.listeners.first().context("the gateway listens")?.address;
+        let listener = |https| {
+            let listener = addresses.listeners.iter().find(|listener| listener.https == https);
+            listener.map(|listener| listener.address).context("the gateway listens")
+        };
+        let (http, https) = (listener(false)?, listener(true)?);
         let admin = addresses.admin.context("the admin port is open")?;
-        Ok(Self { gateway, http, admin, backends, folder, paint: Paint::stdout() })
+        Ok(Self { gateway, http, https, admin, backends, folder, paint: Paint::stdout() })
     }
 
     fn introduce(&self) {
-        let Self { http, admin, backends, paint, .. } = self;
+        let Self { http, https, admin, backends, paint, .. } = self;
         println!("{}", paint.strong("Sluicegate demo"));
-        println!("  gateway    http://{http}");
+        println!("  gateway    http://{http}, https://{https} (self-signed)");
         println!("  admin      http://{admin}  (/metrics, /debug/table, /readyz)");
         for backend in backends {
             println!("  {}  http://{}", backend.name, backend.address);
@@ -92,6 +97,7 @@ impl Demo {
         println!("  manifest   {}", manifest_path(&self.folder).display());
         println!("\n{}", paint.strong("Try it in another terminal"));
         println!("  curl -H 'Host: {HOST}' http://{http}{PATH}");
+        println!("  curl -k -H 'Host: {HOST}' https://{https}{PATH}");
         println!("  curl -i -H 'Host: other.example.com' http://{http}{PATH}     # no rule: 404");
         println!("  for i in 1 2 3 4 5 6; do curl -s -H 'Host: {HOST}' http://{http}{PATH}; done");
         println!("  curl -s http://{admin}/metrics | grep sluicegate_");
@@ -210,7 +216,7 @@ fn run_args(manifest: &Path) -> anyhow::Result<RunArgs> {
         "--http",
         any,
         "--https",
-        "none",
+        any,
         "--admin",
         any,
         "--access-log",

@@ -135,3 +135,22 @@ async fn problems_are_counted() {
     assert!(text.contains("sluicegate_config_problems{severity="), "{text}");
     assert!(text.contains("sluicegate_config_compiles_total 1\n"), "{text}");
 }
+
+#[tokio::test]
+async fn certificate_that_becomes_valid_is_taken_into_use_although_nothing_changes() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["a.example.com".to_owned()]).unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    params.not_before = rcgen::date_time_ymd(1970, 1, 1) + now + Duration::from_secs(2);
+    let lines = |pem: String| pem.lines().fold(String::new(), |text, line| text + "    " + line + "\n");
+    let (chain, key) = (lines(params.self_signed(&key).unwrap().pem()), lines(key.serialize_pem()));
+    let secret = format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: cert, namespace: n}}\nstringData:\n  tls.crt: |\n{chain}  tls.key: |\n{key}"
+    );
+    let ingress =
+        ingress("a").replace("spec: {", "spec: {tls: [{hosts: [a.example.com], secretName: cert}], ");
+    let mut bench = Bench::start(vec![batch(&format!("{secret}---\n{ingress}"))]);
+    let waits = |report: &Report| report.problems.iter().any(|one| one.reason == "CertificateNotYetValid");
+    assert!(waits(&bench.next().await.1));
+    while waits(&bench.next().await.1) {}
+}

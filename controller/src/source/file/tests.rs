@@ -270,3 +270,51 @@ async fn burst_of_files_is_seen_whole() {
         seen.extend(next(&mut source).await.into_iter().filter(|line| line.starts_with("apply")));
     }
 }
+
+fn files(folder: &TempDir, names: &[&str]) -> BTreeSet<Arc<str>> {
+    names.iter().map(|name| folder.path().join(name).to_string_lossy().into()).collect()
+}
+
+#[tokio::test]
+async fn file_of_a_certificate_is_read_when_it_is_wanted_and_when_it_changes() {
+    let folder = folder(&[("a.yaml", "a")]);
+    fs::write(folder.path().join("c.pem"), "old").unwrap();
+    let mut source = source(&folder);
+    next(&mut source).await;
+    let wanted = files(&folder, &["c.pem", "gone.pem"]);
+    let first = told(source.want(&wanted, &wanted));
+    assert_eq!(first[0], "loaded c.pem 3 bytes");
+    assert!(first[1].starts_with("loaded gone.pem No such file"), "{first:?}");
+    fs::write(folder.path().join("c.pem"), "newer").unwrap();
+    assert_eq!(until(&mut source, "loaded c.pem 5 bytes").await, ["loaded c.pem 5 bytes"]);
+    fs::write(folder.path().join("gone.pem"), "there").unwrap();
+    assert_eq!(until(&mut source, "loaded gone.pem 5 bytes").await, ["loaded gone.pem 5 bytes"]);
+    fs::remove_file(folder.path().join("c.pem")).unwrap();
+    assert!(next(&mut source).await[0].starts_with("loaded c.pem No such file"));
+    // What is known is told again to who does not know it.
+    let again = files(&folder, &["gone.pem"]);
+    assert_eq!(told(source.want(&again, &again)), ["loaded gone.pem 5 bytes"]);
+    assert!(source.want(&again, &BTreeSet::new()).is_empty());
+}
+
+#[tokio::test]
+async fn certificate_and_key_behind_an_exchanged_symlink_are_read_together() {
+    let folder = folder(&[("a.yaml", "a")]);
+    let path = |name: &str| folder.path().join(name);
+    for (version, text) in [("v1", "one"), ("v2", "three")] {
+        fs::create_dir(path(version)).unwrap();
+        fs::write(path(version).join("c.pem"), text).unwrap();
+        fs::write(path(version).join("c.key"), text).unwrap();
+    }
+    symlink("v1", path("..data")).unwrap();
+    for name in ["c.pem", "c.key"] {
+        symlink(Path::new("..data").join(name), path(name)).unwrap();
+    }
+    let mut source = source(&folder);
+    next(&mut source).await;
+    let wanted = files(&folder, &["c.pem", "c.key"]);
+    assert_eq!(told(source.want(&wanted, &wanted)), ["loaded c.key 3 bytes", "loaded c.pem 3 bytes"]);
+    symlink("v2", path("..new")).unwrap();
+    fs::rename(path("..new"), path("..data")).unwrap();
+    assert_eq!(next(&mut source).await, ["loaded c.key 5 bytes", "loaded c.pem 5 bytes"]);
+}

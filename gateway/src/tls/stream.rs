@@ -189,7 +189,7 @@ impl TlsStream {
                 Event::Quiet => {
                     ready!(self.poll_flush(cx))?;
                     if !self.has_record() {
-                        ready!(self.poll_fill(cx))?;
+                        ready!(self.poll_fill(cx, false))?;
                     }
                 }
                 Event::Progress | Event::Done | Event::Taken => {}
@@ -247,7 +247,7 @@ impl TlsStream {
                     if let Poll::Ready(Err(error)) = self.poll_send(cx) {
                         return Poll::Ready(Err(error));
                     }
-                    ready!(self.poll_fill(cx))?;
+                    ready!(self.poll_fill(cx, space.is_none()))?;
                 }
             }
         }
@@ -441,10 +441,11 @@ impl TlsStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads what has arrived. While nothing has, no more than a small part of a record is kept.
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Reads what has arrived. While nothing has, a small part of a record waits without a buffer, and a large one as
+    /// well if the connection is `idle`.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, idle: bool) -> Poll<io::Result<()>> {
         let polled = self.poll_socket(cx);
-        if polled.is_pending() && self.incoming.unread().len() <= SHELVED {
+        if polled.is_pending() && (idle || self.incoming.unread().len() <= SHELVED) {
             self.incoming.shelve();
         }
         polled

@@ -175,6 +175,37 @@ fn an_idle_connection_owns_no_buffer() {
 }
 
 #[test]
+fn a_part_of_a_record_holds_no_more_than_itself() {
+    with_client(
+        |mut peer| {
+            let mut record = Vec::new();
+            peer.conn.writer().write_all(&noise(16_384)).unwrap();
+            peer.conn.complete_io(&mut peer.sock).unwrap();
+            peer.conn.writer().write_all(&noise(16_384)).unwrap();
+            peer.conn.write_tls(&mut record).unwrap();
+            peer.sock.write_all(&record[..16_000]).unwrap();
+            // The rest when what is there was looked at.
+            peer.sock.read_exact(&mut [0]).unwrap();
+            peer.sock.write_all(&record[16_000..]).unwrap();
+        },
+        async |mut tls| {
+            handshake(&mut tls).await.unwrap();
+            assert_eq!(read(&mut tls, 20_000).await.unwrap(), noise(16_384));
+            loop {
+                assert!(poll_fn(|cx| Poll::Ready(tls.poll_read_ready(cx).is_pending())).await);
+                if tls.incoming.unread().len() == 16_000 {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+            assert!(tls.incoming.spare().is_empty());
+            write_all(&mut tls, &[b"x"]).await.unwrap();
+            assert_eq!(read(&mut tls, 20_000).await.unwrap(), noise(16_384));
+        },
+    );
+}
+
+#[test]
 fn readiness_counts_what_was_decrypted() {
     with_client(
         |mut peer| {

@@ -747,6 +747,20 @@ fn a_listener_without_usable_certificates_serves_the_default_and_without_authori
 }
 
 #[test]
+fn passthrough_does_not_lead_past_a_listener_that_asks_for_certificates() {
+    let mut world = World::with(|settings| settings.https = None);
+    let native = NATIVE.replace("{name: r, ", "{name: r, hosts: p.test, tlsPassthrough: true, ");
+    world.apply(&native);
+    assert_eq!(world.outcome("p.test").0, "passthrough b");
+    world
+        .apply(&native.replace("tls: {", "tls: {clientCa: ca.pem, "))
+        .load("ca.pem", &Authority::new().pem());
+    let (gets, told) = world.outcome("p.test");
+    assert_eq!(gets, "(self-signed), clients of ca.pem");
+    assert!(told.contains(&"r Conflict".to_owned()), "{told:?}");
+}
+
+#[test]
 fn without_any_certificate_an_encrypted_address_is_not_opened() {
     let mut world = World::with(|settings| settings.default_certificate = None);
     world.apply(&ingress("web", "", &["a.test"], "{hosts: [a.test]}"));

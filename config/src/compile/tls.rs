@@ -484,6 +484,8 @@ impl<'r, R: Fn(u32) -> Option<&'r Route>> Build<'_, '_, R> {
         let guard = demands.iter().find(|(_, settings)| settings.client.is_some());
         let message = if is_listed {
             "the listener has a certificate for this host, so connections end here".to_owned()
+        } else if self.state.fixed.as_ref().is_some_and(|fixed| fixed.client != ClientPolicy::None) {
+            "the listener asks something of clients, so connections end here".to_owned()
         } else if let Some((guard, _)) = guard {
             format!("{} asks something of clients, so connections end here", guard.order.object)
         } else if let Some((winner, _)) = winner.filter(|at| *at < position).and_then(|at| claims.get(at)) {

@@ -1,5 +1,7 @@
 //! Errors that the gateway makes, as tonic's client and the metrics see them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use tonic::Code;
@@ -75,4 +77,55 @@ async fn a_call_that_failed_is_not_repeated() {
     client.unary(with(b"x", &[("x-fail", "14")])).await.unwrap_err();
     tokio::time::timeout(Duration::from_secs(20), client.unary(with(b"y", &[]))).await.unwrap().unwrap();
     assert_eq!(backend.seen.metadata.lock().unwrap().len(), 2);
+}
+
+/// RFC 9113 §8.7: what was refused was not processed, so that a call that was sent with its message may be sent again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_call_is_sent_again_with_its_message() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let calls = Arc::new(AtomicUsize::new(0));
+    tokio::spawn({
+        let calls = Arc::clone(&calls);
+        async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                tokio::spawn(refuse_every_other(socket, Arc::clone(&calls)));
+            }
+        }
+    });
+    let (_folder, gateway) = setup::gateway(&[address], "GRPC", "", &[]);
+    let mut client = setup::client(gateway.http).await;
+    for length in [0, 10, 1_000, 6_000] {
+        let message = vec![b'm'; length];
+        let answer = client.unary(with(&message, &[])).await.unwrap();
+        assert!(answer.into_inner() == message, "{length}");
+    }
+    assert_eq!(calls.load(SeqCst), 8);
+}
+
+/// Reads calls to their end; refuses the first, sends the message of the second back, and so on.
+async fn refuse_every_other(socket: tokio::net::TcpStream, calls: Arc<AtomicUsize>) {
+    let Ok(mut connection) = h2::server::handshake(socket).await else { return };
+    while let Some(Ok((request, mut respond))) = connection.accept().await {
+        let calls = Arc::clone(&calls);
+        tokio::spawn(async move {
+            let mut body = request.into_body();
+            let mut message = bytes::BytesMut::new();
+            while let Some(chunk) = body.data().await {
+                let chunk = chunk.unwrap();
+                body.flow_control().release_capacity(chunk.len()).unwrap();
+                message.extend_from_slice(&chunk);
+            }
+            if calls.fetch_add(1, SeqCst).is_multiple_of(2) {
+                return respond.send_reset(h2::Reason::REFUSED_STREAM);
+            }
+            let response =
+                http::Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+            let mut send = respond.send_response(response, false).unwrap();
+            send.send_data(message.freeze(), false).unwrap();
+            let mut trailers = http::HeaderMap::new();
+            trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+            send.send_trailers(trailers).unwrap();
+        });
+    }
 }

@@ -139,6 +139,11 @@ impl<'a> Attempt<'a> {
         !self.upload.touched
     }
 
+    /// All that was taken of the body is still in the client's buffer.
+    pub(crate) fn body_is_kept(&self) -> bool {
+        self.upload.keeps
+    }
+
     /// Framing of what the client's buffer still holds, or will, of the body; `Close` = unknown.
     pub(crate) fn body_left(&self) -> Framing {
         match (self.upload.ended, self.upload.touched) {

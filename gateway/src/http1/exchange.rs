@@ -267,6 +267,8 @@ async fn exchange(
         let Some(bytes) = prefix.take() else { return Next::Close };
         let mut upload = upload(client, &connection, head, bytes);
         upload.translation = Translation::of_request(forward.web);
+        // Decoding changes what is in the buffer.
+        upload.keeps &= upload.translation.is_none();
         // Only the first attempt waits for `100 Continue`.
         upload.hold = std::mem::take(&mut hold);
         let mut attempt = Attempt::new(worker, client, head, forward, connection, upload, total, began);
@@ -296,7 +298,7 @@ async fn exchange(
             Ended::Endpoint(event, reason) => (event, reason),
         };
         let delivered = attempt.delivered(event).await;
-        let replayable = body_at_hand || attempt.body_untouched();
+        let replayable = body_at_hand || attempt.body_untouched() || attempt.body_is_kept();
         // Nothing is retried for nobody.
         let retry = reason != Reason::RequestTimeout
             && !attempt.client().stream.is_broken()
@@ -340,12 +342,18 @@ fn total(client: &Client, head: &RequestHead, forward: &Forward) -> Duration {
 
 /// The request on its way to the endpoint.
 fn upload(client: &Client, connection: &Connection, head: &RequestHead, prefix: Head) -> Relay {
-    // A stream that has ended with its head needs no read to know it.
-    let framing = if client.stream.has_ended() { Framing::None } else { head.framing };
+    // A stream that has ended needs no read to know it. What an attempt before this one has read of it is at hand.
+    let has_ended = client.stream.has_ended();
+    let is_at_hand = client.buf.as_ref().is_some_and(|buf| !buf.is_empty());
+    let framing = if has_ended && !is_at_hand { Framing::None } else { head.framing };
     let (input, output) = (client.stream.framing(framing), connection.stream.framing(head.framing));
     // Over HTTP/2, trailers need not be announced.
     let trailers = head.te_trailers || client.stream.delimits();
-    Relay::new(prefix, input, output, trailers, head.length)
+    let mut upload = Relay::new(prefix, input, output, trailers, head.length);
+    upload.source_ended = has_ended;
+    // Such bodies arrive behind their heads, however small they are.
+    upload.keeps = client.stream.delimits();
+    upload
 }
 
 /// Whether `event` is held against the endpoint. A connection that is stale or going away is no failure; a status that

@@ -28,6 +28,9 @@ const SPLICE_TURN: u32 = 16;
 /// Less room than this behind the head, or a body longer than this, earns a large buffer.
 const LARGE_BODY: usize = 16 * 1_024;
 
+/// A body that is kept is kept up to this size.
+const MOST_KEPT: u64 = 8 * 1_024;
+
 /// Why a relay stopped.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Fault {
@@ -80,6 +83,8 @@ pub(crate) struct Relay {
     pub(crate) translation: Option<Box<Translation>>,
     /// Small pieces in a row, up to [`TRICKLE`].
     small_pieces: u8,
+    /// What was taken of the body stays in the buffer, so that it can be sent again; given up when it grows.
+    pub(crate) keeps: bool,
     /// The body waits (for `100 Continue`).
     pub(crate) hold: bool,
     /// Something of the body, be it only framing, was taken from the buffer.
@@ -132,6 +137,7 @@ impl Relay {
             is_tunnel: false,
             translation: None,
             small_pieces: 0,
+            keeps: false,
             hold: false,
             touched: false,
             ended: false,
@@ -430,7 +436,10 @@ impl Relay {
             ready!(from.poll_read_ready(cx)).map_err(|error| Fault::Source(error.kind()))?;
             buf.enlarge();
         }
-        buf.rewind(self.floor);
+        self.keeps &= self.received <= MOST_KEPT && buf.spare().len() >= JOIN_BELOW;
+        if !self.keeps {
+            buf.rewind(self.floor);
+        }
         let wants_large = match &self.input {
             Input::Length(remaining) => *remaining > LARGE_BODY as u64,
             Input::Chunked(_) | Input::Close => self.received > LARGE_BODY as u64,
@@ -464,6 +473,7 @@ impl Relay {
                     }
                     self.ended = true;
                     write::trailers(&mut self.trailers, &from.take_trailers());
+                    self.keeps &= self.trailers.is_empty();
                     if self.chunked_out {
                         self.frame(0);
                     }

@@ -186,7 +186,7 @@ pub struct WorkerMetrics {
     pub keepalive_requests: Counter,
     /// Hits of a limit by [`LimitHit::index`].
     pub limit_hits: [Counter; LimitHit::ALL.len()],
-    /// TLS handshakes with clients that were completed, in the order of [`HANDSHAKES`].
+    /// TLS handshakes with clients that were completed, in the order of `HANDSHAKES`.
     pub tls_handshakes: [Counter; HANDSHAKES.len()],
     /// TLS handshakes with clients that failed, by [`HandshakeFailure::index`].
     pub tls_handshake_failures: [Counter; HandshakeFailure::ALL.len()],

@@ -76,6 +76,8 @@ pub(crate) struct Attempt<'a> {
     /// Tick by which the current phase must make progress (or be over).
     phase: u32,
     hold_until: u32,
+    /// What the client sends is a stream of messages, not an upload.
+    may_be_quiet: bool,
     rate_check: u32,
     rate_seen: u64,
 }
@@ -94,12 +96,15 @@ impl<'a> Attempt<'a> {
     ) -> Self {
         let never = client.timer.tick_after(Duration::ZERO);
         let hold_until = if upload.hold { client.timer.tick_after(CONTINUE_WAIT) } else { never };
-        // A call may say little, and that rarely.
-        let rate = client.peer.config.limits.min_body_rate > 0
-            && head.framing != Framing::None
-            && !head.rpc.is_call();
+        // A client may say little, and that rarely; but not as an excuse for a slow upload of another kind.
+        let may_be_quiet = forward.is_call && head.rpc == Rpc::Grpc && client.stream.delimits();
+        let rate =
+            client.peer.config.limits.min_body_rate > 0 && head.framing != Framing::None && !may_be_quiet;
         let rate_check = if rate { client.timer.tick_after(RATE_WINDOW) } else { never };
-        let phase = client.timer.tick_after(idle(client, head, forward));
+        let timeouts = &forward.policy.timeouts;
+        let first =
+            if may_be_quiet { grpc::idle(timeouts, &client.peer.config.limits) } else { timeouts.idle };
+        let phase = client.timer.tick_after(first);
         Self {
             worker,
             client,
@@ -119,6 +124,7 @@ impl<'a> Attempt<'a> {
             total,
             phase,
             hold_until,
+            may_be_quiet,
             rate_check,
             rate_seen: 0,
         }
@@ -363,7 +369,7 @@ impl<'a> Attempt<'a> {
 
     fn progressed(&mut self) {
         let waits_for_client = self.upload.waits_for_source && !self.upload.finished;
-        let idle = if waits_for_client && !self.head.rpc.is_call() {
+        let idle = if waits_for_client && !self.may_be_quiet {
             self.client.peer.config.limits.body_idle_timeout
         } else {
             self.idle()
@@ -373,12 +379,17 @@ impl<'a> Attempt<'a> {
 
     /// No byte moved for so long.
     fn idle(&self) -> Duration {
-        idle(self.client, self.head, self.forward)
+        let timeouts = &self.forward.policy.timeouts;
+        if self.forward.is_call {
+            grpc::idle(timeouts, &self.client.peer.config.limits)
+        } else {
+            timeouts.idle
+        }
     }
 
     fn response_timeout(&self) -> Duration {
         let timeouts = &self.forward.policy.timeouts;
-        if self.head.rpc.is_call() {
+        if self.forward.is_call {
             grpc::response_head(timeouts, &self.client.peer.config.limits)
         } else {
             timeouts.response_head
@@ -497,7 +508,9 @@ impl<'a> Attempt<'a> {
             Framing::Chunked | Framing::Close => Framing::Chunked,
             framing => framing,
         };
-        let web = if self.response.is_grpc { self.forward.web } else { Rpc::None };
+        // Without a body there is nothing to translate.
+        let is_call = self.response.is_grpc && framing != Framing::None;
+        let web = if is_call { self.forward.web } else { Rpc::None };
         let framing = if web.is_call() && !http10 { Framing::Chunked } else { framing };
         let limits = &self.client.peer.config.limits;
         let close = !self.head.keep_alive
@@ -610,12 +623,6 @@ impl<'a> Attempt<'a> {
         let total = self.total <= self.client.timer.now();
         Poll::Ready(Err(if total { Reason::RequestTimeout } else { Reason::IdleTimeout }))
     }
-}
-
-/// How long nothing may move in either direction.
-fn idle(client: &Client, head: &RequestHead, forward: &Forward) -> Duration {
-    let timeouts = &forward.policy.timeouts;
-    if head.rpc.is_call() { grpc::idle(timeouts, &client.peer.config.limits) } else { timeouts.idle }
 }
 
 fn bad_response() -> Ended {

@@ -265,10 +265,7 @@ async fn exchange(
         let endpoint = Arc::clone(&connection.endpoint);
         let began = if facts.attempts == 1 { facts.started } else { Instant::now() };
         let Some(bytes) = prefix.take() else { return Next::Close };
-        let mut upload = upload(client, &connection, head, bytes);
-        upload.translation = Translation::of_request(forward.web);
-        // Decoding changes what is in the buffer.
-        upload.keeps &= upload.translation.is_none();
+        let mut upload = upload(client, &connection, head, forward.web, bytes);
         // Only the first attempt waits for `100 Continue`.
         upload.hold = std::mem::take(&mut hold);
         let mut attempt = Attempt::new(worker, client, head, forward, connection, upload, total, began);
@@ -341,7 +338,7 @@ fn total(client: &Client, head: &RequestHead, forward: &Forward) -> Duration {
 }
 
 /// The request on its way to the endpoint.
-fn upload(client: &Client, connection: &Connection, head: &RequestHead, prefix: Head) -> Relay {
+fn upload(client: &Client, connection: &Connection, head: &RequestHead, web: Rpc, prefix: Head) -> Relay {
     // A stream that has ended needs no read to know it. What an attempt before this one has read of it is at hand.
     let has_ended = client.stream.has_ended();
     let is_at_hand = client.buf.as_ref().is_some_and(|buf| !buf.is_empty());
@@ -351,8 +348,9 @@ fn upload(client: &Client, connection: &Connection, head: &RequestHead, prefix: 
     let trailers = head.te_trailers || client.stream.delimits();
     let mut upload = Relay::new(prefix, input, output, trailers, head.length);
     upload.source_ended = has_ended;
-    // Such bodies arrive behind their heads, however small they are.
-    upload.keeps = client.stream.delimits();
+    upload.translation = Translation::of_request(web);
+    // Such bodies arrive behind their heads, however small they are. Decoding changes what is in the buffer.
+    upload.keeps = client.stream.delimits() && upload.translation.is_none();
     upload
 }
 

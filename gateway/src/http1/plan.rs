@@ -53,6 +53,8 @@ pub(crate) struct Forward {
     pub(crate) backend: Arc<LiveBackend>,
     /// Hash of the consistent-hash key.
     pub(crate) hash: u64,
+    /// A call to an endpoint that can speak gRPC: its streams may be quiet.
+    pub(crate) is_call: bool,
     /// The call is translated from this to gRPC, and its answer back.
     pub(crate) web: Rpc,
     /// The onward head; taken when it is sent.
@@ -274,7 +276,8 @@ fn forward(
     let hash = backend.needs_hash().map_or(0, |key| route::hash(key, client, (path, to.query), parts));
     // Only who speaks HTTP/2 can speak gRPC; others get what was sent.
     let speaks_grpc = backend.config.policy.protocol == BackendProtocol::Http2;
-    let web = if speaks_grpc && plan.head.rpc.is_web() { plan.head.rpc } else { Rpc::None };
+    let is_call = speaks_grpc && plan.head.rpc.is_call();
+    let web = if is_call && plan.head.rpc.is_web() { plan.head.rpc } else { Rpc::None };
     let hostname = rewrite.and_then(|rewrite| rewrite.hostname.as_ref());
     let onward = Onward {
         path,
@@ -297,6 +300,7 @@ fn forward(
         policy: Arc::clone(&rule.policy),
         backend: Arc::clone(backend),
         hash,
+        is_call,
         web,
         bytes: Some(bytes),
     })

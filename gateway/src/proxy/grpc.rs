@@ -59,10 +59,12 @@ impl Rpc {
         }
     }
 
-    /// `content_type`, which is of one kind of call, for this kind: the suffix is kept.
+    /// `content_type` of one kind of call for this kind: the suffix is kept. What is of none stays as it is.
     pub(crate) fn retyped(self, content_type: &[u8]) -> (&'static [u8], &[u8]) {
-        let suffix = content_type.get(Self::of(content_type).media_type().len()..);
-        (self.media_type(), suffix.unwrap_or_default())
+        match Self::of(content_type) {
+            Self::None => (b"", content_type),
+            call => (self.media_type(), content_type.get(call.media_type().len()..).unwrap_or_default()),
+        }
     }
 }
 
@@ -157,6 +159,7 @@ mod tests {
         assert_eq!((media_type, suffix), (&b"application/grpc"[..], &b"+json"[..]));
         let (media_type, suffix) = Rpc::WebText.retyped(b"application/grpc");
         assert_eq!((media_type, suffix), (&b"application/grpc-web-text"[..], &b""[..]));
+        assert_eq!(Rpc::Grpc.retyped(b"text/html"), (&b""[..], &b"text/html"[..]));
     }
 
     #[test]

@@ -511,7 +511,12 @@ impl<'a> Attempt<'a> {
         // Without a body there is nothing to translate.
         let is_call = self.response.is_grpc && framing != Framing::None;
         let web = if is_call { self.forward.web } else { Rpc::None };
-        let framing = if web.is_call() && !http10 { Framing::Chunked } else { framing };
+        let framing = match web.is_call() {
+            // A translation changes the length.
+            true if http10 => Framing::Close,
+            true => Framing::Chunked,
+            false => framing,
+        };
         let limits = &self.client.peer.config.limits;
         let close = !self.head.keep_alive
             || framing == Framing::Close

@@ -10,9 +10,14 @@
 )]
 
 mod annotations;
+mod both;
 mod client;
+mod client_faults;
 #[path = "../common/mod.rs"]
 mod common;
+#[allow(dead_code, reason = "shared with the tests of HTTP/2 in front")]
+#[path = "../http2/client.rs"]
+mod front;
 mod hostile;
 mod http2;
 mod probes;

@@ -188,8 +188,11 @@ impl<'a> Attempt<'a> {
                 200..=299 if self.head.websocket && self.client.stream.delimits() => return bad_response(),
                 100..=199 => {
                     self.informational += 1;
-                    if self.informational > MOST_INFORMATIONAL || !self.relay_informational().await {
+                    if self.informational > MOST_INFORMATIONAL {
                         return bad_response();
+                    }
+                    if !self.relay_informational().await {
+                        return Ended::Client(Reason::ClientGone);
                     }
                 }
                 _ => {

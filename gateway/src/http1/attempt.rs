@@ -316,7 +316,13 @@ impl<'a> Attempt<'a> {
             // One buffer serves all that wait, and stays in the processor's cache.
             Poll::Pending => self.answer.rest(0),
         }
-        if self.upload.finished && self.client.has_left(cx) {
+        let has_left = if self.upload.finished {
+            self.client.has_left(cx)
+        } else {
+            // While the upload waits for the endpoint, nothing is read that would tell.
+            self.client.stream.poll_aborted(cx).is_ready()
+        };
+        if has_left {
             return Poll::Ready(Err(Ended::Client(Reason::ClientGone)));
         }
         self.poll_deadline(cx)

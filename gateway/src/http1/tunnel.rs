@@ -143,7 +143,15 @@ impl Tunnel {
             (upward, downward) => {
                 let up_ended = upward.is_ready() && end_sending(cx, endpoint, &mut self.shut.0);
                 let down_ended = downward.is_ready() && end_sending(cx, client, &mut self.shut.1);
-                if up_ended && down_ended { Poll::Ready(Ok(())) } else { Poll::Pending }
+                if up_ended && down_ended {
+                    return Poll::Ready(Ok(()));
+                }
+                // Of a client that has ended its side nothing is read any more that would tell.
+                if client.poll_aborted(cx).is_ready() {
+                    endpoint.reset_on_close();
+                    return Poll::Ready(Err(Reason::ClientGone));
+                }
+                Poll::Pending
             }
         }
     }

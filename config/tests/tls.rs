@@ -11,7 +11,7 @@ use common::{NOW, problems, tls_host, tls_policy};
 use config::compile::{Compiler, Settings};
 use config::index::{Change, Event, FileContent, Index};
 use config::report::{Kind, ObjectRef, Report};
-use config::table::{RouteTable, TlsMap};
+use config::table::{ClientPolicy, RouteTable, TlsMap};
 use rcgen::KeyPair;
 
 /// A compiler with a default certificate, and what it has read.
@@ -525,6 +525,30 @@ fn terms_of_a_wildcard_do_not_reach_hosts_with_rules_of_their_own() {
 }
 
 #[test]
+fn a_wildcard_that_comes_and_goes_leaves_guarded_terms_off_hosts_with_rules_of_their_own() {
+    let mut world = World::new();
+    world.apply(&format!(
+        "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{name: all, annotations: {{{CA}}}}}\nspec: {{defaultBackend: {{service: {{name: web, port: {{number: 80}}}}}}}}\n"
+    ));
+    world.apply(&secret("ca", &[("ca.crt", &Authority::new().pem())]));
+    world.apply(&ingress("wild", "", &["*.test"], ""));
+    world.compile();
+    world.apply(&ingress("own", "", &["own.test"], ""));
+    assert_eq!(world.outcome("own.test").0, "(self-signed)");
+    for wild in [false, true, false] {
+        if wild {
+            world.apply(&ingress("wild", "", &["*.test"], ""));
+        } else {
+            world.delete(Kind::Ingress, "wild");
+        }
+        let (table, _) = world.compile();
+        assert_eq!(gets(&table, "own.test"), "(self-signed)");
+        assert_eq!(tls(&table).hosts().count(), 1, "as if compiled at once");
+    }
+    assert_eq!(world.outcome("other.test").0, "(self-signed), clients of default/ca");
+}
+
+#[test]
 fn passthrough_goes_to_the_backend_of_the_root() {
     let passthrough = "sluicegate.dev/ssl-passthrough: 'true'";
     let mut world = world_with(passthrough, &["a.test"], "");
@@ -758,6 +782,50 @@ fn passthrough_does_not_lead_past_a_listener_that_asks_for_certificates() {
     let (gets, told) = world.outcome("p.test");
     assert_eq!(gets, "(self-signed), clients of ca.pem");
     assert!(told.contains(&"r Conflict".to_owned()), "{told:?}");
+}
+
+#[test]
+fn listeners_that_ask_different_things_of_clients_at_one_address_serve_nobody() {
+    let listener = |name: &str, more: &str| format!("{{name: {name}, address: '127.0.0.1:1'{more}}}");
+    let open = ", tls: {certificates: [{cert: c.pem, key: c.key}]}";
+    let guarded = ", tls: {certificates: [{cert: c.pem, key: c.key}], clientCa: ca.pem}";
+    for (first, second) in [(open, guarded), (guarded, open), ("", guarded), (guarded, "")] {
+        let mut world = World::with(|settings| settings.https = None);
+        let text = |first: &str, second: &str| {
+            format!(
+                "listeners: [{}, {}]\nroutes: [{{name: r, listeners: b, backend: b}}]\nbackends: [{{name: b, endpoints: ['10.0.0.1:80']}}]\n",
+                listener("a", first),
+                listener("b", second)
+            )
+        };
+        world.apply(&text(first, second));
+        let pair = pair(&["c.test"]);
+        world.load("c.pem", &pair.chain).load("c.key", &pair.key).load("ca.pem", &Authority::new().pem());
+        let (table, report) = world.compile();
+        let client = |table: &RouteTable| {
+            let bind = table.binds.iter().find(|bind| bind.config.address.port() == 1).unwrap();
+            bind.tls.as_ref().map(|map| map.policy("c.test").unwrap().client.clone())
+        };
+        assert_eq!(client(&table), Some(ClientPolicy::Closed), "{first} {second}");
+        assert!(reasons(&report).contains(&"b Conflict".to_owned()), "{report:?}");
+        world.apply(&text(first, first));
+        let alone = client(&world.compile().0);
+        assert_ne!(alone, Some(ClientPolicy::Closed), "{first}");
+    }
+}
+
+#[test]
+fn a_route_of_a_file_whose_listeners_are_wrong_is_not_served_elsewhere() {
+    let mut world = World::new();
+    let text = "listeners: [{name: edge, address: '127.0.0.1:1', tls: {clientVerify: require}}]\nroutes: [{name: r, backend: b}]\nbackends: [{name: b, endpoints: ['10.0.0.1:80']}]\n";
+    world.apply(text);
+    let (table, report) = world.compile();
+    assert!(table.binds.iter().all(|bind| bind.hosts.iter().count() == 0), "{table:?}");
+    assert_eq!(reasons(&report), ["edge MissingField", "r NoListener"]);
+    world.apply(&text.replace("{clientVerify: require}", "{}"));
+    let (table, _) = world.compile();
+    let served: Vec<_> = table.binds.iter().filter(|bind| bind.hosts.iter().count() == 1).collect();
+    assert!(served.len() == 1 && served[0].config.address.port() == 1, "{table:?}");
 }
 
 #[test]

@@ -109,6 +109,7 @@ fn fixed(index: &Index, vault: &Vault, listener: &ListenerTlsOf, problems: &mut 
     let client = match &tls.client {
         ClientFiles::None => ClientPolicy::None,
         ClientFiles::OptionalNoCa => ClientPolicy::OptionalNoCa,
+        ClientFiles::Closed => ClientPolicy::Closed,
         ClientFiles::Require(file) | ClientFiles::Optional(file) => {
             let origin = Origin::RootsFile(Arc::clone(file));
             match vault.roots(&origin) {

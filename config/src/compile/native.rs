@@ -15,9 +15,9 @@ use crate::index::Index;
 use crate::report::{Kind, ObjectRef, Problem};
 use crate::resource::native::{BackendSpec, BalanceSpec, EndpointHost, HealthSpec, set, set_time};
 use crate::resource::native_route::NativeGoal;
-use crate::resource::native_tls::{ListenerTls, NativeSpeech};
+use crate::resource::native_tls::{ClientFiles, ListenerTls, NativeSpeech};
 use crate::resource::tls::TlsSettings;
-use crate::resource::{Finding, NativeBackend, NativeRoute, Object, ObjectSpec};
+use crate::resource::{Finding, NativeBackend, NativeListener, NativeRoute, Object, ObjectSpec};
 use crate::table::{
     Action, ActiveProbe, BackendPolicy, BackendTls, Balance, BindConfig, Candidate, Endpoint, HashKey,
     HealthPolicy, Hostname, PassivePolicy, Passthrough, ProbeKind, RouteId, RulePolicy, Unavailable,
@@ -52,7 +52,8 @@ pub(super) fn splits(index: &Index) -> bool {
 }
 
 impl Listeners {
-    /// Reads every listener; of two that disagree about one address, the first by name wins.
+    /// Reads every listener; of two that disagree about one address, the first by name wins. What guards access is
+    /// not lost to a name: if they ask different things of clients, the address is closed.
     pub(super) fn new(index: &Index) -> Self {
         let mut objects: Vec<&Object> =
             index.objects().filter(|o| o.reference.kind == Kind::Listener).collect();
@@ -79,9 +80,15 @@ impl Listeners {
                         && BindConfig { listeners: first.listeners.clone(), ..config.clone() } == *first;
                     if !alike {
                         let winner = first.listeners.first().map(|listener| Arc::clone(&listener.name));
+                        let is_closed = close_if_disputed(&mut listeners.tls, &object.reference, listener);
                         let message = format!(
-                            "listener `{}` has the same address with other settings, which are the ones in force",
-                            winner.unwrap_or_default()
+                            "listener `{}` has the same address with other settings, which are the ones in force{}",
+                            winner.unwrap_or_default(),
+                            if is_closed {
+                                "; what they ask of clients is not the same, so requests are answered 503"
+                            } else {
+                                ""
+                            }
                         );
                         let finding = Finding::error("address", 0, "Conflict", message);
                         let problem = finding.into_problem(&object.reference, object.location.as_ref());
@@ -94,6 +101,32 @@ impl Listeners {
         }
         listeners
     }
+}
+
+/// Closes the address of `listener` if it asks something else of clients than the one in force there.
+fn close_if_disputed(
+    all: &mut BTreeMap<SocketAddr, ListenerTlsOf>,
+    object: &ObjectRef,
+    listener: &NativeListener,
+) -> bool {
+    let address = listener.config.address;
+    let asked = |tls: Option<&Arc<ListenerTls>>| {
+        tls.map(|tls| &tls.client).filter(|client| **client != ClientFiles::None).cloned()
+    };
+    let first = all.get(&address).map(|of| &of.tls);
+    if asked(first) == asked(listener.tls.as_ref()) {
+        return false;
+    }
+    let Some(tls) = first.or(listener.tls.as_ref()) else { return false };
+    let tls = Arc::new(ListenerTls { client: ClientFiles::Closed, ..ListenerTls::clone(tls) });
+    match all.get_mut(&address) {
+        Some(first) => first.tls = tls,
+        // In cleartext there is nobody who could be verified either.
+        None => {
+            all.insert(address, ListenerTlsOf { object: object.clone(), tls });
+        }
+    }
+    true
 }
 
 /// Compiles a native route.
@@ -236,6 +269,12 @@ fn binds(
         let all: BTreeSet<SocketAddr> = listeners.values().copied().collect();
         if !all.is_empty() {
             return all.into_iter().collect();
+        }
+        if native.has_listeners {
+            // What they would have asked of clients, other addresses do not ask.
+            let message = "none of the listeners of its file can be used, so this route is not served";
+            tell("listeners", "NoListener", message.to_owned());
+            return Arc::new([]);
         }
         if shop.ingress_binds.is_empty() {
             tell("listeners", "NoListener", "there is no listener, so this route is not served".to_owned());

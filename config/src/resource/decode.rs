@@ -21,7 +21,7 @@ use crate::report::{Kind, ObjectRef, Problem, Severity, SourceLocation};
 /// read are skipped. `file` is the name that problems show.
 #[must_use]
 pub fn decode(file: &Arc<str>, text: &[u8]) -> Decoded {
-    let mut decoder = Decoder { file, out: Decoded::default(), routes: 0 };
+    let mut decoder = Decoder { file, out: Decoded::default(), routes: 0, has_listeners: false };
     match usable_text(text) {
         Ok(text) => {
             for document in node::documents(text) {
@@ -58,6 +58,8 @@ struct Decoder<'a> {
     out: Decoded,
     /// Native routes so far, over all documents of the file.
     routes: u32,
+    /// The native document that is being read has listeners.
+    has_listeners: bool,
 }
 
 /// `apiVersion` and `kind`.
@@ -213,6 +215,8 @@ impl<'a> Decoder<'a> {
             self.file_problem(line, Severity::Error, &key, "UnknownField", message);
             self.out.incomplete = true;
         }
+        let is_empty = |node: &Node| matches!(&node.value, Value::List(items) if items.is_empty());
+        self.has_listeners = node.field("listeners").is_some_and(|at| !is_empty(at));
         for (section, kind) in
             [("listeners", Kind::Listener), ("routes", Kind::Route), ("backends", Kind::Backend)]
         {
@@ -251,8 +255,9 @@ impl<'a> Decoder<'a> {
             return;
         };
         let reference = ObjectRef { kind, namespace: "".into(), name };
+        let place = (self.routes, self.has_listeners);
         let result =
-            native_object(self.file, kind, &reference.name, &field, node, self.routes).map_err(|finding| {
+            native_object(self.file, kind, &reference.name, &field, node, place).map_err(|finding| {
                 // The path within the entry is what follows the entry's own.
                 let below = finding.field.get(field.len() + 1..).unwrap_or_default();
                 let line = if finding.line == node.line { node.line_at(below) } else { finding.line };
@@ -433,9 +438,9 @@ fn native_object(
     name: &Arc<str>,
     field: &str,
     node: &Node,
-    position: u32,
+    (position, has_listeners): (u32, bool),
 ) -> Result<ObjectSpec, Finding> {
-    let builder = Builder { file, field, line: node.line };
+    let builder = Builder { file, field, line: node.line, has_listeners };
     let located = |error: ReadError| {
         let (path, line) = error.place();
         Finding::error(

@@ -36,6 +36,8 @@ pub struct NativeRoute {
     /// Position in its file: among routes of equal standing, the first wins.
     pub(crate) position: u32,
     pub(crate) listeners: Option<Vec<Arc<str>>>,
+    /// Its file has listeners, be they right or wrong: it is for no others than native ones.
+    pub(crate) has_listeners: bool,
     /// At least one.
     pub(crate) hosts: Vec<Hostname>,
     /// At least one.
@@ -78,6 +80,8 @@ pub(super) struct Builder<'a> {
     pub(super) file: &'a str,
     pub(super) field: &'a str,
     pub(super) line: u32,
+    /// There are listeners beside it.
+    pub(super) has_listeners: bool,
 }
 
 impl Builder<'_> {
@@ -232,6 +236,7 @@ impl Builder<'_> {
         Ok(NativeRoute {
             position,
             listeners,
+            has_listeners: self.has_listeners,
             hosts,
             matches,
             filters,

@@ -202,6 +202,8 @@ pub(crate) enum ClientFiles {
     Require(Arc<str>),
     Optional(Arc<str>),
     OptionalNoCa,
+    /// Listeners of one address ask different things, so nobody is served.
+    Closed,
 }
 
 impl ClientFiles {
@@ -209,7 +211,7 @@ impl ClientFiles {
     pub(crate) fn roots(&self) -> Option<&Arc<str>> {
         match self {
             Self::Require(file) | Self::Optional(file) => Some(file),
-            Self::None | Self::OptionalNoCa => None,
+            Self::None | Self::OptionalNoCa | Self::Closed => None,
         }
     }
 }

@@ -165,10 +165,14 @@ impl TlsState {
                 self.dependent.remove(&host);
             }
             if !matches!(host, Hostname::Exact(_)) {
+                let was_named = self.map.as_ref().is_some_and(|map| map.exactly(&host).is_some());
+                // It stands between the hosts below it and the default, whose terms may be strict.
+                let shields = !self.strict.is_empty() && was_named != outcome.is_some();
                 let is_strict = outcome.as_ref().is_some_and(is_strict);
                 let was_strict =
                     if is_strict { !self.strict.insert(host.clone()) } else { self.strict.remove(&host) };
-                if is_strict != was_strict {
+                let is_wildcard = host != Hostname::Any;
+                if is_strict != was_strict || (is_wildcard && shields) {
                     queue.extend(served.all().filter(|other| is_below(other, &host)).cloned());
                 }
             }

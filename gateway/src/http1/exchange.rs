@@ -47,6 +47,8 @@ pub(crate) struct Facts {
     pub(crate) request_bytes: u64,
     pub(crate) response_bytes: u64,
     pub(crate) response_head: Option<Duration>,
+    /// See [`plan::Plan::ends_connection`].
+    pub(crate) ends_connection: bool,
 }
 
 /// Serves the request whose head is the first `length` bytes of the client's buffer.
@@ -77,6 +79,7 @@ pub(crate) async fn run(worker: &Worker, client: &mut Client, length: usize) -> 
         request_bytes: 0,
         response_bytes: 0,
         response_head: None,
+        ends_connection: plan.ends_connection,
     };
     let head = &plan.head;
     let next = match &mut plan.then {
@@ -159,7 +162,8 @@ async fn respond(
     }
     let consumed = consume_body(client, left);
     let limits = &client.peer.config.limits;
-    let close = !consumed || !head.keep_alive || worker.is_draining() || client.is_last(limits);
+    let may_stay = consumed && head.keep_alive && !facts.ends_connection;
+    let close = !may_stay || worker.is_draining() || client.is_last(limits);
     let mut out = worker.buffers.head();
     let http10 = head.minor_version == 0;
     let answer = Answer {

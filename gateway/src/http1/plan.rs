@@ -18,6 +18,7 @@ use crate::live::{Live, LiveBackend};
 use crate::proxy::grpc::Rpc;
 use crate::proxy::route::{self, Refusal};
 use crate::record::Reason;
+use crate::tls::Unserved;
 use crate::worker::buffers::Head;
 use crate::worker::{Current, Scratch, Worker};
 
@@ -31,6 +32,8 @@ pub(crate) struct Plan {
     pub(crate) config: Arc<BindConfig>,
     pub(crate) route: Option<RouteId>,
     pub(crate) then: Then,
+    /// No further request is served on the connection.
+    pub(crate) ends_connection: bool,
 }
 
 /// What becomes of a request.
@@ -113,6 +116,7 @@ pub(crate) fn make(worker: &Worker, peer: &Peer, bytes: &[u8]) -> Plan {
         config: Arc::clone(config),
         route: None,
         then: Then::Answer(Reason::NoRoute),
+        ends_connection: false,
         current: Rc::clone(&current),
     };
     if let Err(reason) = fill(worker, peer, bytes, bind, &mut plan) {
@@ -190,14 +194,16 @@ fn plan_target(
     let Some(bind) = bind else { return Ok(()) };
     let secured = match &peer.tls {
         Some(secured) => {
-            bind.tls.as_ref().map_or(Err(Reason::MisdirectedRequest), |map| secured.admits(map, name))
+            let unserved = Unserved { reason: Reason::MisdirectedRequest, is_outdated: false };
+            bind.tls.as_ref().map_or(Err(unserved), |map| secured.admits(map, name))
         }
         None => Ok(&b""[..]),
     };
     let identity = match secured {
         Ok(identity) => identity,
-        Err(reason) => {
-            plan.then = Then::Answer(reason);
+        Err(unserved) => {
+            plan.then = Then::Answer(unserved.reason);
+            plan.ends_connection = unserved.is_outdated;
             return Ok(());
         }
     };

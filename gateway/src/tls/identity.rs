@@ -75,17 +75,18 @@ impl Secured {
     /// that a rotated certificate sends nobody away.
     ///
     /// # Errors
-    /// `MisdirectedRequest` (RFC 9110 §7.4) or `InvalidSetting`.
-    pub(crate) fn admits(&self, map: &TlsMap, host: &str) -> Result<&[u8], Reason> {
-        let Some(wanted) = map.policy(host) else { return Err(Reason::MisdirectedRequest) };
+    /// `MisdirectedRequest` (RFC 9110 §7.4) or `InvalidSetting`, and whether the connection is of no use any more.
+    pub(crate) fn admits(&self, map: &TlsMap, host: &str) -> Result<&[u8], Unserved> {
+        let misdirected = Unserved { reason: Reason::MisdirectedRequest, is_outdated: false };
+        let Some(wanted) = map.policy(host) else { return Err(misdirected) };
         match &self.server_name {
             Some(name) if !map.policy(name).is_some_and(|policy| Arc::ptr_eq(policy, wanted)) => {
-                return Err(Reason::MisdirectedRequest);
+                return Err(misdirected);
             }
             Some(_) | None => {}
         }
         match &wanted.client {
-            ClientPolicy::Closed => Err(Reason::InvalidSetting),
+            ClientPolicy::Closed => Err(Unserved { reason: Reason::InvalidSetting, is_outdated: false }),
             ClientPolicy::None => Ok(b""),
             ClientPolicy::OptionalNoCa if self.policy.client == ClientPolicy::OptionalNoCa => {
                 Ok(&self.identity)
@@ -98,7 +99,10 @@ impl Secured {
             {
                 Ok(&self.identity)
             }
-            ClientPolicy::Require(_) | ClientPolicy::Optional(_) => Err(Reason::MisdirectedRequest),
+            // The host is one of the name's, so that it was not asked then for what it is asked for now.
+            ClientPolicy::Require(_) | ClientPolicy::Optional(_) => {
+                Err(Unserved { is_outdated: self.server_name.is_some(), ..misdirected })
+            }
         }
     }
 
@@ -110,6 +114,14 @@ impl Secured {
             ClientPolicy::None | ClientPolicy::OptionalNoCa | ClientPolicy::Closed => false,
         }
     }
+}
+
+/// Why a request is not served on a connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Unserved {
+    pub(crate) reason: Reason,
+    /// What is asked of clients has changed since the handshake: only a new connection helps.
+    pub(crate) is_outdated: bool,
 }
 
 /// The client's certificate does not do.

@@ -19,5 +19,5 @@ mod tickets;
 pub(crate) use self::accept::{MOST_HANDSHAKES, accept};
 pub use self::configs::ServerConfigs;
 pub(crate) use self::configs::Workshop;
-pub(crate) use self::identity::Secured;
+pub(crate) use self::identity::{Secured, Unserved};
 pub(crate) use self::stream::TlsStream;

@@ -148,6 +148,13 @@ fn nobody_can_forge_an_identity() {
     }
 }
 
+/// Whoever keeps the connection would be refused forever, so that it ends.
+fn refused_for_good(outdated: &mut Connection) {
+    let response = outdated.get("shop.example", "/").unwrap();
+    assert_eq!(status(&response), 421);
+    assert!(response.contains("\r\nConnection: close\r\n"), "{response}");
+}
+
 #[test]
 fn what_is_asked_now_decides_not_what_was_asked_then() {
     let cast = Cast::new();
@@ -157,18 +164,21 @@ fn what_is_asked_now_decides_not_what_was_asked_then() {
         TlsMap::new(Arc::new(policy))
     };
     let mut rig = Rig::new(with(ClientPolicy::None));
-    let mut before = cast.connect(&rig, Some(&cast.good));
-    assert_eq!(status(&before.get("shop.example", "/").unwrap()), 200);
+    let connect = |rig: &Rig| {
+        let mut connection = cast.connect(rig, Some(&cast.good));
+        assert_eq!(status(&connection.get("shop.example", "/").unwrap()), 200);
+        connection
+    };
+    let (mut before, mut outdated) = (connect(&rig), connect(&rig));
     rig.publish(with(ClientPolicy::Require(roots(&cast.authority))));
-    assert_eq!(status(&before.get("shop.example", "/").unwrap()), 421);
-    let mut verified = cast.connect(&rig, Some(&cast.good));
-    assert_eq!(status(&verified.get("shop.example", "/").unwrap()), 200);
+    refused_for_good(&mut outdated);
+    let (mut verified, mut outdated) = (connect(&rig), connect(&rig));
     // The same authority, as another object.
     rig.publish(with(ClientPolicy::Optional(roots(&cast.authority))));
     assert!(verified.get("shop.example", "/").unwrap().contains("Verified: success"));
     assert!(before.get("shop.example", "/").unwrap().contains("Verified: none"));
     rig.publish(with(ClientPolicy::Require(roots(&Authority::new("another")))));
-    assert_eq!(status(&verified.get("shop.example", "/").unwrap()), 421);
+    refused_for_good(&mut outdated);
     rig.publish(with(ClientPolicy::OptionalNoCa));
     assert!(verified.get("shop.example", "/").unwrap().contains("Verified: none"));
     rig.publish(with(ClientPolicy::None));

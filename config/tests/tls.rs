@@ -759,6 +759,22 @@ fn a_pair_of_files_that_changes_one_after_the_other_is_never_served_mixed() {
 }
 
 #[test]
+fn a_listener_that_changes_keeps_the_good_certificates_of_bad_files() {
+    let mut world = World::with(|settings| settings.https = None);
+    let guarded = NATIVE.replace("tls: {", "tls: {clientCa: ca.pem, ");
+    world.apply(&guarded);
+    let (good, other) = (pair(&["c.test"]), pair(&["c.test"]));
+    world.load("c.pem", &good.chain).load("c.key", &good.key).load("ca.pem", &Authority::new().pem());
+    assert_eq!(world.outcome("c.test").0, "c.pem, clients of ca.pem");
+    world.load("c.key", &other.key).load("ca.pem", "garbage");
+    assert_eq!(world.outcome("c.test").0, "c.pem, clients of ca.pem");
+    world.apply(&guarded.replace("tls: {", "tls: {http2: false, "));
+    let (gets, told) = world.outcome("c.test");
+    assert!(gets.contains("c.pem") && gets.contains("clients of ca.pem"), "{gets}");
+    assert!(told.contains(&"c.key KeyMismatch".to_owned()), "{told:?}");
+}
+
+#[test]
 fn a_listener_without_usable_certificates_serves_the_default_and_without_authorities_nobody() {
     let mut world = World::with(|settings| settings.https = None);
     let guarded = NATIVE.replace("tls: {", "tls: {clientCa: ca.pem, ");

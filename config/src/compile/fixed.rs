@@ -19,15 +19,6 @@ use crate::table::{Certificate, ClientPolicy, Hostname};
 impl Compiler {
     /// Notes which files the listeners use now, and that their groups must be looked at.
     pub(super) fn sync_fixed(&mut self, index: &Index, former: &Listeners, regrouped: bool, work: &mut Work) {
-        for (address, tls) in &former.tls {
-            if !self.listeners.tls.get(address).is_some_and(|new| new.tls == tls.tls) {
-                for origin in origins(&tls.tls) {
-                    self.vault.leave(&origin, User::Listener(Group::Address(*address)));
-                    work.origins.insert(origin);
-                }
-                work.listeners.insert(Group::Address(*address));
-            }
-        }
         let mut joined: BTreeSet<(SocketAddr, Origin)> = BTreeSet::new();
         for (address, tls) in &self.listeners.tls {
             joined.extend(origins(&tls.tls).into_iter().map(|origin| (*address, origin)));
@@ -37,9 +28,22 @@ impl Compiler {
                 work.listeners.insert(Group::Address(*address));
             }
         }
-        for (address, origin) in joined {
-            self.vault.join(index, &origin, User::Listener(Group::Address(address)));
-            work.origins.insert(origin);
+        // Before anything is left: what nobody uses is forgotten, and with it what was good of it.
+        for (address, origin) in &joined {
+            self.vault.join(index, origin, User::Listener(Group::Address(*address)));
+            work.origins.insert(origin.clone());
+        }
+        for (address, tls) in &former.tls {
+            if self.listeners.tls.get(address).is_some_and(|new| new.tls == tls.tls) {
+                continue;
+            }
+            work.listeners.insert(Group::Address(*address));
+            for origin in origins(&tls.tls) {
+                if !joined.contains(&(*address, origin.clone())) {
+                    self.vault.leave(&origin, User::Listener(Group::Address(*address)));
+                    work.origins.insert(origin);
+                }
+            }
         }
     }
 

@@ -29,6 +29,26 @@ fn a_client_that_leaves_during_informational_heads_is_no_failure_of_the_endpoint
     }
 }
 
+#[test]
+fn a_deadline_of_a_client_is_no_failure_of_the_endpoint() {
+    let server = Server::start(|call: Call| async move {
+        call.seen.go_on.notified().await;
+        drop(call);
+    });
+    let policy = BackendPolicy { protocol: BackendProtocol::Http2, ..BackendPolicy::default() };
+    let proxy = Proxy::start(&[("a", &[server.address], policy)]);
+    let mut client = proxy.client();
+    for n in 0..5 {
+        client.send(
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/grpc\r\nGrpc-Timeout: 1m\r\n\
+             Content-Length: 0\r\n\r\n",
+        );
+        let answer = client.answer();
+        assert!(answer.head.contains("grpc-status: 4\r\n"), "{n}: {}", answer.head);
+        assert!(proxy.is_healthy(), "ejected after {n} calls");
+    }
+}
+
 /// Answers HEAD with a head, and all else with a message and its status.
 async fn rpc(mut call: Call) {
     if call.path() == "/plain" {

@@ -254,7 +254,7 @@ async fn exchange(
     let mut hold = head.expect_continue && client.buf.as_ref().is_none_or(Buf::is_empty);
     let mut attempts = Attempts::new(worker, head, forward);
     let body_start = client.buf.as_ref().map_or(0, Buf::position);
-    let total = client.timer.tick_after(total(client, head, forward));
+    let (total, is_clients) = deadline(client, head, forward);
     loop {
         let Acquired { in_flight: _counted, connection } = match attempts.acquire(client, total, facts).await
         {
@@ -305,7 +305,8 @@ async fn exchange(
             && !attempt.client().stream.is_broken()
             && may_retry(event, delivered, head.idempotent, replayable, &forward.policy.retry)
             && attempts.take_retry(event, &endpoint);
-        if is_failure(event, retry) {
+        // A deadline of the client's choice says nothing about the endpoint.
+        if is_failure(event, retry) && !(is_clients && reason == Reason::RequestTimeout) {
             attempt.report_failure(event);
         }
         if !retry {
@@ -331,14 +332,15 @@ async fn exchange(
     }
 }
 
-/// How long the request may take in all.
-fn total(client: &Client, head: &RequestHead, forward: &Forward) -> Duration {
+/// Tick by which the request must be over, and whether that is the client's choice.
+fn deadline(client: &Client, head: &RequestHead, forward: &Forward) -> (u32, bool) {
     let policy = forward.policy.timeouts.total;
-    if !head.rpc.is_call() {
-        return policy;
+    let mut within = policy;
+    if head.rpc.is_call() {
+        let bytes = client.buf.as_ref().map_or(&[][..], Buf::all_filled);
+        within = grpc::total(policy, grpc::timeout(head.grpc_timeout.get(bytes)));
     }
-    let bytes = client.buf.as_ref().map_or(&[][..], Buf::all_filled);
-    grpc::total(policy, grpc::timeout(head.grpc_timeout.get(bytes)))
+    (client.timer.tick_after(within), within != policy)
 }
 
 /// The request on its way to the endpoint.

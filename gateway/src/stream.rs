@@ -185,6 +185,13 @@ impl Stream {
         }
     }
 
+    /// Nothing more is served on the connection: where streams share one, the client is asked to open no more.
+    pub(crate) fn retire_connection(&self) {
+        if let Self::Http2Server(stream) = self {
+            stream.retire_connection();
+        }
+    }
+
     /// Makes the other side see an abort, not an end, when this is dropped.
     pub(crate) fn reset_on_close(&mut self) {
         let tcp = match self {

@@ -162,6 +162,9 @@ async fn respond(
     }
     let consumed = consume_body(client, left);
     let limits = &client.peer.config.limits;
+    if facts.ends_connection {
+        client.stream.retire_connection();
+    }
     let may_stay = consumed && head.keep_alive && !facts.ends_connection;
     let close = !may_stay || worker.is_draining() || client.is_last(limits);
     let mut out = worker.buffers.head();

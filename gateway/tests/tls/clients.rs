@@ -1,5 +1,6 @@
 //! Certificates of clients: what is asked, what is told to endpoints, and that nobody can forge it.
 
+use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 
 use config::table::{ClientPolicy, TlsMap};
@@ -185,4 +186,46 @@ fn what_is_asked_now_decides_not_what_was_asked_then() {
     assert!(!verified.get("shop.example", "/").unwrap().contains("Client-Cert"));
     rig.publish(with(ClientPolicy::Closed));
     assert_eq!(status(&verified.get("shop.example", "/").unwrap()), 503);
+}
+
+/// A request for `/` as stream `id`, with fields that stand in the static table (RFC 7541).
+fn request_frame(id: u8) -> Vec<u8> {
+    let fields = [&[0x82, 0x87, 0x84, 0x41, 12][..], b"shop.example"].concat();
+    let length = u8::try_from(fields.len()).unwrap();
+    [&[0, 0, length, 1, 5, 0, 0, 0, id][..], &fields].concat()
+}
+
+/// Payload of the next frame of type `wanted`.
+fn next_frame(connection: &mut Connection, wanted: u8) -> Vec<u8> {
+    loop {
+        let mut head = [0; 9];
+        connection.0.read_exact(&mut head).unwrap();
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        connection.0.read_exact(&mut payload).unwrap();
+        if head[3] == wanted {
+            return payload;
+        }
+    }
+}
+
+#[test]
+fn a_connection_of_http2_that_was_asked_for_something_else_is_left() {
+    let cast = Cast::new();
+    let with = |client: ClientPolicy| {
+        let mut policy = policy(&[&cast.server]);
+        (policy.client, policy.http2) = (client, true);
+        TlsMap::new(Arc::new(policy))
+    };
+    let mut rig = Rig::new(with(ClientPolicy::None));
+    let mut client = Client::new(&cast.authority);
+    client.config.alpn_protocols = vec![b"h2".to_vec()];
+    let mut connection = client.connect(rig.https, "shop.example");
+    connection.0.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+    connection.0.write_all(&request_frame(1)).unwrap();
+    // HEADERS: the response.
+    next_frame(&mut connection, 1);
+    rig.publish(with(ClientPolicy::Require(roots(&cast.authority))));
+    connection.0.write_all(&request_frame(3)).unwrap();
+    // GOAWAY, without an error.
+    assert_eq!(next_frame(&mut connection, 7)[4..8], [0; 4]);
 }

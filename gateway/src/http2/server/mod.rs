@@ -221,7 +221,7 @@ impl Driver {
         if block_by <= now {
             return self.end(Some(LimitHit::HeaderTimeout), Reason::ENHANCE_YOUR_CALM);
         }
-        if self.phase == Phase::Open && self.worker.is_draining() {
+        if self.phase == Phase::Open && (self.worker.is_draining() || self.shared.is_outdated()) {
             return self.leave();
         }
         let idle_until = self.idle_deadline();

@@ -22,6 +22,8 @@ pub(crate) struct Shared {
     pub(super) guard: RefCell<Guard>,
     /// The budget that the client has exceeded.
     excess: Cell<Option<LimitHit>>,
+    /// A request could be served on a new connection only.
+    is_outdated: Cell<bool>,
     /// Streams that are served.
     open: Cell<u32>,
     /// Bytes of the heads of their requests.
@@ -47,6 +49,7 @@ impl Shared {
             worker,
             guard,
             excess: Cell::new(None),
+            is_outdated: Cell::new(false),
             open: Cell::new(0),
             head_bytes: Cell::new(0),
             queued: Cell::new(0),
@@ -84,6 +87,16 @@ impl Shared {
         self.open.set(self.open.get().saturating_sub(1));
         self.head_bytes.set(self.head_bytes.get().saturating_sub(head_bytes));
         self.wake();
+    }
+
+    /// The client shall open no more streams here.
+    pub(super) fn retire(&self) {
+        self.is_outdated.set(true);
+        self.wake();
+    }
+
+    pub(super) fn is_outdated(&self) -> bool {
+        self.is_outdated.get()
     }
 
     pub(super) fn open(&self) -> u32 {

@@ -41,6 +41,11 @@ pub(crate) struct ServerStream {
 }
 
 impl ServerStream {
+    /// Asks the client to open no more streams on the connection.
+    pub(crate) fn retire_connection(&self) {
+        self.shared.retire();
+    }
+
     pub(super) fn new(
         body: RecvStream,
         respond: SendResponse<Bytes>,

@@ -18,6 +18,13 @@ pub fn run(program: &str, arguments: &[&str]) -> Option<Output> {
     }
 }
 
+/// Whether `programs` are all installed; says which one is not.
+#[track_caller]
+#[must_use]
+pub fn are_here(programs: &[&str]) -> bool {
+    programs.iter().all(|program| run(program, &["--version"]).is_some())
+}
+
 /// What `program` wrote to its standard output, and that it succeeded; `None` if it is not installed.
 #[track_caller]
 pub fn output(program: &str, arguments: &[&str]) -> Option<String> {

@@ -1,6 +1,7 @@
 //! Certificates of clients, as `curl` shows them.
 
 use crate::common::certificates::{Authority, Wanted};
+use crate::common::programs::are_here;
 use crate::{Setup, secure};
 
 /// Hosts `require.example`, `optional.example` and `optional-no-ca.example`, and files with certificates to show.
@@ -34,6 +35,9 @@ fn ask(setup: &Setup, host: &str, shown: &str, more: &[&str]) -> u16 {
 
 #[test]
 fn each_mode_admits_whom_it_says() {
+    if !are_here(&["curl"]) {
+        return;
+    }
     let setup = setup();
     for (mode, shown, status) in [
         ("require", "good", 200),
@@ -93,6 +97,9 @@ fn endpoints_learn_who_it_is_and_nobody_can_forge_it() {
 
 #[test]
 fn an_authority_that_cannot_be_had_closes_the_host() {
+    if !are_here(&["curl"]) {
+        return;
+    }
     let setup = Setup::new(&[], |authority, backend| {
         let secret = authority.issue(&["shop.example"]).secret("test", "shop");
         let annotations = [("client-ca", "secret/absent")];

@@ -3,10 +3,14 @@
 use std::io::Write as _;
 
 use crate::common::certificates::{KeyKind, Wanted};
+use crate::common::programs::are_here;
 use crate::{Setup, secure};
 
 #[test]
 fn curl_is_served_over_https_with_every_type_of_key() {
+    if !are_here(&["curl", "openssl"]) {
+        return;
+    }
     let kinds = [
         (KeyKind::P256, "p256.example"),
         (KeyKind::P384, "p384.example"),
@@ -44,6 +48,9 @@ fn curl_is_served_over_https_with_every_type_of_key() {
 
 #[test]
 fn names_choose_certificates_exact_wildcard_default() {
+    if !are_here(&["openssl"]) {
+        return;
+    }
     let setup = Setup::new(&["--default-certificate", "test/fallback"], |authority, backend| {
         let secret = |name: &str, host: &str| authority.issue(&[host]).secret("test", name);
         [
@@ -68,6 +75,9 @@ fn names_choose_certificates_exact_wildcard_default() {
 
 #[test]
 fn openssl_resumes_sessions_of_both_versions() {
+    if !are_here(&["openssl"]) {
+        return;
+    }
     let setup = Setup::new(&[], |authority, backend| {
         let secret = authority.issue(&["shop.example"]).secret("test", "shop");
         format!("{}---\n{secret}", secure("shop", "shop.example", backend, "shop", &[]))
@@ -86,6 +96,9 @@ fn openssl_resumes_sessions_of_both_versions() {
 
 #[test]
 fn cleartext_is_redirected_where_asked_for_and_hsts_is_told_over_tls_only() {
+    if !are_here(&["curl"]) {
+        return;
+    }
     let setup = Setup::new(&[], |authority, backend| {
         let secret = authority.issue(&["shop.example"]).secret("test", "shop");
         let annotations = [("ssl-redirect", "true"), ("hsts", "max-age=600"), ("ssl-redirect-port", "8443")];
@@ -105,6 +118,9 @@ fn cleartext_is_redirected_where_asked_for_and_hsts_is_told_over_tls_only() {
 
 #[test]
 fn requests_for_another_certificate_are_misdirected_over_both_versions() {
+    if !are_here(&["curl"]) {
+        return;
+    }
     let setup = Setup::new(&[], |authority, backend| {
         let secret = |name: &str, host: &str| authority.issue(&[host]).secret("test", name);
         [
@@ -124,6 +140,9 @@ fn requests_for_another_certificate_are_misdirected_over_both_versions() {
 
 #[test]
 fn passed_through_hosts_are_served_by_their_own_certificate() {
+    if !are_here(&["curl"]) {
+        return;
+    }
     let own = crate::common::certificates::Authority::new("own");
     let leaf = own.issue(&["through.example"]);
     let config =

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use config::table::{TlsHost, TlsPolicy};
+use config::table::{TlsHost, TlsPolicy, TlsVersion};
 use rustls::{Error, HandshakeKind, ProtocolVersion};
 
 use super::client_hello::{Assembly, ClientHello, Refused};
@@ -240,7 +240,9 @@ async fn shake(
 fn secured(tls: &TlsStream, name: Option<Box<str>>, policy: Arc<TlsPolicy>) -> Result<Secured, Failed> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let chain = tls.facts().peer_certificates().unwrap_or_default();
-    Secured::new(name, policy, chain, i64::try_from(now).unwrap_or(i64::MAX)).map_err(|Rejected| {
+    let is_tls13 = tls.facts().protocol_version() == Some(ProtocolVersion::TLSv1_3);
+    let version = if is_tls13 { TlsVersion::Tls13 } else { TlsVersion::Tls12 };
+    Secured::new(name, (policy, version), chain, i64::try_from(now).unwrap_or(i64::MAX)).map_err(|Rejected| {
         Failed::new(HandshakeFailure::ClientCertificate, "the session's certificate is no longer valid")
     })
 }

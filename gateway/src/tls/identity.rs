@@ -9,7 +9,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use config::table::{ClientPolicy, TlsMap, TlsPolicy, TrustRoots};
+use config::table::{ClientPolicy, TlsMap, TlsPolicy, TlsVersion, TrustRoots};
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
@@ -27,6 +27,7 @@ pub(crate) struct Secured {
     pub(crate) server_name: Option<Box<str>>,
     /// The policy of the handshake.
     policy: Arc<TlsPolicy>,
+    version: TlsVersion,
     /// A certificate was shown, and the policy's roots had issued it if it has any.
     has_certificate: bool,
     /// Lines for endpoints, each with its line end.
@@ -41,7 +42,7 @@ impl Secured {
     /// If a resumed session's certificate is no longer valid, or no certificate was shown where one must be.
     pub(crate) fn new(
         server_name: Option<Box<str>>,
-        policy: Arc<TlsPolicy>,
+        (policy, version): (Arc<TlsPolicy>, TlsVersion),
         chain: &[CertificateDer<'_>],
         now: i64,
     ) -> Result<Self, Rejected> {
@@ -52,13 +53,25 @@ impl Secured {
             ClientPolicy::OptionalNoCa => Some("unverified"),
         };
         let Some(verified) = verified else {
-            return Ok(Self { server_name, policy, has_certificate: false, identity: Box::default() });
+            return Ok(Self {
+                server_name,
+                policy,
+                version,
+                has_certificate: false,
+                identity: Box::default(),
+            });
         };
         let Some(leaf) = chain.first() else {
             if matches!(policy.client, ClientPolicy::Require(_)) {
                 return Err(Rejected);
             }
-            return Ok(Self { server_name, policy, has_certificate: false, identity: NO_CERTIFICATE.into() });
+            return Ok(Self {
+                server_name,
+                policy,
+                version,
+                has_certificate: false,
+                identity: NO_CERTIFICATE.into(),
+            });
         };
         let parsed = X509Certificate::from_der(leaf).ok().map(|(_, parsed)| parsed);
         // Resumption does not verify again; time has passed since.
@@ -67,7 +80,7 @@ impl Secured {
             return Err(Rejected);
         }
         let identity = lines(leaf, parsed.as_ref(), verified).into_boxed_slice();
-        Ok(Self { server_name, policy, has_certificate: true, identity })
+        Ok(Self { server_name, policy, version, has_certificate: true, identity })
     }
 
     /// Whether a request for `host` may be served on this connection, by the table of now, and if so, with which
@@ -83,6 +96,8 @@ impl Secured {
             Some(name) if !map.policy(name).is_some_and(|policy| Arc::ptr_eq(policy, wanted)) => {
                 return Err(misdirected);
             }
+            // The handshake was one for any host.
+            None if self.version < wanted.min_version => return Err(misdirected),
             Some(_) | None => {}
         }
         match &wanted.client {

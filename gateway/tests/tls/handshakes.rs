@@ -262,3 +262,18 @@ fn a_client_that_has_ended_its_side_gets_its_answer_and_a_proper_end() {
     connection.0.read_to_string(&mut answer).unwrap();
     assert_eq!(status(&answer), 200);
 }
+
+#[test]
+fn the_oldest_version_of_a_host_holds_without_a_name_as_well() {
+    let authority = Authority::new("root");
+    let leaf = authority.issue(&["127.0.0.1", "new.example"]);
+    let mut map = TlsMap::new(Arc::new(policy(&[&leaf])));
+    let mut strict = policy(&[&leaf]);
+    strict.min_version = TlsVersion::Tls13;
+    map.set(&exact("new.example"), terminate(&Arc::new(strict)));
+    let rig = Rig::new(map);
+    for (version, wanted) in [(&rustls::version::TLS12, 421), (&rustls::version::TLS13, 200)] {
+        let mut connection = of_version(&authority, version).connect(rig.https, "127.0.0.1");
+        assert_eq!(status(&connection.get("new.example", "/").unwrap()), wanted);
+    }
+}

@@ -5,7 +5,7 @@ default:
     @just --list
 
 # Everything that CI checks.
-check: fmt-check lint doc test gates deny
+check: fmt-check lint doc test test-release gates deny
 
 # Format the code.
 fmt:
@@ -26,6 +26,13 @@ doc:
 # Run the tests: all of them, or those named. No root, no network, no other server.
 test *args:
     cargo test --workspace {{args}}
+
+# The tests that drive the binary, on what is shipped.
+test-release:
+    cargo build --release --locked -p sluicegate
+    SLUICEGATE_TEST_BINARY="$(realpath "${CARGO_TARGET_DIR:-target}")/release/sluicegate" cargo test --locked -p sluicegate \
+        --test cli --test engine --test grpc --test http2 --test run --test strictness --test tls --test upstream \
+        --test websocket
 
 # System calls and heap allocations per request. Without strace, or where it is forbidden, the first is skipped.
 gates *args:

@@ -21,16 +21,20 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// Longest wait for anything; far beyond what a loaded machine needs.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The built binary.
+/// The binary that is tested: the one that was built with the tests, or another one by `SLUICEGATE_TEST_BINARY`.
 pub fn binary() -> &'static str {
-    env!("CARGO_BIN_EXE_sluicegate")
+    static BINARY: OnceLock<String> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let built = || env!("CARGO_BIN_EXE_sluicegate").to_owned();
+        std::env::var("SLUICEGATE_TEST_BINARY").unwrap_or_else(|_| built())
+    })
 }
 
 /// Runs the binary to its end: exit code, standard output, standard error.

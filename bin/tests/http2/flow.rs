@@ -101,7 +101,8 @@ fn slow_readers_of_large_bodies_cost_little_memory() {
             last = memory;
         }
         let grown = site.memory().saturating_sub(before);
-        assert!(grown < 100 * 64 * 1_024, "100 streams cost {grown} bytes");
+        // Beside 64 KiB of each stream: the connection itself, and pages that the allocator has only begun.
+        assert!(grown < 100 * 64 * 1_024 + 1_024 * 1_024, "100 streams cost {grown} bytes");
         assert_eq!(fetch(&client, get("/100")).await.unwrap().body.len(), 100);
     });
 }

@@ -14,5 +14,6 @@ pub mod manifest;
 pub mod pattern;
 pub mod poller;
 pub mod process;
+pub mod report;
 pub mod tls;
 pub mod wire;

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use benches::backend::{Backend, Reuse};
 use benches::engine::Engine;
 use benches::load::{Pace, Plan};
+use benches::report::Measured;
 use benches::tls::{self, Sessions};
 use benches::{pattern, process};
 use clap::Parser;
@@ -127,8 +128,7 @@ fn main() -> Result<ExitCode> {
         && seen.faults.is_empty()
         && all_forwarded
         && other_handshakes == 0;
-    let requests = args.requests as f64;
-    let report = json!({
+    let mut report = json!({
         "requests": outcome.right,
         "errors": outcome.errors,
         "backend_faults": seen.faults,
@@ -137,22 +137,17 @@ fn main() -> Result<ExitCode> {
         "forwarded_for": forwarded,
         "full_handshakes": outcome.full_handshakes,
         "resumed_handshakes": outcome.resumed_handshakes,
-        "seconds": elapsed.as_secs_f64(),
-        "per_second": requests / elapsed.as_secs_f64(),
-        "latency_us": {
-            "p50": outcome.latency.value_at_quantile(0.5),
-            "p99": outcome.latency.value_at_quantile(0.99),
-            "max": outcome.latency.max(),
-        },
-        "cpu_us_per_request": cpu.map(|nanos| nanos as f64 / 1_000.0 / requests),
-        "cpu_share": cpu.map(|nanos| nanos as f64 / elapsed.as_nanos() as f64),
-        "memory": memory.map(|(before, after)| json!({
-            "before": before,
-            "after": after,
-            "per_connection": (after as f64 - before as f64) / args.connections as f64,
-        })),
         "good": good,
     });
+    Measured {
+        requests: args.requests,
+        elapsed,
+        latency: &outcome.latency,
+        cpu,
+        memory,
+        connections: args.connections,
+    }
+    .add_to(&mut report);
     println!("{report}");
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

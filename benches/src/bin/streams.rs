@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use benches::backend::{Backend, Reuse};
 use benches::engine::Engine;
 use benches::grpc::{self, Served};
+use benches::report::Measured;
 use benches::tls::Sessions;
 use benches::{pattern, process, tls};
 use bytes::{Bytes, BytesMut};
@@ -124,28 +125,22 @@ async fn run(args: &Args) -> Result<(serde_json::Value, bool)> {
         _ => None,
     };
     let good = outcome.errors.is_empty() && outcome.right == args.requests && served.wrong.get() == 0;
-    let requests = args.requests as f64;
-    let report = json!({
+    let mut report = json!({
         "requests": outcome.right,
         "errors": outcome.errors,
         "backend_wrong": served.wrong.get(),
         "backend_connections": served.connections.get(),
-        "seconds": elapsed.as_secs_f64(),
-        "per_second": requests / elapsed.as_secs_f64(),
-        "latency_us": {
-            "p50": outcome.latency.value_at_quantile(0.5),
-            "p99": outcome.latency.value_at_quantile(0.99),
-            "max": outcome.latency.max(),
-        },
-        "cpu_us_per_request": cpu.map(|nanos| nanos as f64 / 1_000.0 / requests),
-        "cpu_share": cpu.map(|nanos| nanos as f64 / elapsed.as_nanos() as f64),
-        "memory": memory.map(|(before, after)| json!({
-            "before": before,
-            "after": after,
-            "per_connection": (after as f64 - before as f64) / args.connections as f64,
-        })),
         "good": good,
     });
+    Measured {
+        requests: args.requests,
+        elapsed,
+        latency: &outcome.latency,
+        cpu,
+        memory,
+        connections: args.connections,
+    }
+    .add_to(&mut report);
     Ok((report, good))
 }
 

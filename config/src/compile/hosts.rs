@@ -1,11 +1,12 @@
 //! The hosts of a group of binds: who contributes to each, and their rules in order of precedence.
 
 use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 
+use super::members::Members;
 use super::route::{Entry, Order, Route, What, specificity};
 use crate::report::ObjectRef;
 use crate::table::{Candidate, HostMap, HostRules, Hostname, PathMap, PathMatch, WildcardDepth};
@@ -14,9 +15,8 @@ use crate::table::{Candidate, HostMap, HostRules, Hostname, PathMap, PathMatch, 
 #[derive(Debug, Default)]
 pub(super) struct HostState {
     hosts: HostMap,
-    /// host → ids of the routes with entries for it
-    members: HashMap<Hostname, Vec<u32>, FixedState>,
-    dirty: HashSet<Hostname, FixedState>,
+    /// The routes with entries for a host.
+    pub(super) members: Members,
     published: Option<Arc<HostMap>>,
 }
 
@@ -30,43 +30,14 @@ pub(super) struct Loss {
 }
 
 impl HostState {
-    /// True if some route has an entry for exactly `host`.
-    pub(super) fn has(&self, host: &Hostname) -> bool {
-        self.members.contains_key(host)
-    }
-
-    /// Every host that some route has an entry for.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Hostname> {
-        self.members.keys()
-    }
-
-    pub(super) fn join(&mut self, host: &Hostname, id: u32) {
-        let members = self.members.entry(host.clone()).or_default();
-        if !members.contains(&id) {
-            members.push(id);
-        }
-        self.dirty.insert(host.clone());
-    }
-
-    pub(super) fn leave(&mut self, host: &Hostname, id: u32) {
-        if let Some(members) = self.members.get_mut(host) {
-            members.retain(|member| *member != id);
-            if members.is_empty() {
-                self.members.remove(host);
-            }
-        }
-        self.dirty.insert(host.clone());
-    }
-
     /// Rebuilds the hosts that were touched; returns each with its losses.
     pub(super) fn rebuild<'r>(
         &mut self,
         route: impl Fn(u32) -> Option<&'r Route>,
     ) -> Vec<(Hostname, Vec<Loss>)> {
-        let mut rebuilt = Vec::with_capacity(self.dirty.len());
-        for host in std::mem::take(&mut self.dirty) {
-            let members = self.members.get(&host).map(Vec::as_slice).unwrap_or_default();
-            let mut routes: Vec<&Route> = members.iter().filter_map(|id| route(*id)).collect();
+        let mut rebuilt = Vec::with_capacity(self.members.dirty.len());
+        for host in std::mem::take(&mut self.members.dirty) {
+            let mut routes: Vec<&Route> = self.members.of(&host).iter().filter_map(|id| route(*id)).collect();
             routes.sort_by(|a, b| a.order.cmp(&b.order));
             let (rules, losses) = build(&host, &routes);
             self.hosts.set(&host, rules.map(Arc::new));

@@ -9,6 +9,7 @@ mod fixed;
 mod groups;
 mod hosts;
 mod ingress;
+mod members;
 mod native;
 mod policy;
 mod report;
@@ -432,10 +433,10 @@ impl Compiler {
         for group in self.groups.of(&route.binds) {
             let Some(state) = self.groups.states.get_mut(&group) else { continue };
             for host in distinct_hosts(route) {
-                state.hosts.join(host, id);
+                state.hosts.members.join(host, id);
             }
             for claim in &route.claims {
-                state.tls.join(&claim.host, id);
+                state.tls.members.join(&claim.host, id);
             }
         }
         for origin in origins_of(route) {
@@ -463,12 +464,12 @@ impl Compiler {
             let new = new.filter(|_| groups.contains(&group));
             for host in distinct_hosts(old) {
                 if new.is_none_or(|new| hosts::entries_of(new, host).is_empty()) {
-                    state.hosts.leave(host, id);
+                    state.hosts.members.leave(host, id);
                 }
             }
             for Claim { host, .. } in &old.claims {
                 if !new.is_some_and(|new| new.claims.iter().any(|claim| claim.host == *host)) {
-                    state.tls.leave(host, id);
+                    state.tls.members.leave(host, id);
                 }
             }
         }

@@ -5,12 +5,13 @@
 //! - What guards access is never lost to age: a host asks of clients what any of its routes asks, and if two of
 //!   them disagree it is closed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 
 use super::hosts::HostState;
+use super::members::Members;
 use super::policy::Shared;
 use super::route::{Order, Route};
 use super::vault::{Lack, Origin, Vault};
@@ -73,25 +74,25 @@ pub(super) struct Tools<'a> {
 #[derive(Debug)]
 pub(super) struct TlsState {
     map: Option<TlsMap>,
-    /// host → ids of the routes with a claim on it
-    members: HashMap<Hostname, Vec<u32>, FixedState>,
+    /// The routes with a claim on a host.
+    pub(super) members: Members,
     /// Hosts whose outcome depends on that of other hosts.
     dependent: HashSet<Hostname, FixedState>,
     /// Wildcards, and [`Hostname::Any`], whose terms must not reach hosts of others that have rules of their own.
     strict: BTreeSet<Hostname>,
-    dirty: HashSet<Hostname, FixedState>,
     fixed: Option<Arc<Fixed>>,
     published: Option<Arc<TlsMap>>,
 }
 
 impl TlsState {
     pub(super) fn new() -> Self {
+        let mut members = Members::default();
+        members.dirty.insert(Hostname::Any);
         Self {
             map: None,
-            members: HashMap::default(),
+            members,
             dependent: HashSet::default(),
             strict: BTreeSet::new(),
-            dirty: HashSet::from_iter([Hostname::Any]),
             fixed: None,
             published: None,
         }
@@ -100,7 +101,7 @@ impl TlsState {
     /// Replaces what the listener says.
     pub(super) fn set_fixed(&mut self, fixed: Option<Arc<Fixed>>) {
         for hosts in [&self.fixed, &fixed].into_iter().flatten().map(|fixed| fixed.hosts.keys()) {
-            self.dirty.extend(hosts.cloned());
+            self.members.dirty.extend(hosts.cloned());
         }
         self.fixed = fixed;
         self.touch_all();
@@ -108,31 +109,14 @@ impl TlsState {
 
     /// Everything must be built again.
     pub(super) fn touch_all(&mut self) {
-        self.dirty.extend(self.members.keys().cloned());
-        self.dirty.insert(Hostname::Any);
+        let all: Vec<Hostname> = self.members.hosts().cloned().collect();
+        self.members.dirty.extend(all);
+        self.members.dirty.insert(Hostname::Any);
     }
 
     /// `host` must be built again.
     pub(super) fn touch(&mut self, host: &Hostname) {
-        self.dirty.insert(host.clone());
-    }
-
-    pub(super) fn join(&mut self, host: &Hostname, id: u32) {
-        let members = self.members.entry(host.clone()).or_default();
-        if !members.contains(&id) {
-            members.push(id);
-        }
-        self.dirty.insert(host.clone());
-    }
-
-    pub(super) fn leave(&mut self, host: &Hostname, id: u32) {
-        if let Some(members) = self.members.get_mut(host) {
-            members.retain(|member| *member != id);
-            if members.is_empty() {
-                self.members.remove(host);
-            }
-        }
-        self.dirty.insert(host.clone());
+        self.members.dirty.insert(host.clone());
     }
 
     /// Builds what was touched; returns each host with what there is to say. `served` are the hosts of rules, of
@@ -144,14 +128,14 @@ impl TlsState {
         served: &HostState,
         rebuilt: &[Hostname],
     ) -> Vec<(Hostname, Vec<Problem>)> {
-        if !rebuilt.is_empty() || !self.dirty.is_empty() {
-            self.dirty.extend(self.dependent.iter().cloned());
+        if !rebuilt.is_empty() || !self.members.dirty.is_empty() {
+            self.members.dirty.extend(self.dependent.iter().cloned());
         }
         if !self.strict.is_empty() {
-            self.dirty.extend(rebuilt.iter().cloned());
+            self.members.dirty.extend(rebuilt.iter().cloned());
         }
         // The default first, for there is no map without it; then wildcards, which hosts below them depend on.
-        let mut queue: BTreeSet<Hostname> = self.dirty.drain().collect();
+        let mut queue: BTreeSet<Hostname> = self.members.dirty.drain().collect();
         let mut told = Vec::with_capacity(queue.len());
         while let Some(host) = queue.pop_last() {
             let claims = self.claims(&host, route);
@@ -173,7 +157,7 @@ impl TlsState {
                     if is_strict { !self.strict.insert(host.clone()) } else { self.strict.remove(&host) };
                 let is_wildcard = host != Hostname::Any;
                 if is_strict != was_strict || (is_wildcard && shields) {
-                    queue.extend(served.all().filter(|other| is_below(other, &host)).cloned());
+                    queue.extend(served.members.hosts().filter(|other| is_below(other, &host)).cloned());
                 }
             }
             self.set(&host, outcome);
@@ -210,7 +194,7 @@ impl TlsState {
         host: &Hostname,
         route: &impl Fn(u32) -> Option<&'r Route>,
     ) -> Vec<(&'r Route, &'r Claim)> {
-        let members = self.members.get(host).map(Vec::as_slice).unwrap_or_default();
+        let members = self.members.of(host);
         let claim = |id: &u32| {
             let route = route(*id)?;
             let claim = route.claims.iter().find(|claim| claim.host == *host)?;
@@ -288,7 +272,7 @@ impl<'r, R: Fn(u32) -> Option<&'r Route>> Build<'_, '_, R> {
 
     /// Whether `host` has rules, and would else get the terms of others.
     fn is_below_strict(&self, host: &Hostname) -> bool {
-        if self.state.strict.is_empty() || !self.served.has(host) {
+        if self.state.strict.is_empty() || !self.served.members.has(host) {
             return false;
         }
         let parent = parent(host);
@@ -414,8 +398,9 @@ impl<'r, R: Fn(u32) -> Option<&'r Route>> Build<'_, '_, R> {
         let is_listed = self.state.fixed.as_ref().is_some_and(|fixed| fixed.hosts.contains_key(host));
         if (claims.iter().any(|(_, claim)| claim.is_loose) || is_listed) && *host != Hostname::Any {
             self.is_dependent = true;
-            if !self.served.has(host) {
-                let parent = parent(host).filter(|parent| self.served.has(parent)).unwrap_or(Hostname::Any);
+            if !self.served.members.has(host) {
+                let parent =
+                    parent(host).filter(|parent| self.served.members.has(parent)).unwrap_or(Hostname::Any);
                 let claims = self.state.claims(&parent, self.route);
                 demands.extend(claims.iter().map(|(route, claim)| (*route, &*claim.settings)));
             }

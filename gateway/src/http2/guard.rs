@@ -4,6 +4,7 @@
 //! It never judges whether a frame is valid: that is the protocol library's part. It stops what is valid and costs the
 //! gateway more than the client (RFC 9113 §10.5).
 
+use super::frames::{ACK, CONTINUATION, DATA, END_HEADERS, Frame, Frames, HEADERS, PING, SETTINGS};
 use crate::metrics::LimitHit;
 
 /// Length of the client's connection preface (RFC 9113 §3.4), of which the caller has seen nothing.
@@ -24,14 +25,6 @@ const MOST_MALFORMED: u32 = 100;
 /// CONTINUATION frames and bytes of one field block (CVE-2024-27316).
 const MOST_CONTINUATIONS: u32 = 16;
 const MOST_BLOCK_BYTES: u32 = 64 * 1_024;
-
-const HEADERS: u8 = 1;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const CONTINUATION: u8 = 9;
-const DATA: u8 = 0;
-const ACK: u8 = 0x1;
-const END_HEADERS: u8 = 0x4;
 
 /// What was counted since [`Counts::since`].
 #[derive(Debug, Default)]
@@ -55,13 +48,7 @@ struct Block {
 /// The frame counter of one connection. A tick is a tenth of a second.
 #[derive(Debug)]
 pub(crate) struct Guard {
-    /// Bytes of the preface still to come.
-    preface: usize,
-    header: [u8; 9],
-    /// Bytes of `header` that have arrived.
-    filled: usize,
-    /// Bytes of the frame's payload still to come.
-    payload: usize,
+    frames: Frames,
     block: Option<Block>,
     counts: Counts,
     /// PINGs and other frames that what was received and sent accounts for; kept over windows, since a client may read
@@ -75,10 +62,7 @@ impl Guard {
     /// A counter for a connection that begins at tick `now`.
     pub(crate) fn new(now: u32) -> Self {
         Self {
-            preface: PREFACE.len(),
-            header: [0; 9],
-            filled: 0,
-            payload: 0,
+            frames: Frames::after(PREFACE.len()),
             block: None,
             counts: Counts { since: now, ..Counts::default() },
             due_pings: 0,
@@ -93,24 +77,8 @@ impl Guard {
     /// The budget that was exceeded; the connection must end.
     pub(crate) fn read(&mut self, mut bytes: &[u8], now: u32) -> Result<(), LimitHit> {
         self.turn(now);
-        while !bytes.is_empty() {
-            let skipped = if self.preface > 0 { &mut self.preface } else { &mut self.payload };
-            if *skipped > 0 {
-                let n = bytes.len().min(*skipped);
-                *skipped -= n;
-                bytes = bytes.get(n..).unwrap_or_default();
-                continue;
-            }
-            let space = self.header.get_mut(self.filled..).unwrap_or_default();
-            let n = bytes.len().min(space.len());
-            let (now_read, rest) = bytes.split_at(n);
-            space.iter_mut().zip(now_read).for_each(|(to, from)| *to = *from);
-            self.filled += n;
-            bytes = rest;
-            if self.filled == self.header.len() {
-                self.filled = 0;
-                self.frame(now)?;
-            }
+        while let Some(frame) = self.frames.next(&mut bytes) {
+            self.frame(frame, now)?;
         }
         Ok(())
     }
@@ -159,11 +127,8 @@ impl Guard {
         }
     }
 
-    /// Counts the frame whose header is complete.
-    fn frame(&mut self, now: u32) -> Result<(), LimitHit> {
-        let [a, b, c, kind, flags, ..] = self.header;
-        let length = u32::from_be_bytes([0, a, b, c]);
-        self.payload = usize::try_from(length).unwrap_or(usize::MAX);
+    fn frame(&mut self, frame: Frame, now: u32) -> Result<(), LimitHit> {
+        let Frame { length, kind, flags, .. } = frame;
         let counts = &mut self.counts;
         let is_ack = flags & ACK != 0;
         match kind {
@@ -329,7 +294,7 @@ mod tests {
                 rest = later;
             }
             prop_assert_eq!(want, got);
-            prop_assert_eq!((whole.filled, whole.payload), (cut.filled, cut.payload));
+            prop_assert_eq!(whole.frames, cut.frames);
         }
     }
 }

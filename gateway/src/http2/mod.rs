@@ -3,6 +3,7 @@
 
 pub(crate) mod body;
 pub(crate) mod client;
+mod frames;
 pub(crate) mod guard;
 pub(crate) mod head;
 pub(crate) mod server;

@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use foldhash::fast::FixedState;
 use thiserror::Error;
 
+use crate::http2::frames::{ACK, DATA, Frame, Frames, GOAWAY, HEADERS, SETTINGS};
+
 /// HEADERS frames that one stream may receive: informational heads, the final one and trailers. Heads that nobody has
 /// read yet wait in memory, and flow control does not bound them (RFC 9113 §5.2 covers DATA only).
 const MOST_HEADS: u8 = 20;
@@ -20,13 +22,6 @@ const MOST_EMPTY: u32 = 1_000;
 const PER_STREAM: u32 = 8;
 const PER_PIECE: u32 = 4;
 const BYTES_PER_ONE: u32 = 1_024;
-/// Length of a frame's header (RFC 9113 §4.1).
-const FRAME_HEADER: usize = 9;
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const SETTINGS: u8 = 4;
-const GOAWAY: u8 = 7;
 
 /// Why an endpoint is not listened to any more.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
@@ -46,6 +41,8 @@ pub(crate) enum Offence {
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
     frames: RefCell<Frames>,
+    /// Some frame has begun.
+    began: Cell<bool>,
     /// stream → its HEADERS frames
     heads: RefCell<HashMap<u32, u8, FixedState>>,
     has_settings: Cell<bool>,
@@ -64,17 +61,6 @@ struct Empty {
     earned: u32,
 }
 
-/// Where in a frame the connection is.
-#[derive(Debug, Default)]
-struct Frames {
-    header: [u8; FRAME_HEADER],
-    have: usize,
-    /// Payload bytes that are still to come.
-    payload: usize,
-    /// Some frame has begun.
-    began: bool,
-}
-
 impl Meter {
     /// Looks at bytes in the order in which they arrive.
     pub(crate) fn feed(&self, mut bytes: &[u8], now: u32) -> Result<(), Offence> {
@@ -83,32 +69,11 @@ impl Meter {
             self.empty.set(Empty { since: now, seen: 0, earned: 0 });
         }
         let mut frames = self.frames.borrow_mut();
-        while !bytes.is_empty() {
-            let skipped = frames.payload.min(bytes.len());
-            frames.payload -= skipped;
-            bytes = bytes.get(skipped..).unwrap_or_default();
-            if bytes.is_empty() {
-                break;
-            }
-            let have = frames.have;
-            let taken = bytes.len().min(FRAME_HEADER - have);
-            if let (Some(to), Some(from)) = (frames.header.get_mut(have..have + taken), bytes.get(..taken)) {
-                to.copy_from_slice(from);
-            }
-            bytes = bytes.get(taken..).unwrap_or_default();
-            frames.have += taken;
-            if frames.have == FRAME_HEADER {
-                frames.have = 0;
-                let [a, b, c, kind, flags, stream @ ..] = frames.header;
-                frames.payload = u32::from_be_bytes([0, a, b, c]) as usize;
-                let first = !std::mem::replace(&mut frames.began, true);
-                // The highest bit is reserved (RFC 9113 §4.1).
-                let stream = u32::from_be_bytes(stream) & 0x7fff_ffff;
-                if !self.frame(kind, flags, stream, first)? && (kind != DATA || frames.payload == 0) {
-                    self.note_empty()?;
-                } else if kind == DATA {
-                    self.earn(PER_PIECE);
-                }
+        while let Some(frame) = frames.next(&mut bytes) {
+            if !self.frame(frame)? && (frame.kind != DATA || frame.length == 0) {
+                self.note_empty()?;
+            } else if frame.kind == DATA {
+                self.earn(PER_PIECE);
             }
         }
         Ok(())
@@ -132,8 +97,8 @@ impl Meter {
     }
 
     /// Whether the frame is a head that somebody waits for.
-    fn frame(&self, kind: u8, flags: u8, stream: u32, first: bool) -> Result<bool, Offence> {
-        const ACK: u8 = 1;
+    fn frame(&self, Frame { kind, flags, stream, .. }: Frame) -> Result<bool, Offence> {
+        let first = !self.began.replace(true);
         if first && (kind != SETTINGS || flags & ACK != 0 || stream != 0) {
             return Err(Offence::NotHttp2);
         }

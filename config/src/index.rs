@@ -34,6 +34,8 @@ pub enum Event {
         /// In any order.
         addresses: Vec<IpAddr>,
     },
+    /// The node that the gateway runs on is in this zone (its label `topology.kubernetes.io/zone`).
+    Zone(Option<Arc<str>>),
     /// A file that an object names has this content now, or cannot be read.
     Loaded {
         /// One of [`Index::files`].
@@ -72,6 +74,8 @@ pub struct Change {
     pub(crate) files: BTreeSet<Arc<str>>,
     /// Some source has other problems.
     pub(crate) problems: bool,
+    /// The gateway is in another zone.
+    pub(crate) zone: bool,
 }
 
 impl Change {
@@ -82,6 +86,7 @@ impl Change {
         self.resolved.append(&mut other.resolved);
         self.files.append(&mut other.files);
         self.problems |= other.problems;
+        self.zone |= other.zone;
     }
 
     /// True if there is nothing to compile.
@@ -110,6 +115,8 @@ pub struct Index {
     loaded: HashMap<Arc<str>, FileContent>,
     /// source → its problems
     problems: BTreeMap<Arc<str>, Vec<Problem>>,
+    /// Where the gateway runs.
+    zone: Option<Arc<str>>,
 }
 
 impl Index {
@@ -146,6 +153,10 @@ impl Index {
                     self.resolved.insert(Arc::clone(&name), addresses);
                     change.resolved.insert(name);
                 }
+            }
+            Event::Zone(zone) => {
+                change.zone = self.zone != zone;
+                self.zone = zone;
             }
             Event::Loaded { file, content } => {
                 if self.files.contains_key(&file) && self.loaded.get(&file) != Some(&content) {

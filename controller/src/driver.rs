@@ -13,6 +13,7 @@ use crate::dns::Dns;
 use crate::hold_off::HoldOff;
 use crate::problems::{ControlMetrics, ProblemLog};
 use crate::source::Source;
+use crate::status::{Note, Notes};
 
 /// What the driver can be told.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -36,6 +37,7 @@ pub struct Driver<S, P> {
     dns: Dns,
     problems: ProblemLog,
     metrics: Arc<ControlMetrics>,
+    status: Notes,
     /// When to compile although nothing changed: a certificate becomes valid, or expires.
     wake: Option<Instant>,
 }
@@ -44,8 +46,14 @@ pub struct Driver<S, P> {
 const MAX_SLEEP: Duration = Duration::from_secs(3_600);
 
 impl<S: Source, P: Publish> Driver<S, P> {
-    /// A driver that has read nothing yet. Its figures are noted in `metrics`.
-    pub fn new(source: S, publisher: P, settings: Settings, metrics: Arc<ControlMetrics>) -> Self {
+    /// A driver that has read nothing yet. Its figures are noted in `metrics`, what it compiled in `status`.
+    pub fn new(
+        source: S,
+        publisher: P,
+        settings: Settings,
+        metrics: Arc<ControlMetrics>,
+        status: Notes,
+    ) -> Self {
         Self {
             source,
             publisher,
@@ -56,6 +64,7 @@ impl<S: Source, P: Publish> Driver<S, P> {
             dns: Dns::new(Arc::clone(&metrics)),
             problems: ProblemLog::default(),
             metrics,
+            status,
             wake: None,
         }
     }
@@ -128,12 +137,15 @@ impl<S: Source, P: Publish> Driver<S, P> {
         let end = Instant::now();
         self.metrics.compiled(&report, table.version, end - start, SystemTime::now());
         self.problems.update(&report);
+        let problems = report.problems.len();
+        let claims = self.compiler.take_claims();
+        self.status.send(Note::Compiled { claims, report });
         self.dns.want(&self.index.dns_names());
         self.hold_off.published(Instant::now());
         tracing::debug!(
             table.version,
             duration_us = u64::try_from((end - start).as_micros()).unwrap_or(u64::MAX),
-            problems = report.problems.len(),
+            problems,
             "table published"
         );
     }

@@ -1,14 +1,15 @@
 //! The control plane: reads the user's objects, keeps them in an index, and publishes a new table when they
 //! change.
 //!
-//! It owns the I/O with files and DNS, the hold-off that turns bursts into one compile, and the log of
-//! problems. It never depends on the gateway: both meet in the binary, through [`Publish`].
+//! It owns the I/O with files and DNS, the hold-off that turns bursts into one compile, the status of
+//! objects, and the log of problems. It never depends on the gateway: both meet in the binary, through [`Publish`].
 
 pub mod dns;
 pub mod driver;
 pub mod hold_off;
 pub mod problems;
 pub mod source;
+pub mod status;
 
 use std::sync::Arc;
 

@@ -15,6 +15,7 @@ use controller::Publish;
 use controller::driver::{Command, Driver};
 use controller::problems::ControlMetrics;
 use controller::source::Source;
+use controller::status::Notes;
 use gateway::admin::ReportSlot;
 use gateway::live::Publisher;
 use gateway::{BindError, Gateway};
@@ -163,6 +164,7 @@ impl ControlThread {
         mut publishing: Publishing,
         settings: Settings,
         metrics: Arc<ControlMetrics>,
+        status: Notes,
         commands: mpsc::UnboundedReceiver<Command>,
     ) -> io::Result<Self> {
         let (started, was_started) = oneshot::channel();
@@ -173,9 +175,9 @@ impl ControlThread {
         let thread = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
             let _alive = alive;
             match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => {
-                    drop(runtime.block_on(Driver::new(source, shared, settings, metrics).run(commands)))
-                }
+                Ok(runtime) => drop(
+                    runtime.block_on(Driver::new(source, shared, settings, metrics, status).run(commands)),
+                ),
                 Err(error) => tracing::error!(%error, "cannot start the control plane"),
             }
         })?;
@@ -262,7 +264,8 @@ mod tests {
         let settings = Settings { http: Some("127.0.0.1:0".parse().unwrap()), ..Settings::default() };
         let source = Faulty { fuse, is_first: true };
         let mut control =
-            ControlThread::start(source, publishing, settings, Arc::default(), receiver).unwrap();
+            ControlThread::start(source, publishing, settings, Arc::default(), Notes::to_nobody(), receiver)
+                .unwrap();
         let address = control.started().await.unwrap().listeners[0].address;
         drop(lit);
         control.ended().await;

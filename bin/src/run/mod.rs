@@ -19,6 +19,7 @@ use anyhow::Context;
 use controller::driver::Command;
 use controller::problems::ControlMetrics;
 use controller::source::file::FileSource;
+use controller::status::Notes;
 use gateway::access_log::{AccessLog, Destination, Format};
 use gateway::admin::{AdminState, Readiness, ReportSlot};
 use gateway::live::Shared;
@@ -123,7 +124,8 @@ impl Running {
         let publishing = Publishing::new(gateway, publisher, report);
         let (commands, receiver) = mpsc::unbounded_channel();
         let settings = compile_settings(&args.ingress)?;
-        let mut control = ControlThread::start(source, publishing, settings, metrics, receiver)?;
+        let mut control =
+            ControlThread::start(source, publishing, settings, metrics, Notes::to_nobody(), receiver)?;
         let started = control.started().await.context("the control thread ended before the first table")?;
         check_binds(args, &started)?;
         readiness.ready();

@@ -84,6 +84,8 @@ pub struct Compiler {
     report: Arc<Report>,
     /// Whether anything was ever compiled.
     started: bool,
+    /// What [`Self::take_claims`] takes.
+    claims: Vec<(ObjectRef, bool)>,
 }
 
 /// What one compile has to look at.
@@ -134,6 +136,7 @@ impl Compiler {
             table: Arc::default(),
             report: Arc::default(),
             started: false,
+            claims: Vec::new(),
         }
     }
 
@@ -167,6 +170,12 @@ impl Compiler {
             self.report = Arc::new(report::collect(index, self.problems.values()));
         }
         (Arc::clone(&self.table), Arc::clone(&self.report))
+    }
+
+    /// The Ingresses that became ours (true) or ceased to be ours since the last call, in the order of compiles. An
+    /// Ingress that is ours may say nothing that can be served.
+    pub fn take_claims(&mut self) -> Vec<(ObjectRef, bool)> {
+        std::mem::take(&mut self.claims)
     }
 
     /// When to compile again although nothing changes, in seconds since 1970: a certificate becomes valid or
@@ -317,6 +326,9 @@ impl Compiler {
         let known = self.routes.id(reference);
         let outcome = self.outcome(index, classes, reference, work);
         self.tell(Owner::Object(reference.clone()), outcome.problems, work);
+        if reference.kind == Kind::Ingress && outcome.route.is_some() != known.is_some() {
+            self.claims.push((reference.clone(), outcome.route.is_some()));
+        }
         match outcome.route {
             Some(route) => {
                 let id = self.routes.reserve(reference);

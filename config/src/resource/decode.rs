@@ -473,7 +473,7 @@ fn native_object(
 }
 
 /// Wire types with `metadata`.
-trait HasMeta {
+pub(super) trait HasMeta {
     fn meta(&self) -> &ObjectMeta;
 }
 
@@ -497,7 +497,10 @@ has_meta!(
 );
 
 /// Who an object is, by its checked name.
-fn reference(kind: Kind, meta: &ObjectMeta) -> Result<ObjectRef, (&'static str, &'static str, String)> {
+pub(super) fn reference(
+    kind: Kind,
+    meta: &ObjectMeta,
+) -> Result<ObjectRef, (&'static str, &'static str, String)> {
     let Some(name) = meta.name.clone().filter(|name| !name.is_empty()) else {
         return Err(("metadata.name", "MissingField", "`name` is required".to_owned()));
     };

@@ -7,6 +7,7 @@ pub mod annotations;
 mod decode;
 pub mod endpoint_slice;
 pub mod ingress;
+mod json;
 mod known;
 mod meta;
 pub(crate) mod native;
@@ -22,18 +23,20 @@ mod suggest;
 pub(crate) mod syntax;
 pub mod tls;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 pub use decode::decode;
 pub use endpoint_slice::EndpointSlice;
 pub use ingress::{Ingress, IngressClass};
+pub use json::{Received, decode_json};
 pub use native_route::{NativeBackend, NativeListener, NativeRoute};
 pub use node::MAX_FILE_BYTES;
 pub use pem::{Flaw, Part};
 pub use secret::Secret;
 pub use service::Service;
 
-use crate::report::{ObjectRef, Problem, Severity, SourceLocation};
+use crate::report::{Kind, ObjectRef, Problem, Severity, SourceLocation};
 use crate::table::Certificate;
 
 /// A certificate and its key from PEM, by the same rules as those of Secrets.
@@ -53,6 +56,34 @@ pub struct Object {
     pub location: Option<SourceLocation>,
     /// What it says.
     pub spec: ObjectSpec,
+}
+
+impl Object {
+    /// The Secrets and ConfigMaps that it names, each once. They are of its own namespace.
+    #[must_use]
+    pub fn material(&self) -> BTreeSet<ObjectRef> {
+        let (settings, tls): (_, &[ingress::IngressTls]) = match &self.spec {
+            ObjectSpec::Ingress(ingress) => (&ingress.settings, &ingress.tls),
+            ObjectSpec::Service(service) => (&service.settings, &[]),
+            _ => return BTreeSet::new(),
+        };
+        let of = |kind, name: &Arc<str>| {
+            let namespace = Arc::clone(&self.reference.namespace);
+            ObjectRef { kind, namespace, name: Arc::clone(name) }
+        };
+        let certificates = tls.iter().filter_map(|entry| entry.secret.as_ref());
+        let mut wanted: BTreeSet<ObjectRef> = certificates.map(|name| of(Kind::Secret, name)).collect();
+        if let Some(settings) = settings {
+            let client = match &settings.tls.client {
+                Some(tls::ClientSetting::Require(roots) | tls::ClientSetting::Optional(roots)) => Some(roots),
+                Some(tls::ClientSetting::OptionalNoCa | tls::ClientSetting::Closed) | None => None,
+            };
+            let roots = client.into_iter().chain(&settings.backend_tls_ca);
+            wanted.extend(roots.map(|roots| of(roots.kind, &roots.name)));
+            wanted.extend(settings.backend_tls_secret.iter().map(|name| of(Kind::Secret, name)));
+        }
+        wanted
+    }
 }
 
 /// The typed content of an [`Object`].

@@ -71,7 +71,8 @@ impl Bench {
         let (sender, published) = mpsc::unbounded_channel();
         let (commands, receiver) = mpsc::unbounded_channel();
         let metrics = Arc::<ControlMetrics>::default();
-        let driver = Driver::new(script, Sink(sender), Settings::default(), Arc::clone(&metrics));
+        let driver =
+            Driver::new(script, Sink(sender), Settings::default(), Arc::clone(&metrics), Notes::to_nobody());
         let running = tokio::spawn(async move {
             driver.run(receiver).await;
         });

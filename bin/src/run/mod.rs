@@ -5,6 +5,7 @@
 //! to the other threads.
 
 mod admin;
+mod capability;
 mod control;
 mod listen_error;
 mod log;
@@ -41,6 +42,7 @@ const LOG_TIMEOUT: Duration = Duration::from_secs(2);
 /// Runs until a signal ends it.
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     start_log(&args.log_level, args.log_format)?;
+    capability::take_bind_service();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
         let mut signals = Signals::new()?;

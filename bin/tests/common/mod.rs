@@ -100,7 +100,13 @@ impl Gateway {
     /// Starts the gateway over `config` on free ports, with two workers unless `args` say otherwise, and waits
     /// until it is ready.
     pub fn start(config: &Path, args: &[&str]) -> Self {
-        let mut all = vec!["run", "--config", config.to_str().expect("path is UTF-8")];
+        Self::start_with(&[&["--config", config.to_str().expect("path is UTF-8")], args].concat())
+    }
+
+    /// Starts `sluicegate run` with `args` on free ports, with two workers unless they say otherwise, and waits until
+    /// it is ready.
+    pub fn start_with(args: &[&str]) -> Self {
+        let mut all = vec!["run"];
         for default in
             [["--http", "127.0.0.1:0"], ["--https", "none"], ["--admin", "127.0.0.1:0"], ["--workers", "2"]]
         {
@@ -354,9 +360,10 @@ impl Backend {
         Self::start_at(name, free_address())
     }
 
-    /// Starts a backend on `address`.
+    /// Starts a backend on `address`; port 0 is any free one.
     pub fn start_at(name: &str, address: SocketAddr) -> Self {
         let listener = TcpListener::bind(address).expect("address is free");
+        let address = listener.local_addr().expect("bound");
         let state = Arc::new(BackendState::default());
         let backend = Self { name: name.to_owned(), address, state: Arc::clone(&state) };
         let name = name.to_owned();

@@ -17,6 +17,7 @@ mod conformance;
 mod exchange;
 mod flow;
 mod frames;
+mod h2spec;
 mod lifecycle;
 #[allow(dead_code, reason = "shared with the tests of the HTTP/1.1 engine")]
 #[path = "../engine/origin.rs"]

@@ -1,0 +1,32 @@
+//! A small, strict Kubernetes API server for tests: real HTTP, real TLS, bearer tokens, no cluster behind it. It answers
+//! as a kube-apiserver does, or more strictly, and it can be made to fail. README.md has the differences.
+//!
+//! Owns objects and their history; never runs a workload, and never talks to anything but its clients.
+
+#![allow(dead_code)]
+
+mod answer;
+mod auth;
+mod defaults;
+mod discovery;
+mod error;
+mod faults;
+mod kinds;
+mod lifecycle;
+mod list;
+mod meta;
+mod patch;
+mod query;
+mod requests;
+mod serve;
+mod server;
+mod shape;
+mod state;
+mod store;
+mod watching;
+mod write;
+
+pub use auth::{Rule, Token};
+pub use faults::Faults;
+pub use requests::{Request, Requests};
+pub use server::{Options, Server};

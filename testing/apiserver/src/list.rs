@@ -1,0 +1,171 @@
+//! Lists: which version is asked for, page by page, and how it is written. Never changes anything.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+
+use crate::error::Failure;
+use crate::kinds::Kind;
+use crate::query::{Query, Selector};
+use crate::state::State;
+use crate::store::{Forgotten, Object};
+
+/// One page of a list.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) objects: Vec<Arc<Object>>,
+    pub(crate) version: u64,
+    pub(crate) go_on: Option<String>,
+    pub(crate) remaining: Option<usize>,
+}
+
+/// Which version a list shows.
+enum At {
+    Latest,
+    NotOlderThan(u64),
+    Exact(u64),
+}
+
+/// Reads a page.
+pub(crate) fn read(
+    state: &State,
+    kind: &Kind,
+    namespace: Option<&str>,
+    query: &Query,
+    selector: &Selector,
+) -> Result<Page, Failure> {
+    let limit = query.number("limit")?.unwrap_or(0);
+    let mut after = None;
+    let at = if let Some(token) = query.text("continue") {
+        let (version, start) = parse_token(token)?;
+        if query.text("resourceVersion").is_some_and(|version| version != "0") {
+            return Err(Failure::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
+        }
+        after = Some(start);
+        version.map_or(At::Latest, At::Exact)
+    } else {
+        asked(query, limit)?
+    };
+    let store = state.store();
+    let version = match at {
+        At::Latest => store.version(),
+        At::NotOlderThan(version) | At::Exact(version) if version > store.version() => {
+            return Err(Failure::too_large_version(version, store.version()));
+        }
+        At::NotOlderThan(_) => store.version(),
+        At::Exact(version) => version,
+    };
+    let mut objects =
+        store.list(&kind.storage, namespace, after.as_deref(), version).map_err(|Forgotten { oldest }| {
+            match &after {
+                Some(start) => expired_token(start),
+                None => Failure::expired(format!(
+                    "The resourceVersion for the provided list is too old ({version} < {oldest})"
+                )),
+            }
+        })?;
+    drop(store);
+    let everything = selector.is_everything();
+    if !everything {
+        objects.retain(|object| selector.selects(object));
+    }
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    if limit == 0 || objects.len() <= limit {
+        return Ok(Page { objects, version, go_on: None, remaining: None });
+    }
+    let remaining = everything.then_some(objects.len() - limit);
+    objects.truncate(limit);
+    let go_on = objects.last().map(|last| token(Some(version), &last.key));
+    Ok(Page { objects, version, go_on, remaining })
+}
+
+fn asked(query: &Query, limit: u64) -> Result<At, Failure> {
+    let version = query.number("resourceVersion").map_err(|_| {
+        Failure::bad_request(format!(
+            "resourceVersion: Invalid value: {:?}: strconv.ParseUint: invalid syntax",
+            query.text("resourceVersion").unwrap_or_default()
+        ))
+    })?;
+    match (query.text("resourceVersionMatch"), version) {
+        (None, None) => Ok(At::Latest),
+        (None, Some(0)) => Ok(At::NotOlderThan(0)),
+        // A page of the version named, as before there was resourceVersionMatch.
+        (None, Some(version)) if limit > 0 => Ok(At::Exact(version)),
+        (None | Some("NotOlderThan"), Some(version)) => Ok(At::NotOlderThan(version)),
+        (Some("Exact"), Some(0)) => Err(invalid_options(
+            "resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+        )),
+        (Some("Exact"), Some(version)) => Ok(At::Exact(version)),
+        (Some(_), None) => Err(invalid_options(
+            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
+        )),
+        (Some(other), _) => Err(invalid_options(&format!(
+            "resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\""
+        ))),
+    }
+}
+
+pub(crate) fn invalid_options(why: &str) -> Failure {
+    Failure::unprocessable(format!("ListOptions.meta.k8s.io \"\" is invalid: {why}"))
+}
+
+fn token(version: Option<u64>, start: &str) -> String {
+    let version = version.map_or(-1, |version| i64::try_from(version).unwrap_or(i64::MAX));
+    URL_SAFE_NO_PAD.encode(json!({"v": "meta.k8s.io/v1", "rv": version, "start": start}).to_string())
+}
+
+fn parse_token(token: &str) -> Result<(Option<u64>, String), Failure> {
+    let wrong =
+        || Failure::bad_request("continue key is not valid: encoding is not a version meta.k8s.io/v1");
+    let bytes = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|_| wrong())?;
+    let value: Value = serde_json::from_slice(&bytes).map_err(|_| wrong())?;
+    let start = value.get("start").and_then(Value::as_str).ok_or_else(wrong)?;
+    let version = value.get("rv").and_then(Value::as_i64).ok_or_else(wrong)?;
+    Ok((u64::try_from(version).ok(), start.to_owned()))
+}
+
+fn expired_token(start: &str) -> Failure {
+    let message = "The provided continue parameter is too old to display a consistent list result. You can start a \
+                   new list without the continue parameter, or use the continue token in this response to retrieve \
+                   the remainder of the results. Continuing with the provided token results in an inconsistent list \
+                   - objects that were created, modified, or deleted between the time the first chunk was returned \
+                   and now may show up in the list.";
+    Failure { go_on: Some(token(None, start)), ..Failure::expired(message) }
+}
+
+/// The text of a page.
+pub(crate) fn write(kind: &Kind, page: &Page) -> Vec<u8> {
+    let size: usize = page.objects.iter().map(|object| object.json.len() + 64).sum();
+    let mut text = Vec::with_capacity(size + 256);
+    let mut metadata = serde_json::Map::new();
+    metadata.insert("resourceVersion".into(), page.version.to_string().into());
+    if let Some(token) = &page.go_on {
+        metadata.insert("continue".into(), token.as_str().into());
+    }
+    if let Some(remaining) = page.remaining {
+        metadata.insert("remainingItemCount".into(), remaining.into());
+    }
+    let head = format!(
+        r#"{{"kind":"{}","apiVersion":"{}","metadata":{},"items":["#,
+        kind.list_kind,
+        kind.api_version(),
+        Value::Object(metadata)
+    );
+    text.extend_from_slice(head.as_bytes());
+    for (index, object) in page.objects.iter().enumerate() {
+        if index > 0 {
+            text.push(b',');
+        }
+        if kind.custom {
+            crate::shape::write_typed(kind, object, &mut text);
+        } else {
+            crate::shape::write_untyped(kind, object, &mut text);
+        }
+    }
+    text.extend_from_slice(b"]}");
+    text
+}

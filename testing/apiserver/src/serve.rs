@@ -1,0 +1,451 @@
+//! One request: who asks, for what, and what is answered. Routes to lists, watches, writes and discovery; decides nothing
+//! about objects.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::answer::Form;
+use crate::auth::{self, Deed, Token};
+use crate::error::Failure;
+use crate::kinds::Kind;
+use crate::query::{Query, Selector, decode, selectable};
+use crate::state::State;
+use crate::store::{Object, key};
+use crate::watching::Watching;
+use crate::write::{Deletion, Edit, Writer, Writing};
+use crate::{discovery, list, patch, shape};
+
+/// The largest body that is taken, as the real one does.
+const MAX_BODY: usize = 3 * 1024 * 1024;
+
+/// What is sent back.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Whole(Option<Bytes>),
+    Events(mpsc::Receiver<Bytes>),
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.get_mut() {
+            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Events(receiver) => {
+                receiver.poll_recv(context).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Whole(None))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len().try_into().unwrap_or(0)))
+            }
+            Self::Events(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// What a path names.
+#[derive(Debug)]
+struct Target {
+    kind: Arc<Kind>,
+    namespace: Option<String>,
+    name: Option<String>,
+    subresource: Option<String>,
+}
+
+/// Answers a request.
+pub(crate) async fn serve(state: Arc<State>, request: Request<Incoming>) -> Response<Answer> {
+    match respond(&state, request).await {
+        Ok(response) => response,
+        Err(failure) => failed(&failure),
+    }
+}
+
+async fn respond(state: &Arc<State>, request: Request<Incoming>) -> Result<Response<Answer>, Failure> {
+    let (head, body) = request.into_parts();
+    let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let path = head.uri.path();
+    if ["/healthz", "/livez", "/readyz"].contains(&path) {
+        return Ok(text("ok"));
+    }
+    let token = auth::authenticate(&state.options.tokens, header(AUTHORIZATION))?;
+    let query = Query::parse(head.uri.query().unwrap_or_default());
+    let segments: Vec<String> =
+        path.split('/').filter(|segment| !segment.is_empty()).map(|segment| decode(segment, false)).collect();
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    if let Some(value) = discover(state, &segments, header(ACCEPT).unwrap_or_default()) {
+        return match head.method {
+            Method::GET | Method::HEAD => {
+                value.map(|(value, media)| whole(StatusCode::OK, value.to_string(), media))
+            }
+            _ => Err(Failure::method_not_allowed()),
+        };
+    }
+    let target = target(state, &segments).ok_or_else(Failure::no_such_path)?;
+    let call = Call { state, token, target, query, headers: &head.headers, method: &head.method };
+    let verb = call.verb()?;
+    call.admit(verb)?;
+    if verb == "watch" {
+        return call.watch();
+    }
+    let body = match Limited::new(body, MAX_BODY).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => return Err(Failure::too_large(MAX_BODY)),
+        Err(error) => return Err(Failure::bad_request(format!("the body could not be read: {error}"))),
+    };
+    call.answer(verb, &body)
+}
+
+/// A request for a resource.
+struct Call<'a> {
+    state: &'a Arc<State>,
+    token: &'a Token,
+    target: Target,
+    query: Query,
+    headers: &'a HeaderMap,
+    method: &'a Method,
+}
+
+impl Call<'_> {
+    fn header(&self, name: http::header::HeaderName) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    fn verb(&self) -> Result<&'static str, Failure> {
+        let named = self.target.name.is_some();
+        let watched = self.query.flag("watch").unwrap_or(false);
+        Ok(match (self.method.as_str(), named) {
+            ("GET" | "HEAD", _) if watched && self.target.subresource.is_none() => "watch",
+            ("GET" | "HEAD", true) => "get",
+            ("GET" | "HEAD", false) => "list",
+            ("POST", false) => "create",
+            ("PUT", true) => "update",
+            ("PATCH", true) => "patch",
+            ("DELETE", true) => "delete",
+            ("DELETE", false) if self.target.kind.delete_collection => "deletecollection",
+            _ => return Err(Failure::method_not_allowed()),
+        })
+    }
+
+    fn resource(&self) -> String {
+        match &self.target.subresource {
+            Some(subresource) => format!("{}/{subresource}", self.target.kind.plural),
+            None => self.target.kind.plural.to_string(),
+        }
+    }
+
+    /// Counts the request and sees whether it is allowed.
+    fn admit(&self, verb: &str) -> Result<(), Failure> {
+        let resource = self.resource();
+        let applies = verb == "patch" && self.header(CONTENT_TYPE).contains("apply-patch");
+        self.state.requests.count(if applies { "apply" } else { verb }, &resource);
+        auth::authorize(
+            self.token,
+            Deed {
+                verb,
+                group: &self.target.kind.group,
+                resource: &resource,
+                namespace: self.target.namespace.as_deref().unwrap_or_default(),
+                name: self.target.name.as_deref().unwrap_or_default(),
+            },
+        )
+    }
+
+    fn form(&self) -> Form {
+        Form::Object
+    }
+
+    fn selector(&self) -> Result<Selector, Failure> {
+        let selector = Selector::parse(&self.query, selectable(&self.target.kind.storage))?;
+        Ok(match &self.target.name {
+            Some(name) => selector.only(name),
+            None => selector,
+        })
+    }
+
+    fn watch(&self) -> Result<Response<Answer>, Failure> {
+        let watching = Watching::parse(
+            self.target.kind.clone(),
+            self.target.namespace.clone(),
+            &self.query,
+            self.selector()?,
+            self.form(),
+        )?;
+        let (sender, receiver) = mpsc::channel(64);
+        tokio::spawn(watching.run(self.state.clone(), sender));
+        let mut response = Response::new(Answer::Events(receiver));
+        response.headers_mut().insert(CONTENT_TYPE, JSON);
+        Ok(response)
+    }
+
+    fn answer(&self, verb: &str, body: &[u8]) -> Result<Response<Answer>, Failure> {
+        let Target { kind, namespace, name, subresource } = &self.target;
+        let name = name.as_deref().unwrap_or_default();
+        let namespace = namespace.as_deref();
+        match verb {
+            "get" => {
+                let key = key(namespace.unwrap_or_default(), name);
+                let object = self.state.store().object(&kind.storage, &key);
+                let object = object.ok_or_else(|| Failure::not_found(kind, name))?;
+                Ok(self.object(StatusCode::OK, &object))
+            }
+            "list" => {
+                let page = list::read(self.state, kind, namespace, &self.query, &self.selector()?)?;
+                Ok(whole(StatusCode::OK, list::write(kind, &page), JSON))
+            }
+            "create" => {
+                let writing = self.writing()?;
+                let value = self.json(body)?;
+                let namespace = self.namespace_of(&value)?;
+                let written = Writer::new(self.state, kind, namespace.as_deref()).create(value, &writing)?;
+                Ok(self.object(StatusCode::CREATED, &written.object))
+            }
+            "update" | "patch" => {
+                let writing = self.writing()?;
+                let edit = if verb == "update" {
+                    Edit::Replace(self.json(body)?)
+                } else {
+                    Edit::Patch(patch::Patch::parse(self.header(CONTENT_TYPE), body)?)
+                };
+                if subresource.as_deref().is_some_and(|name| name != "status") && verb == "patch" {
+                    return Err(Failure::method_not_allowed());
+                }
+                let written = Writer::new(self.state, kind, namespace).edit(name, edit, &writing)?;
+                let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
+                Ok(self.object(code, &written.object))
+            }
+            "delete" => self.delete(name, body),
+            "deletecollection" => self.delete_all(body),
+            _ => Err(Failure::method_not_allowed()),
+        }
+    }
+
+    fn object(&self, code: StatusCode, object: &Object) -> Response<Answer> {
+        let mut bytes = Vec::with_capacity(object.json.len() + 64);
+        self.form().write(&self.target.kind, object, &mut bytes);
+        whole(code, bytes, JSON)
+    }
+
+    /// The namespace of an object that is created; a POST for all namespaces is not allowed.
+    fn namespace_of(&self, _value: &Value) -> Result<Option<String>, Failure> {
+        if self.target.kind.namespaced && self.target.namespace.is_none() {
+            return Err(Failure::method_not_allowed());
+        }
+        Ok(self.target.namespace.clone())
+    }
+
+    fn json(&self, body: &[u8]) -> Result<Value, Failure> {
+        let media = self.header(CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
+        match media {
+            "" | "application/json" => serde_json::from_slice(body).map_err(|error| {
+                Failure::bad_request(format!(
+                    "{} in version {:?} cannot be handled as a {}: {error}",
+                    self.target.kind.kind, self.target.kind.version, self.target.kind.kind
+                ))
+            }),
+            "application/yaml" => std::str::from_utf8(body)
+                .map_err(|error| Failure::bad_request(error.to_string()))
+                .and_then(|text| {
+                    serde_saphyr::from_str(text).map_err(|error| Failure::bad_request(error.to_string()))
+                }),
+            other => Err(Failure::unsupported_media(format!(
+                "the body of the request was in an unknown format - accepted media types include: \
+                 application/json, application/yaml (not {other:?})"
+            ))),
+        }
+    }
+
+    fn dry_run(&self) -> Result<bool, Failure> {
+        match self.query.text("dryRun") {
+            None => Ok(false),
+            Some("All") => Ok(true),
+            Some(other) => Err(Failure::unprocessable(format!(
+                "dryRun: Unsupported value: {other:?}: supported values: \"All\""
+            ))),
+        }
+    }
+
+    fn writing(&self) -> Result<Writing, Failure> {
+        let applies = self.header(CONTENT_TYPE).contains("apply-patch");
+        let manager = match self.query.text("fieldManager") {
+            Some(manager) => manager.to_owned(),
+            None if applies => {
+                return Err(Failure::unprocessable(
+                    "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+                ));
+            }
+            None => self.header(USER_AGENT).split('/').next().unwrap_or_default().to_owned(),
+        };
+        Ok(Writing {
+            dry_run: self.dry_run()?,
+            manager,
+            force: self.query.flag("force").unwrap_or(false),
+            subresource: self.target.subresource.clone(),
+        })
+    }
+
+    fn deletion(&self, body: &[u8]) -> Result<Deletion, Failure> {
+        let options = if body.is_empty() { Value::Null } else { self.json(body)? };
+        let precondition = |field: &str| {
+            options.pointer(&format!("/preconditions/{field}")).and_then(Value::as_str).map(str::to_owned)
+        };
+        let policy = self
+            .query
+            .text("propagationPolicy")
+            .or_else(|| options.get("propagationPolicy").and_then(Value::as_str));
+        let dry_run = self.dry_run()?
+            || options.pointer("/dryRun/0").and_then(Value::as_str).is_some_and(|value| value == "All");
+        Ok(Deletion {
+            uid: precondition("uid"),
+            version: precondition("resourceVersion"),
+            foreground: policy == Some("Foreground"),
+            dry_run,
+        })
+    }
+
+    fn delete(&self, name: &str, body: &[u8]) -> Result<Response<Answer>, Failure> {
+        let deletion = self.deletion(body)?;
+        let kind = &self.target.kind;
+        let (object, gone) =
+            Writer::new(self.state, kind, self.target.namespace.as_deref()).delete(name, &deletion)?;
+        let returns_object = ["pods.", "services."].contains(&&*kind.storage);
+        if !gone || returns_object {
+            return Ok(self.object(StatusCode::OK, &object));
+        }
+        let mut details = json!({"name": name, "kind": &*kind.plural});
+        let uid = crate::meta::text(&object.value(), "uid").unwrap_or_default();
+        crate::write::put(&mut details, "uid", Some(uid.into()));
+        if !kind.group.is_empty() {
+            crate::write::put(&mut details, "group", Some((&*kind.group).into()));
+        }
+        let status = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details,
+        });
+        Ok(whole(StatusCode::OK, status.to_string(), JSON))
+    }
+
+    fn delete_all(&self, body: &[u8]) -> Result<Response<Answer>, Failure> {
+        let deletion = self.deletion(body)?;
+        let Target { kind, namespace, .. } = &self.target;
+        let page = list::read(self.state, kind, namespace.as_deref(), &self.query, &self.selector()?)?;
+        for object in &page.objects {
+            let namespace = Some(&*object.namespace).filter(|namespace| !namespace.is_empty());
+            match Writer::new(self.state, kind, namespace).delete(&object.name, &deletion) {
+                Err(failure) if failure.code != 404 => return Err(failure),
+                _ => {}
+            }
+        }
+        Ok(whole(StatusCode::OK, list::write(kind, &page), JSON))
+    }
+}
+
+fn discover(
+    state: &State,
+    segments: &[&str],
+    accept: &str,
+) -> Option<Result<(Value, http::HeaderValue), Failure>> {
+    let aggregated = accept.contains("g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
+    let found =
+        |value: Option<Value>| Some(value.map(|value| (value, JSON)).ok_or_else(Failure::no_such_path));
+    match segments {
+        ["version"] => found(Some(discovery::version())),
+        ["api"] | ["apis"] if aggregated => {
+            Some(Ok((discovery::aggregated(state, segments == ["api"]), AGGREGATED)))
+        }
+        ["api"] => found(Some(discovery::core_versions(&state.address()))),
+        ["apis"] => found(Some(discovery::groups(state))),
+        ["api", version] => found(discovery::resources(state, "", version)),
+        ["apis", group] => found(discovery::group(state, group)),
+        ["apis", group, version] => found(discovery::resources(state, group, version)),
+        _ => None,
+    }
+}
+
+fn target(state: &State, segments: &[&str]) -> Option<Target> {
+    let (group, version, rest) = match segments {
+        ["api", version, rest @ ..] => ("", *version, rest),
+        ["apis", group, version, rest @ ..] => (*group, *version, rest),
+        _ => return None,
+    };
+    let (namespace, rest) = match rest {
+        // `namespaces/NAME/status` is of the namespace itself.
+        ["namespaces", _, "status" | "finalize"] if group.is_empty() => (None, rest),
+        ["namespaces", namespace, rest @ ..] if !rest.is_empty() => (Some(*namespace), rest),
+        rest => (None, rest),
+    };
+    let (plural, name, subresource) = match rest {
+        [plural] => (*plural, None, None),
+        [plural, name] => (*plural, Some(*name), None),
+        [plural, name, subresource] => (*plural, Some(*name), Some(*subresource)),
+        _ => return None,
+    };
+    let kind = state.kind(group, version, plural)?;
+    if namespace.is_some() && !kind.namespaced || namespace.is_none() && kind.namespaced && name.is_some() {
+        return None;
+    }
+    match subresource {
+        Some("status") if kind.status => {}
+        Some("finalize") if &*kind.storage == "namespaces." => {}
+        None => {}
+        Some(_) => return None,
+    }
+    // The namespace of a namespace is itself, where rules are looked up.
+    Some(Target {
+        kind,
+        namespace: namespace.map(str::to_owned),
+        name: name.map(str::to_owned),
+        subresource: subresource.map(str::to_owned),
+    })
+}
+
+pub(crate) const JSON: http::HeaderValue = http::HeaderValue::from_static("application/json");
+const AGGREGATED: http::HeaderValue =
+    http::HeaderValue::from_static("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
+
+fn text(text: &'static str) -> Response<Answer> {
+    Response::new(Answer::Whole(Some(Bytes::from_static(text.as_bytes()))))
+}
+
+/// A whole answer.
+pub(crate) fn whole(code: StatusCode, bytes: impl Into<Bytes>, media: http::HeaderValue) -> Response<Answer> {
+    let mut response = Response::new(Answer::Whole(Some(bytes.into())));
+    *response.status_mut() = code;
+    response.headers_mut().insert(CONTENT_TYPE, media);
+    response
+}
+
+/// The answer of a failure.
+pub(crate) fn failed(failure: &Failure) -> Response<Answer> {
+    let code = StatusCode::from_u16(failure.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = whole(code, failure.status().to_string(), JSON);
+    if let Some(seconds) = failure.retry_after() {
+        response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+/// An object in its plain form, for whoever is not a client.
+pub(crate) fn plain(kind: &Kind, object: &Object) -> Vec<u8> {
+    shape::typed(kind, object)
+}

@@ -1,0 +1,189 @@
+//! The server: its socket, its TLS, its threads, and the kubeconfig with which it is reached.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use rustls::pki_types::PrivateKeyDer;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
+
+use crate::auth::Token;
+use crate::faults::Faults;
+use crate::lifecycle;
+use crate::requests::Requests;
+use crate::serve::serve;
+use crate::state::State;
+
+/// How a server is to be.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Port on `127.0.0.1`; 0 takes a free one.
+    pub port: u16,
+    /// Who may ask. The first stands in the kubeconfig.
+    pub tokens: Vec<Token>,
+    /// How many changes of each kind are remembered; older watches and pages get 410.
+    pub history: usize,
+    /// The version before the first.
+    pub first_version: u64,
+    /// How often a quiet watch that asks for bookmarks gets one.
+    pub bookmark_interval: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            port: 0,
+            tokens: vec![Token::admin("test-token")],
+            history: 4_096,
+            first_version: 1_000,
+            bookmark_interval: Duration::from_secs(60),
+        }
+    }
+}
+
+/// A server that runs until it is dropped.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    certificate: String,
+    state: Arc<State>,
+    runtime: Option<Runtime>,
+}
+
+impl Server {
+    /// Opens the socket and serves.
+    ///
+    /// # Errors
+    ///
+    /// If the socket cannot be opened, or no certificate or thread can be made.
+    pub fn start(options: Options) -> io::Result<Self> {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, options.port))?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let (certificate, acceptor) = identity()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("apiserver")
+            .enable_all()
+            .build()?;
+        let (tasks, receiver) = mpsc::unbounded_channel();
+        let state = Arc::new(State::new(options, address, tasks));
+        state.begin();
+        runtime.spawn(lifecycle::run(Arc::downgrade(&state), receiver));
+        let listener = {
+            let _inside = runtime.enter();
+            TcpListener::from_std(listener)?
+        };
+        runtime.spawn(accept(listener, acceptor, state.clone()));
+        Ok(Self { address, certificate, state, runtime: Some(runtime) })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The certificate that it shows, in PEM; it is its own authority.
+    #[must_use]
+    pub fn certificate(&self) -> &str {
+        &self.certificate
+    }
+
+    /// A kubeconfig for the first token.
+    #[must_use]
+    pub fn kubeconfig(&self) -> String {
+        let token = self.state.options.tokens.first().map(|token| token.token.as_str());
+        self.kubeconfig_of(token.unwrap_or_default())
+    }
+
+    /// A kubeconfig for any token, known or not.
+    #[must_use]
+    pub fn kubeconfig_of(&self, token: &str) -> String {
+        let authority = STANDARD.encode(&self.certificate);
+        format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: test\n\
+             contexts: [{{name: test, context: {{cluster: test, user: test}}}}]\n\
+             clusters: [{{name: test, cluster: {{server: \"https://{}\", certificate-authority-data: {authority}}}}}]\n\
+             users: [{{name: test, user: {{token: \"{token}\"}}}}]\n",
+            self.address
+        )
+    }
+
+    /// Writes [`Server::kubeconfig`] to a file.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written.
+    pub fn write_kubeconfig(&self, path: &Path) -> io::Result<()> {
+        std::fs::write(path, self.kubeconfig())
+    }
+
+    /// What is to go wrong.
+    #[must_use]
+    pub fn faults(&self) -> &Faults {
+        &self.state.faults
+    }
+
+    /// What was asked.
+    #[must_use]
+    pub fn requests(&self) -> &Requests {
+        &self.state.requests
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A certificate for loopback, and what shows it.
+fn identity() -> io::Result<(String, TlsAcceptor)> {
+    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(names).map_err(io::Error::other)?;
+    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).map_err(io::Error::other)?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(vec![cert.der().clone()], key))
+        .map_err(io::Error::other)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok((cert.pem(), TlsAcceptor::from(Arc::new(config))))
+}
+
+async fn accept(listener: TcpListener, acceptor: TlsAcceptor, state: Arc<State>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                tokio::spawn(connection(stream, acceptor.clone(), state.clone()));
+            }
+            // Too many files, most likely: others end meanwhile.
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, acceptor: TlsAcceptor, state: Arc<State>) {
+    let _ = stream.set_nodelay(true);
+    let Ok(stream) = acceptor.accept(stream).await else { return };
+    let service = service_fn(move |request| {
+        let state = state.clone();
+        async move { Ok::<_, std::convert::Infallible>(serve(state, request).await) }
+    });
+    // What a client does to its connection concerns nobody else.
+    let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+}

@@ -1,0 +1,253 @@
+//! The status of an object as an API server tells it. Reads and writes its text; never decides what should stand there.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use config::report::{Kind, ObjectRef};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// What an API server says of an object, as far as its status is concerned.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Observed {
+    /// Who it is.
+    pub object: ObjectRef,
+    /// `metadata.uid`.
+    pub uid: Arc<str>,
+    /// `metadata.resourceVersion`, opaque.
+    pub resource_version: Arc<str>,
+    /// `status.loadBalancer.ingress`, in the order of the object.
+    pub entries: Box<[Entry]>,
+}
+
+/// One entry of `status.loadBalancer.ingress`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Entry {
+    /// What it names, if it names one thing only and says nothing else. We write no other entries.
+    pub address: Option<Address>,
+    /// Its JSON, if it is not what we would write for `address`. It is somebody else's then, and kept as it is.
+    pub text: Option<Arc<str>>,
+}
+
+/// Where clients reach what an Ingress serves.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Address {
+    /// `ip`, in canonical form: an IPv4 address is never written as IPv6.
+    Ip(IpAddr),
+    /// `hostname`, in lower case.
+    Hostname(Arc<str>),
+}
+
+impl Observed {
+    /// Reads an Ingress from its JSON. `None` if it has no name or version; a status that is not understood is kept in
+    /// entries without an address.
+    #[must_use]
+    pub fn from_json(json: &[u8]) -> Option<Self> {
+        let Object { metadata, status } = serde_json::from_slice(json).ok()?;
+        let entries = status.and_then(entries).unwrap_or_default();
+        Some(Self {
+            object: ObjectRef { kind: Kind::Ingress, namespace: metadata.namespace, name: metadata.name },
+            uid: metadata.uid,
+            resource_version: metadata.resource_version,
+            entries,
+        })
+    }
+}
+
+impl Address {
+    /// Reads an IP address, in whatever form.
+    #[must_use]
+    pub fn ip(text: &str) -> Option<Self> {
+        text.parse().ok().map(|ip: IpAddr| Self::Ip(ip.to_canonical()))
+    }
+
+    /// Reads a DNS name. `None` if an API server would refuse it as a hostname.
+    #[must_use]
+    pub fn hostname(text: &str) -> Option<Self> {
+        let name = text.to_ascii_lowercase();
+        let is_edge = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
+        let is_label = |label: &str| {
+            let bytes = label.as_bytes();
+            bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
+                && is_edge(bytes.first())
+                && is_edge(bytes.last())
+        };
+        let is_name = name.len() <= 253 && name.split('.').all(is_label) && name.parse::<IpAddr>().is_err();
+        is_name.then(|| Self::Hostname(name.into()))
+    }
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ip(ip) => ip.fmt(f),
+            Self::Hostname(name) => f.write_str(name),
+        }
+    }
+}
+
+impl Entry {
+    /// The entry that we write for `address`.
+    #[must_use]
+    pub fn of(address: Address) -> Self {
+        Self { address: Some(address), text: None }
+    }
+
+    fn read(text: &RawValue) -> Self {
+        let Ok(fields) = serde_json::from_str::<Fields<'_>>(text.get()) else {
+            return Self { address: None, text: Some(text.get().into()) };
+        };
+        let (address, is_canonical) = match fields {
+            Fields { ip: Some(ip), hostname: None } => {
+                let address = Address::ip(&ip);
+                let is_canonical = address.as_ref().is_some_and(|address| address.to_string() == ip);
+                (address, is_canonical)
+            }
+            Fields { ip: None, hostname: Some(name) } => {
+                let address = Address::hostname(&name);
+                let is_canonical =
+                    matches!(&address, Some(Address::Hostname(canonical)) if **canonical == name);
+                (address, is_canonical)
+            }
+            Fields { .. } => (None, false),
+        };
+        Self { address, text: (!is_canonical).then(|| text.get().into()) }
+    }
+
+    /// Its JSON.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        match self {
+            Self { text: Some(text), .. } => text.as_ref().to_owned(),
+            // Neither an address nor a name of DNS has anything to be escaped.
+            Self { address: Some(Address::Ip(ip)), .. } => format!(r#"{{"ip":"{ip}"}}"#),
+            Self { address: Some(Address::Hostname(name)), .. } => format!(r#"{{"hostname":"{name}"}}"#),
+            Self { address: None, text: None } => "{}".to_owned(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Object<'j> {
+    metadata: Metadata,
+    #[serde(borrow)]
+    status: Option<&'j RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    name: Arc<str>,
+    #[serde(default = "nothing")]
+    namespace: Arc<str>,
+    #[serde(default = "nothing")]
+    uid: Arc<str>,
+    resource_version: Arc<str>,
+}
+
+fn nothing() -> Arc<str> {
+    Arc::from("")
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Status<'j> {
+    #[serde(borrow)]
+    load_balancer: Option<LoadBalancer<'j>>,
+}
+
+#[derive(Deserialize)]
+struct LoadBalancer<'j> {
+    #[serde(borrow)]
+    ingress: Option<Vec<&'j RawValue>>,
+}
+
+/// The fields of an entry that we write; with any other it is not ours.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields<'j> {
+    #[serde(borrow)]
+    ip: Option<std::borrow::Cow<'j, str>>,
+    #[serde(borrow)]
+    hostname: Option<std::borrow::Cow<'j, str>>,
+}
+
+fn entries(status: &RawValue) -> Option<Box<[Entry]>> {
+    let status: Status<'_> = serde_json::from_str(status.get()).ok()?;
+    let entries = status.load_balancer?.ingress?;
+    Some(entries.into_iter().map(Entry::read).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(entries: &str) -> Vec<Entry> {
+        let json = format!(
+            r#"{{"metadata":{{"name":"a","namespace":"n","uid":"u","resourceVersion":"7"}},
+                "status":{{"loadBalancer":{{"ingress":{entries}}}}}}}"#
+        );
+        Observed::from_json(json.as_bytes()).unwrap().entries.into_vec()
+    }
+
+    #[test]
+    fn entry_with_one_address_is_read_in_canonical_form() {
+        let ip = |text| Entry::of(Address::ip(text).unwrap());
+        assert_eq!(
+            read(r#"[{"ip":"192.0.2.1"},{"ip":"2001:db8::1"}]"#),
+            [ip("192.0.2.1"), ip("2001:db8::1")]
+        );
+        assert_eq!(
+            read(r#"[{"hostname":"lb.example"}]"#),
+            [Entry::of(Address::hostname("lb.example").unwrap())]
+        );
+        let other = read(r#"[{"ip":"2001:DB8:0::1"}]"#);
+        assert_eq!(other[0].address, Address::ip("2001:db8::1"));
+        assert_eq!(other[0].to_json(), r#"{"ip":"2001:DB8:0::1"}"#);
+    }
+
+    #[test]
+    fn entry_that_says_more_is_kept_as_it_is_and_never_ours() {
+        let texts = [
+            r#"{"ip":"192.0.2.1","ports":[{"port":80,"protocol":"TCP"}]}"#,
+            r#"{"ip":"192.0.2.1","hostname":"a.example"}"#,
+            r#"{"ip":"nonsense"}"#,
+            "{}",
+            "7",
+        ];
+        for text in texts {
+            let entries = read(&format!("[{text}]"));
+            assert_eq!(entries[0].address, None, "{text}");
+            assert_eq!(entries[0].to_json(), text);
+        }
+    }
+
+    #[test]
+    fn object_without_status_has_no_entries() {
+        for json in [
+            r#"{"metadata":{"name":"a","resourceVersion":"7"}}"#,
+            r#"{"metadata":{"name":"a","resourceVersion":"7"},"status":{"loadBalancer":{}}}"#,
+            r#"{"metadata":{"name":"a","resourceVersion":"7"},"status":{"loadBalancer":{"ingress":null}}}"#,
+            r#"{"metadata":{"name":"a","resourceVersion":"7"},"status":7}"#,
+        ] {
+            assert!(Observed::from_json(json.as_bytes()).unwrap().entries.is_empty(), "{json}");
+        }
+        assert_eq!(Observed::from_json(br#"{"metadata":{"name":"a"}}"#), None);
+    }
+
+    #[test]
+    fn ipv4_address_in_an_ipv6_coat_is_the_ipv4_address() {
+        assert_eq!(Address::ip("::ffff:192.0.2.1"), Address::ip("192.0.2.1"));
+        assert_eq!(Address::ip("fe80::1%eth0"), None);
+    }
+
+    #[test]
+    fn hostname_is_what_an_api_server_accepts() {
+        for good in ["a", "lb.example", "LB.example", "a-b.c1"] {
+            assert!(Address::hostname(good).is_some(), "{good}");
+        }
+        for bad in ["", ".", "a.", "-a", "a_b", "*.example", "192.0.2.1", "a..b", "é.example"] {
+            assert_eq!(Address::hostname(bad), None, "{bad}");
+        }
+    }
+}

@@ -111,6 +111,22 @@ impl fmt::Display for Problem {
     }
 }
 
+/// Longest message, in bytes.
+const MAX_MESSAGE: usize = 600;
+
+/// `message`, without its middle if a user's text makes it too long to be read.
+pub(crate) fn brief(message: String) -> String {
+    if message.len() <= MAX_MESSAGE {
+        return message;
+    }
+    let start = message.floor_char_boundary(MAX_MESSAGE / 2);
+    let end = message.floor_char_boundary(message.len() - MAX_MESSAGE / 3);
+    match (message.get(..start), message.get(end..)) {
+        (Some(start), Some(end)) => format!("{start} … {end}"),
+        _ => message,
+    }
+}
+
 /// Everything compile has to say, in a deterministic order (by object, then field).
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
 pub struct Report {

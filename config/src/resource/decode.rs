@@ -15,7 +15,7 @@ use super::reader::{self, Findings, ReadError};
 use super::secret::{ConfigMapObject, SecretObject};
 use super::service::ServiceObject;
 use super::{Decoded, Finding, Object, ObjectSpec, suggest, syntax};
-use crate::report::{Kind, ObjectRef, Problem, Severity, SourceLocation};
+use crate::report::{Kind, ObjectRef, Problem, Severity, SourceLocation, brief};
 
 /// Parses one file's text: YAML (any number of documents) or JSON, `List` kinds included. Kinds that we do not
 /// read are skipped. `file` is the name that problems show.
@@ -92,7 +92,7 @@ impl<'a> Decoder<'a> {
             field: field.to_owned(),
             severity,
             reason,
-            message,
+            message: brief(message),
         });
     }
 
@@ -370,14 +370,14 @@ impl<'a> Decoder<'a> {
         reason: &'static str,
         message: String,
     ) {
-        let Some(reference) = guess(node, head.kind) else {
+        let Some(reference) = kind_of(head.kind).and_then(|kind| guess(node, kind)) else {
             self.file_problem(line, Severity::Error, field, reason, format!("{}: {message}", head.kind));
             self.out.incomplete = true;
             return;
         };
         self.out.invalid.push(reference.clone());
         let location = Some(self.location(line));
-        let (field, severity) = (field.to_owned(), Severity::Error);
+        let (field, severity, message) = (field.to_owned(), Severity::Error, brief(message));
         self.out.problems.push(Problem { object: reference, location, field, severity, reason, message });
     }
 }
@@ -518,9 +518,8 @@ pub(super) fn reference(
     Ok(ObjectRef { kind, namespace, name })
 }
 
-/// Who an object is that cannot be read as a whole.
-fn guess(node: &Node, kind: &str) -> Option<ObjectRef> {
-    let kind = match kind {
+fn kind_of(text: &str) -> Option<Kind> {
+    Some(match text {
         "Ingress" => Kind::Ingress,
         "IngressClass" => Kind::IngressClass,
         "Service" => Kind::Service,
@@ -528,7 +527,11 @@ fn guess(node: &Node, kind: &str) -> Option<ObjectRef> {
         "Secret" => Kind::Secret,
         "ConfigMap" => Kind::ConfigMap,
         _ => return None,
-    };
+    })
+}
+
+/// Who an object is that cannot be read as a whole.
+pub(super) fn guess(node: &Node, kind: Kind) -> Option<ObjectRef> {
     let text = |key| node.field("metadata")?.field(key)?.text().map(Arc::from);
     reference(kind, &ObjectMeta { name: text("name"), namespace: text("namespace"), ..ObjectMeta::default() })
         .ok()

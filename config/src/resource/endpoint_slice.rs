@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::Finding;
 use super::meta::ObjectMeta;
-use super::reader::At;
+use super::reader::{self, At};
 
 /// The label that ties a slice to its Service.
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
@@ -59,18 +59,18 @@ pub enum Readiness {
 pub(super) struct EndpointSliceObject {
     pub(super) metadata: ObjectMeta,
     address_type: Option<At<String>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "reader::absent")]
     endpoints: Vec<At<SliceEndpointSpec>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "reader::absent")]
     ports: Vec<At<SlicePortSpec>>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct SliceEndpointSpec {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "reader::absent")]
     addresses: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "reader::absent")]
     conditions: Conditions,
     target_ref: Option<SliceTargetRef>,
 }
@@ -89,7 +89,7 @@ struct SliceTargetRef {
 
 #[derive(Debug, Deserialize)]
 struct SlicePortSpec {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "reader::absent")]
     name: Arc<str>,
     port: Option<i64>,
     protocol: Option<String>,

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::annotations::{self, On, Settings};
 use super::meta::ObjectMeta;
-use super::reader::At;
+use super::reader::{self, At};
 use super::{Finding, syntax, tls};
 use crate::table::{Hostname, PathMatch};
 
@@ -108,7 +108,7 @@ pub struct IngressClass {
 #[derive(Debug, Deserialize)]
 pub(super) struct IngressObject {
     pub(super) metadata: ObjectMeta,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "reader::absent")]
     spec: IngressSpec,
 }
 
@@ -117,9 +117,9 @@ pub(super) struct IngressObject {
 struct IngressSpec {
     ingress_class_name: Option<Arc<str>>,
     default_backend: Option<At<BackendSpec>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "reader::absent")]
     rules: Vec<At<RuleSpec>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "reader::absent")]
     tls: Vec<At<TlsSpec>>,
 }
 
@@ -131,7 +131,7 @@ struct RuleSpec {
 
 #[derive(Debug, Deserialize)]
 struct HttpSpec {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "reader::absent")]
     paths: Vec<At<PathSpec>>,
 }
 
@@ -173,7 +173,7 @@ struct ResourceRef {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct TlsSpec {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "reader::absent")]
     hosts: Vec<At<String>>,
     secret_name: Option<At<String>>,
 }
@@ -181,7 +181,7 @@ struct TlsSpec {
 #[derive(Debug, Deserialize)]
 pub(super) struct IngressClassObject {
     pub(super) metadata: ObjectMeta,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "reader::absent")]
     spec: IngressClassSpec,
 }
 

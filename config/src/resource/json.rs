@@ -6,11 +6,15 @@ use serde::Deserialize;
 use super::decode::{self, HasMeta};
 use super::endpoint_slice::EndpointSliceObject;
 use super::ingress::{IngressClassObject, IngressObject};
-use super::meta::ObjectMeta;
+use super::node::{self, Node};
+use super::reader;
 use super::secret::{ConfigMapObject, SecretObject};
 use super::service::ServiceObject;
 use super::{Finding, Object, ObjectSpec};
-use crate::report::{Kind, ObjectRef, Problem, Severity};
+use crate::report::{Kind, ObjectRef, Problem, Severity, brief};
+
+/// Largest object that is read once more to find out what is wrong with it. No API server takes one of this size.
+const MAX_TREE_BYTES: usize = 3 << 20;
 
 /// What became of one object.
 #[derive(Clone, Debug)]
@@ -24,7 +28,7 @@ pub struct Received {
 }
 
 /// Reads `json`, one object of `kind`. Only what we need is kept; nothing is kept of what is skipped. Never fails as a
-/// whole: what is wrong is in the outcome.
+/// whole: what is wrong is in the outcome, with the path of the field.
 #[must_use]
 pub fn decode_json(kind: Kind, json: &[u8]) -> Received {
     match kind {
@@ -47,9 +51,18 @@ pub fn decode_json(kind: Kind, json: &[u8]) -> Received {
             read(kind, json, |object: ConfigMapObject, _| ObjectSpec::ConfigMap(Box::new(object.trim())))
         }
         Kind::Config | Kind::Listener | Kind::Route | Kind::Backend | Kind::File => {
-            unreadable(kind, json, "UnknownKind", format!("{kind:?} is not a kind of an API server"))
+            let message = format!("{kind:?} is not a kind of an API server");
+            let wrong = Wrong { field: String::new(), reason: "UnknownKind", message };
+            unreadable(kind, None, wrong)
         }
     }
+}
+
+/// Why an object cannot be used.
+struct Wrong {
+    field: String,
+    reason: &'static str,
+    message: String,
 }
 
 fn read<T: for<'de> Deserialize<'de> + HasMeta>(
@@ -59,15 +72,19 @@ fn read<T: for<'de> Deserialize<'de> + HasMeta>(
 ) -> Received {
     let object: T = match serde_json::from_slice(json) {
         Ok(object) => object,
-        // Keys are never shown: the text of an error may hold a value, and that of a Secret must not.
-        Err(_) if kind == Kind::Secret => {
-            return unreadable(kind, json, "WrongType", "the Secret does not decode".to_owned());
+        Err(error) => {
+            let node = tree(json);
+            match read_again(kind, node.as_ref(), &error) {
+                Ok(object) => object,
+                Err(wrong) => return unreadable(kind, node.as_ref(), wrong),
+            }
         }
-        Err(error) => return unreadable(kind, json, "WrongType", error.to_string()),
     };
     let reference = match decode::reference(kind, object.meta()) {
         Ok(reference) => reference,
-        Err((_, reason, message)) => return unreadable(kind, json, reason, message),
+        Err((field, reason, message)) => {
+            return unreadable(kind, None, Wrong { field: field.to_owned(), reason, message });
+        }
     };
     let mut findings = Vec::new();
     let spec = trim(object, &mut findings);
@@ -76,54 +93,38 @@ fn read<T: for<'de> Deserialize<'de> + HasMeta>(
     Received { reference: Some(reference), object: Some(object), problems }
 }
 
-/// Only `metadata`, for objects of which nothing else can be read.
-#[derive(Deserialize)]
-struct Named {
-    metadata: ObjectMeta,
+fn tree(json: &[u8]) -> Option<Node> {
+    if json.len() > MAX_TREE_BYTES {
+        return None;
+    }
+    serde_json::from_slice(json).ok().map(node::of_json)
 }
 
-fn unreadable(kind: Kind, json: &[u8], reason: &'static str, message: String) -> Received {
-    let named: Option<Named> = serde_json::from_slice(json).ok();
-    let reference = named.and_then(|named| decode::reference(kind, &named.metadata).ok());
+/// The slow way, which knows where it is, and is not put off by a null or by a key that is there twice.
+fn read_again<T: for<'de> Deserialize<'de>>(
+    kind: Kind,
+    node: Option<&Node>,
+    error: &serde_json::Error,
+) -> Result<T, Wrong> {
+    let (field, reason, message) = match node.map(|node| reader::read(node, "", false)) {
+        Some(Ok((object, _))) => return Ok(object),
+        Some(Err(error)) => (error.place().0.to_owned(), error.reason(), error.message().to_owned()),
+        None => (String::new(), "WrongType", error.to_string()),
+    };
+    // Keys are never shown: the text of an error may hold a value.
+    let message = if kind == Kind::Secret { "not what a Secret has here".to_owned() } else { message };
+    Err(Wrong { field, reason, message })
+}
+
+fn unreadable(kind: Kind, node: Option<&Node>, wrong: Wrong) -> Received {
+    let Wrong { field, reason, message } = wrong;
+    let reference = node.and_then(|node| decode::guess(node, kind));
     let object =
         reference.clone().unwrap_or_else(|| ObjectRef { kind, namespace: "".into(), name: "?".into() });
-    let (field, severity) = (String::new(), Severity::Error);
-    let message = format!("does not decode, so its last good version is served, if there was one: {message}");
-    let problem = Problem { object, location: None, field, severity, reason, message };
+    let message = brief(message) + "; the object's last good version is served, if there was one";
+    let problem = Problem { object, location: None, field, severity: Severity::Error, reason, message };
     Received { reference, object: None, problems: vec![problem] }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn object_of_an_api_server_is_read_without_what_nobody_needs() {
-        let json = br#"{"metadata":{"name":"a","namespace":"n","managedFields":[{"x":1}],"uid":"u"},
-            "spec":{"newField":1,"rules":[{"host":"a.example","http":{"paths":[{"path":"/","pathType":"Prefix",
-            "backend":{"service":{"name":"s","port":{"number":80}}}}]}}]},"status":{"loadBalancer":{}}}"#;
-        let received = decode_json(Kind::Ingress, json);
-        assert!(received.problems.is_empty(), "{:?}", received.problems);
-        let Some(Object { spec: ObjectSpec::Ingress(ingress), .. }) = received.object else {
-            panic!("no Ingress")
-        };
-        assert_eq!(ingress.paths.len(), 1);
-        assert!(ingress.findings.is_empty(), "{:?}", ingress.findings);
-    }
-
-    #[test]
-    fn object_that_does_not_decode_keeps_its_name() {
-        let json = br#"{"metadata":{"name":"a","namespace":"n"},"spec":{"rules":"none"}}"#;
-        let received = decode_json(Kind::Ingress, json);
-        assert!(received.object.is_none());
-        assert_eq!(received.reference.unwrap().to_string(), "Ingress n/a");
-        assert_eq!(received.problems.len(), 1);
-    }
-
-    #[test]
-    fn nothing_of_a_secret_is_shown() {
-        let json = br#"{"metadata":{"name":"a"},"data":{"tls.key":12345}}"#;
-        let received = decode_json(Kind::Secret, json);
-        assert!(!format!("{received:?}").contains("12345"));
-    }
-}
+mod tests;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::annotations::Text;
+use super::reader;
 
 /// Kubernetes ObjectMeta on the wire.
 #[derive(Debug, Default, Deserialize)]
@@ -14,8 +15,8 @@ pub(super) struct ObjectMeta {
     pub(super) name: Option<Arc<str>>,
     pub(super) namespace: Option<Arc<str>>,
     pub(super) creation_timestamp: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "reader::absent")]
     pub(super) annotations: Text,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "reader::absent")]
     pub(super) labels: BTreeMap<String, String>,
 }

@@ -36,7 +36,7 @@ pub use pem::{Flaw, Part};
 pub use secret::Secret;
 pub use service::Service;
 
-use crate::report::{Kind, ObjectRef, Problem, Severity, SourceLocation};
+use crate::report::{Kind, ObjectRef, Problem, Severity, SourceLocation, brief};
 use crate::table::Certificate;
 
 /// A certificate and its key from PEM, by the same rules as those of Secrets.
@@ -163,7 +163,7 @@ impl Finding {
             field: self.field,
             severity: self.severity,
             reason: self.reason,
-            message: self.message,
+            message: brief(self.message),
         }
     }
 }

@@ -134,6 +134,27 @@ pub(crate) fn parse(text: &str, offset: u32) -> Result<Option<Node>, SyntaxError
     }
 }
 
+/// JSON as a tree without lines. Of a key that is there twice the last one counts, as for an API server.
+pub(crate) fn of_json(value: serde_json::Value) -> Node {
+    let value = match value {
+        serde_json::Value::Null => Value::Null,
+        serde_json::Value::Bool(flag) => Value::Bool(flag),
+        serde_json::Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(number), _) => Value::Int(number),
+            (None, number) => Value::Float(number.unwrap_or(f64::INFINITY)),
+        },
+        serde_json::Value::String(text) => Value::Text(text.into()),
+        serde_json::Value::Array(items) => Value::List(items.into_iter().map(of_json).collect()),
+        serde_json::Value::Object(fields) => Value::Map(
+            fields
+                .into_iter()
+                .map(|(key, value)| Entry { key: key.into(), line: 0, node: of_json(value) })
+                .collect(),
+        ),
+    };
+    Node { line: 0, value }
+}
+
 /// The parser's first sentence, without its own (document-relative) position and advice to programmers.
 fn describe(message: &str) -> String {
     if message.contains("alias replay limit") {

@@ -43,6 +43,13 @@ pub(crate) struct At<T> {
     pub(crate) value: T,
 }
 
+/// Reads a field that may be null, as Go's encoders write lists and maps with nothing in them: then it is not there.
+pub(crate) fn absent<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
 const AT: &str = "$at";
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for At<T> {

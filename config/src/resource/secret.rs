@@ -12,7 +12,7 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
 use super::meta::ObjectMeta;
 use super::pem::{self, Flaw, Part};
-use super::reader::At;
+use super::reader::{self, At};
 use crate::table::{Certificate, TrustRoots};
 
 /// A trimmed Secret or ConfigMap.
@@ -117,9 +117,9 @@ pub(super) struct SecretObject {
     pub(super) metadata: ObjectMeta,
     #[serde(rename = "type")]
     kind: Option<Arc<str>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "reader::absent")]
     data: Data,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "reader::absent")]
     string_data: Data,
 }
 
@@ -127,7 +127,7 @@ pub(super) struct SecretObject {
 #[serde(rename_all = "camelCase")]
 pub(super) struct ConfigMapObject {
     pub(super) metadata: ObjectMeta,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "reader::absent")]
     data: Data,
 }
 

@@ -9,7 +9,7 @@ use serde::de::{Deserializer, Visitor};
 use super::annotations::{self, On, Settings};
 use super::ingress::PortRef;
 use super::meta::ObjectMeta;
-use super::reader::At;
+use super::reader::{self, At};
 use super::{Finding, syntax};
 
 /// A trimmed Service.
@@ -54,7 +54,7 @@ impl Service {
 #[derive(Debug, Deserialize)]
 pub(super) struct ServiceObject {
     pub(super) metadata: ObjectMeta,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "reader::absent")]
     spec: ServiceSpec,
 }
 
@@ -64,14 +64,14 @@ struct ServiceSpec {
     #[serde(rename = "type")]
     kind: Option<String>,
     external_name: Option<At<String>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "reader::absent")]
     ports: Vec<At<ServicePortSpec>>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ServicePortSpec {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "reader::absent")]
     name: Arc<str>,
     port: i64,
     target_port: Option<IntOrText>,

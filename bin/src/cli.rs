@@ -142,14 +142,25 @@ pub(crate) struct IngressArgs {
     #[arg(long, value_name = "NAMESPACE/NAME", env = "SLUICEGATE_DEFAULT_CERTIFICATE")]
     pub(crate) default_certificate: Option<SecretName>,
 
-    /// Controller name by which an IngressClass is ours
+    /// Class that is ours by its name: in the annotation kubernetes.io/ingress.class, and where there is no
+    /// IngressClass of this name
+    #[arg(long, value_name = "NAME", default_value = "sluicegate", value_parser = class_name, env = "SLUICEGATE_INGRESS_CLASS")]
+    pub(crate) ingress_class: String,
+
+    /// Controller by which an IngressClass is ours (its spec.controller); k8s.io/ingress-nginx takes over the classes
+    /// of ingress-nginx
     #[arg(
         long,
         value_name = "NAME",
         default_value = "sluicegate.dev/ingress-controller",
-        env = "SLUICEGATE_INGRESS_CLASS"
+        value_parser = clap::builder::NonEmptyStringValueParser::new(),
+        env = "SLUICEGATE_CONTROLLER_CLASS"
     )]
-    pub(crate) ingress_class: String,
+    pub(crate) controller_class: String,
+
+    /// Serve Ingresses without a class whatever classes there are, and not only if ours is the default one
+    #[arg(long, env = "SLUICEGATE_WATCH_INGRESS_WITHOUT_CLASS")]
+    pub(crate) watch_ingress_without_class: bool,
 
     /// Require a PROXY protocol header (v1 or v2) on the Ingress addresses
     #[arg(long, env = "SLUICEGATE_PROXY_PROTOCOL", help_heading = "Ingress address")]
@@ -315,6 +326,19 @@ impl FromStr for SecretName {
     }
 }
 
+/// The name of an IngressClass. A controller's name is taken for one easily.
+fn class_name(text: &str) -> Result<String, String> {
+    if text.contains('/') {
+        return Err(format!(
+            "a class is meant, such as `nginx`; the name of a controller is --controller-class {text}"
+        ));
+    }
+    if text.is_empty() {
+        return Err("expected the name of a class, such as sluicegate".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 fn positive_duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(Duration::ZERO) => Err("must be more than zero".to_owned()),
@@ -374,6 +398,17 @@ mod tests {
         for bad in ["", "a", "/a", "a/", "a/b/c"] {
             assert!(bad.parse::<SecretName>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn name_of_a_controller_is_no_class() {
+        assert_eq!(class_name("nginx").as_deref(), Ok("nginx"));
+        assert!(
+            class_name("k8s.io/ingress-nginx")
+                .unwrap_err()
+                .contains("--controller-class k8s.io/ingress-nginx")
+        );
+        assert!(class_name("").is_err());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use config::compile::Settings;
+use config::compile::{ClassSettings, Classless, Settings};
 use config::table::{Certificate, Limits, TrustedProxies};
 
 use crate::cli::{IngressArgs, LimitArgs, SecretName};
@@ -60,7 +60,11 @@ pub(crate) fn compile_settings(args: &IngressArgs) -> anyhow::Result<Settings> {
         proxy_protocol: args.proxy_protocol,
         trusted_proxies: TrustedProxies(args.trusted_proxy.clone()),
         limits: limits(&args.limits),
-        ingress_class: args.ingress_class.as_str().into(),
+        classes: ClassSettings {
+            name: args.ingress_class.as_str().into(),
+            controller: args.controller_class.as_str().into(),
+            classless: if args.watch_ingress_without_class { Classless::Always } else { Classless::IfAlone },
+        },
         ..Settings::default()
     })
 }

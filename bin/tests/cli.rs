@@ -140,6 +140,27 @@ fn explain_prints_json() {
 }
 
 #[test]
+fn one_flag_takes_the_ingresses_of_another_controller_over() {
+    let class = "---\napiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {name: nginx}\nspec: {controller: \
+                 k8s.io/ingress-nginx}\n";
+    let named = shop().replacen("spec:\n", "spec:\n  ingressClassName: nginx\n", 1);
+    assert_ne!(named, shop());
+    let folder = folder(&[("shop.yaml", &(named + class))]);
+    let explain = |more: &[&str]| {
+        let path = folder.path().to_str().unwrap();
+        let args = ["explain", "GET", "http://shop.example.com/", "--config", path];
+        run(&args.iter().chain(more).copied().collect::<Vec<_>>())
+    };
+    assert_eq!(explain(&[]).0, 1);
+    let (code, out, error) = explain(&["--controller-class", "k8s.io/ingress-nginx"]);
+    assert_eq!(code, 0, "{out}{error}");
+    // The name of a controller is no name of a class.
+    let (code, _, error) = explain(&["--ingress-class", "k8s.io/ingress-nginx"]);
+    assert_eq!(code, 2, "{error}");
+    assert!(error.contains("--controller-class k8s.io/ingress-nginx"), "{error}");
+}
+
+#[test]
 fn explain_of_a_request_that_nothing_takes_fails() {
     let folder = folder(&[("shop.yaml", &shop())]);
     let config = folder.path().to_str().unwrap();

@@ -314,11 +314,15 @@ impl Index {
         self.slices.get(key).into_iter().flatten().filter_map(|reference| self.objects.get(reference))
     }
 
-    pub(crate) fn classes(&self) -> impl Iterator<Item = (&ObjectRef, &IngressClass)> {
-        self.classes.iter().filter_map(|reference| match &self.objects.get(reference)?.spec {
-            ObjectSpec::IngressClass(class) => Some((reference, class)),
+    pub(crate) fn class(&self, reference: &ObjectRef) -> Option<(&Object, &IngressClass)> {
+        match self.objects.get(reference)? {
+            object @ Object { spec: ObjectSpec::IngressClass(class), .. } => Some((object, class)),
             _ => None,
-        })
+        }
+    }
+
+    pub(crate) fn classes(&self) -> impl Iterator<Item = (&ObjectRef, &IngressClass)> {
+        self.classes.iter().filter_map(|reference| Some((reference, self.class(reference)?.1)))
     }
 
     /// `None` if the name has never resolved.

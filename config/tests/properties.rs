@@ -10,12 +10,14 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 use common::cert::{self, Pair};
 use common::{get, render};
 use config::compile::{Compiler, Settings};
 use config::index::{Change, Event, FileContent, Index};
+use config::report::ObjectRef;
 use config::table::explain::{Request, explain};
 use config::table::oracle;
 use proptest::prelude::*;
@@ -41,7 +43,9 @@ fn object(which: u8, version: u32) -> String {
             let host = |shift| HOSTS[pick(shift) % 6];
             let created = ["", ", creationTimestamp: \"2026-01-01T00:00:00Z\""][pick(1) % 2];
             let default = ["", "defaultBackend: {service: {name: s0, port: {number: 80}}}, "][pick(2) % 2];
-            let class = ["", "ingressClassName: c0, "][pick(4) % 2];
+            let class =
+                ["", "ingressClassName: c0, ", "ingressClassName: c1, ", "ingressClassName: sluicegate, "]
+                    [pick(4) % 4];
             let balance = [
                 "",
                 "sluicegate.dev/load-balance: least-connection",
@@ -103,8 +107,9 @@ fn object(which: u8, version: u32) -> String {
             let controller = ["sluicegate.dev/ingress-controller", "other"][pick(0) % 2];
             let default = pick(1) % 2 == 0;
             format!(
-                "{{apiVersion: networking.k8s.io/v1, kind: IngressClass, metadata: {{name: c0, annotations: \
-                 {{ingressclass.kubernetes.io/is-default-class: \"{default}\"}}}}, spec: {{controller: {controller}}}}}"
+                "{{apiVersion: networking.k8s.io/v1, kind: IngressClass, metadata: {{name: {}, annotations: \
+                 {{ingressclass.kubernetes.io/is-default-class: \"{default}\"}}}}, spec: {{controller: {controller}}}}}",
+                ["c0", "c1", "sluicegate"][pick(2) % 3],
             )
         }
         11 => {
@@ -215,6 +220,13 @@ fn full(index: &Index) -> String {
     render(&table, &report)
 }
 
+/// The Ingresses that are ours.
+fn claims(index: &Index) -> BTreeSet<ObjectRef> {
+    let mut compiler = Compiler::new(settings());
+    compiler.compile(index, &Change::default(), common::NOW);
+    compiler.take_claims().into_iter().filter(|(_, is_ours)| *is_ours).map(|(object, _)| object).collect()
+}
+
 /// (which object, which version, delete, compile now)
 fn steps() -> impl Strategy<Value = Vec<(u8, u32, bool, bool)>> {
     prop::collection::vec(
@@ -231,12 +243,18 @@ proptest! {
         let mut index = Index::new();
         let mut compiler = Compiler::new(settings());
         let mut pending = Change::default();
+        let mut claimed = BTreeSet::new();
         for (which, version, delete, now) in steps {
             pending.merge(step(&mut index, which, version, delete));
             if now {
                 pending.merge(read_files(&mut index));
                 let (table, report) = compiler.compile(&index, &std::mem::take(&mut pending), common::NOW);
                 prop_assert_eq!(render(&table, &report), full(&index));
+                for (object, is_ours) in compiler.take_claims() {
+                    let is_news = if is_ours { claimed.insert(object) } else { claimed.remove(&object) };
+                    prop_assert!(is_news);
+                }
+                prop_assert_eq!(&claimed, &claims(&index));
             }
         }
         pending.merge(read_files(&mut index));

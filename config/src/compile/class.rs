@@ -1,19 +1,25 @@
-//! Which Ingresses are ours.
+//! Which Ingresses are ours, and what there is to say about the classes themselves.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::report::Owner;
+use super::{ClassSettings, Classless, Compiler, Work};
 use crate::index::Index;
-use crate::resource::{Finding, Ingress};
+use crate::report::{Kind, ObjectRef};
+use crate::resource::{Finding, Ingress, IngressClass};
 
-/// The class that is ours even where no IngressClass object says so.
-const OWN_CLASS: &str = "sluicegate";
+const LEGACY: &str = "metadata.annotations[\"kubernetes.io/ingress.class\"]";
+const IS_DEFAULT: &str = "metadata.annotations[\"ingressclass.kubernetes.io/is-default-class\"]";
 
 /// The IngressClass objects, judged.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Classes {
+    settings: ClassSettings,
     /// class name → is it ours
-    known: Vec<(Arc<str>, bool)>,
-    default_is_ours: bool,
+    known: BTreeMap<Arc<str>, bool>,
+    /// Those that are marked as the default one.
+    defaults: BTreeSet<Arc<str>>,
 }
 
 /// Whether an Ingress is served.
@@ -27,48 +33,79 @@ pub(super) enum Verdict {
 }
 
 impl Classes {
-    pub(super) fn new(index: &Index, controller: &str) -> Self {
-        let mut classes = Self::default();
+    /// No class at all.
+    pub(super) fn none(settings: ClassSettings) -> Self {
+        Self { settings, known: BTreeMap::new(), defaults: BTreeSet::new() }
+    }
+
+    fn read(index: &Index, settings: ClassSettings) -> Self {
+        let mut classes = Self::none(settings);
         for (reference, class) in index.classes() {
-            let ours = *class.controller == *controller;
-            classes.default_is_ours |= ours && class.is_default;
-            classes.known.push((Arc::clone(&reference.name), ours));
+            let ours = class.controller == classes.settings.controller;
+            classes.known.insert(Arc::clone(&reference.name), ours);
+            if class.is_default {
+                classes.defaults.insert(Arc::clone(&reference.name));
+            }
         }
         classes
     }
 
     fn is_ours(&self, name: &str) -> Option<bool> {
-        self.known.iter().find(|(known, _)| **known == *name).map(|(_, ours)| *ours)
+        self.known.get(name).copied()
     }
 
     pub(super) fn judge(&self, ingress: &Ingress) -> Verdict {
-        let named = ingress.class.as_ref().map(|name| ("spec.ingressClassName", name));
-        let legacy = ingress
-            .legacy_class
-            .as_ref()
-            .map(|name| ("metadata.annotations[\"kubernetes.io/ingress.class\"]", name));
-        let Some((field, name)) = named.or(legacy) else { return self.judge_classless() };
+        let ClassSettings { name: own, controller, .. } = &self.settings;
+        let name = match (&ingress.class, &ingress.legacy_class) {
+            (Some(name), _) => name,
+            // An object of that name says whose it is, as for the field; without one, other controllers' values are
+            // theirs alone.
+            (None, Some(name)) => {
+                return match self.is_ours(name) {
+                    Some(true) => Verdict::Ours,
+                    None if name == own => Verdict::Ours,
+                    Some(false) | None => Verdict::Foreign,
+                };
+            }
+            (None, None) => return self.judge_classless(),
+        };
         match self.is_ours(name) {
             Some(true) => Verdict::Ours,
             Some(false) => Verdict::Foreign,
-            None if **name == *OWN_CLASS => Verdict::Ours,
-            // The annotation never named an object: other controllers' values are theirs alone.
-            None if field != "spec.ingressClassName" => Verdict::Foreign,
+            None if name == own => Verdict::Ours,
             None => {
                 let message = format!(
                     "there is no IngressClass `{name}`, so this Ingress is not served; add one with \
-                     `controller: sluicegate.dev/ingress-controller`, or write `ingressClassName: {OWN_CLASS}`"
+                     `controller: {controller}`, or write `ingressClassName: {own}`"
                 );
-                Verdict::Nobody(Finding::warning(field, 0, "ClassNotFound", message))
+                Verdict::Nobody(Finding::warning("spec.ingressClassName", 0, "ClassNotFound", message))
             }
         }
     }
 
     fn judge_classless(&self) -> Verdict {
-        if self.known.is_empty() || self.default_is_ours {
+        match self.settings.classless {
+            Classless::Always => return Verdict::Ours,
+            Classless::IfAlone if self.known.is_empty() => return Verdict::Ours,
+            Classless::IfAlone | Classless::IfDefault => {}
+        }
+        if self.is_contested() {
+            let message = format!(
+                "there is no class here, and several are marked as the default one ({}), so this Ingress is not served; \
+                 write `ingressClassName`",
+                self.default_names()
+            );
+            return Verdict::Nobody(Finding::warning(
+                "spec.ingressClassName",
+                0,
+                "SeveralDefaultClasses",
+                message,
+            ));
+        }
+        if self.defaults.iter().any(|name| self.is_ours(name) == Some(true)) {
             return Verdict::Ours;
         }
-        if !self.known.iter().any(|(_, ours)| *ours) {
+        if !self.known.is_empty() && !self.known.values().any(|ours| *ours) {
             return Verdict::Foreign;
         }
         let message =
@@ -76,5 +113,76 @@ impl Classes {
                        write `ingressClassName`"
                 .to_owned();
         Verdict::Nobody(Finding::warning("spec.ingressClassName", 0, "NoClass", message))
+    }
+
+    /// Several classes are marked as the default one, and ours is among them.
+    fn is_contested(&self) -> bool {
+        self.defaults.len() > 1 && self.defaults.iter().any(|name| self.is_ours(name) == Some(true))
+    }
+
+    fn default_names(&self) -> String {
+        self.defaults.iter().map(|name| &**name).collect::<Vec<_>>().join(", ")
+    }
+
+    /// What there is to say of an Ingress that is ours.
+    pub(super) fn remark(ingress: &Ingress) -> Option<Finding> {
+        let (class, legacy) = (ingress.class.as_ref()?, ingress.legacy_class.as_ref()?);
+        if class == legacy {
+            return None;
+        }
+        let message = format!("`{legacy}` has no effect: `spec.ingressClassName: {class}` goes before it");
+        Some(Finding::warning(LEGACY, 0, "IgnoredAnnotation", message))
+    }
+
+    /// What there is to say of the class `name`.
+    fn findings(&self, name: &str, class: &IngressClass) -> Vec<Finding> {
+        let ClassSettings { name: own, controller, classless } = &self.settings;
+        let mut findings = Vec::new();
+        let ours = class.controller == *controller;
+        if !ours && *name == **own {
+            let message = format!(
+                "the class is called as --ingress-class says, but is of controller `{}` and therefore not ours; \
+                 `--controller-class {}` takes its Ingresses over",
+                class.controller, class.controller
+            );
+            findings.push(Finding::warning("spec.controller", 0, "ForeignController", message));
+        }
+        if ours && let Some(line) = class.parameters_line {
+            let message = "parameters of classes are not read and have no effect; flags and annotations do what they could"
+                .to_owned();
+            findings.push(Finding::warning("spec.parameters", line, "Unsupported", message));
+        }
+        if ours && class.is_default && self.is_contested() && *classless != Classless::Always {
+            let message = format!(
+                "several classes are marked as the default one ({}), so Ingresses without a class are not served; \
+                 leave the mark to one",
+                self.default_names()
+            );
+            findings.push(Finding::warning(IS_DEFAULT, 0, "SeveralDefaultClasses", message));
+        }
+        findings
+    }
+}
+
+impl Compiler {
+    /// Looks at the IngressClasses again, and says what there is to say about them.
+    pub(super) fn sync_classes(&mut self, index: &Index, work: &mut Work) {
+        let new = Classes::read(index, self.settings.classes.clone());
+        let former = std::mem::replace(&mut self.classes, new);
+        let names: BTreeSet<Arc<str>> =
+            former.known.into_keys().chain(self.classes.known.keys().cloned()).collect();
+        for name in names {
+            let reference = ObjectRef { kind: Kind::IngressClass, namespace: "".into(), name };
+            let problems = match index.class(&reference) {
+                Some((object, class)) => {
+                    let findings = self.classes.findings(&reference.name, class).into_iter();
+                    findings
+                        .map(|finding| finding.into_problem(&reference, object.location.as_ref()))
+                        .collect()
+                }
+                None => Vec::new(),
+            };
+            self.tell(Owner::Object(reference), problems, work);
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Workshop;
 use super::backend::BackendKey;
+use super::class::Classes;
 use super::policy::{Speechless, speech};
 use super::route::{Entry, Goal, Order, Outcome, Route, Share, What, rule};
 use super::tls::{Claim, TlsEntry, roots_origin};
@@ -44,7 +45,7 @@ pub(super) fn compile(shop: &mut Workshop<'_>, object: &Object, ingress: &Ingres
         object,
         ingress,
         id,
-        problems: ingress.findings.iter().map(problem).collect(),
+        problems: Classes::remark(ingress).iter().chain(&ingress.findings).map(problem).collect(),
         resolved: BTreeMap::new(),
         backends: BTreeSet::new(),
         services: BTreeSet::new(),

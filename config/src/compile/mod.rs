@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 
-pub use self::settings::Settings;
+pub use self::settings::{ClassSettings, Classless, Settings};
 
 use self::backend::BackendKey;
 use self::class::{Classes, Verdict};
@@ -65,6 +65,7 @@ pub struct Compiler {
     routes_of: HashMap<ServiceKey, Vec<u32>, FixedState>,
     /// DNS name → ids of the backends with endpoints from it
     backends_by_name: HashMap<Arc<str>, BTreeSet<u32>, FixedState>,
+    classes: Classes,
     listeners: Listeners,
     native_namespace: Arc<str>,
     groups: Groups,
@@ -114,6 +115,7 @@ impl Compiler {
         }
         Self {
             ingress_binds: settings.http.into_iter().chain(settings.https).collect(),
+            classes: Classes::none(settings.classes.clone()),
             settings,
             routes: Slots::default(),
             backends: Slots::default(),
@@ -147,9 +149,8 @@ impl Compiler {
         self.vault.set_now(now);
         let mut work = self.plan(index, change);
         let mut changed = work.changed;
-        let classes = Classes::new(index, &self.settings.ingress_class);
         for reference in std::mem::take(&mut work.routes) {
-            changed |= self.compile_route(index, &classes, &reference, &mut work);
+            changed |= self.compile_route(index, &reference, &mut work);
         }
         for id in std::mem::take(&mut work.backends) {
             changed |= self.compile_backend(index, id, &mut work);
@@ -190,6 +191,10 @@ impl Compiler {
         let is_first = !std::mem::replace(&mut self.started, true);
         self.look_at_origins(index, change, is_first, &mut work);
         let touches = |kind| change.objects.iter().any(|reference| reference.kind == kind);
+        let are_classes_touched = is_first || touches(Kind::IngressClass);
+        if are_classes_touched {
+            self.sync_classes(index, &mut work);
+        }
         if is_first
             || touches(Kind::Listener)
             || (touches(Kind::Route) && native::splits(index) != self.is_split)
@@ -198,12 +203,12 @@ impl Compiler {
             let is_touched = |r: &&ObjectRef| is_route(r) && (is_first || regrouped || r.kind == Kind::Route);
             work.routes.extend(index.objects().map(|object| &object.reference).filter(is_touched).cloned());
         }
+        if are_classes_touched && !is_first {
+            let ingresses = index.objects().map(|object| &object.reference);
+            work.routes.extend(ingresses.filter(|r| r.kind == Kind::Ingress).cloned());
+        }
         for reference in &change.objects {
             match reference.kind {
-                Kind::IngressClass => {
-                    let ingresses = index.objects().map(|object| &object.reference);
-                    work.routes.extend(ingresses.filter(|r| r.kind == Kind::Ingress).cloned());
-                }
                 Kind::Service | Kind::Backend => {
                     let key = (Arc::clone(&reference.namespace), Arc::clone(&reference.name));
                     self.touch_service(&key, &mut work);
@@ -316,15 +321,9 @@ impl Compiler {
     }
 
     /// Compiles one route object, or forgets it if it is gone. Returns whether the table changed.
-    fn compile_route(
-        &mut self,
-        index: &Index,
-        classes: &Classes,
-        reference: &ObjectRef,
-        work: &mut Work,
-    ) -> bool {
+    fn compile_route(&mut self, index: &Index, reference: &ObjectRef, work: &mut Work) -> bool {
         let known = self.routes.id(reference);
-        let outcome = self.outcome(index, classes, reference, work);
+        let outcome = self.outcome(index, reference, work);
         self.tell(Owner::Object(reference.clone()), outcome.problems, work);
         if reference.kind == Kind::Ingress && outcome.route.is_some() != known.is_some() {
             self.claims.push((reference.clone(), outcome.route.is_some()));
@@ -352,17 +351,11 @@ impl Compiler {
         }
     }
 
-    fn outcome(
-        &mut self,
-        index: &Index,
-        classes: &Classes,
-        reference: &ObjectRef,
-        work: &mut Work,
-    ) -> Outcome {
+    fn outcome(&mut self, index: &Index, reference: &ObjectRef, work: &mut Work) -> Outcome {
         let nothing = Outcome { route: None, problems: Vec::new() };
         let Some(object) = index.object(reference) else { return nothing };
         match &object.spec {
-            ObjectSpec::Ingress(ingress) => match classes.judge(ingress) {
+            ObjectSpec::Ingress(ingress) => match self.classes.judge(ingress) {
                 Verdict::Ours => {}
                 Verdict::Foreign => return nothing,
                 Verdict::Nobody(finding) => {

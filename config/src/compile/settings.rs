@@ -24,8 +24,8 @@ pub struct Settings {
     pub limits: Limits,
     /// The Ingress binds treat a client's FIN as an abort.
     pub abort_on_half_close: bool,
-    /// `spec.controller` of the IngressClasses that are ours.
-    pub ingress_class: Arc<str>,
+    /// By what an Ingress is ours.
+    pub classes: ClassSettings,
     /// What backends do unless an annotation or a native backend says otherwise.
     pub backend: BackendPolicy,
     /// What rules do unless an annotation or a native route says otherwise.
@@ -43,9 +43,43 @@ impl Default for Settings {
             trusted_proxies: TrustedProxies::default(),
             limits: Limits::default(),
             abort_on_half_close: false,
-            ingress_class: "sluicegate.dev/ingress-controller".into(),
+            classes: ClassSettings::default(),
             backend: BackendPolicy::default(),
             rule: RulePolicy::default(),
+        }
+    }
+}
+
+/// By what an Ingress is ours.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ClassSettings {
+    /// The name of our class: in the annotation `kubernetes.io/ingress.class`, and where there is no IngressClass of
+    /// this name.
+    pub name: Arc<str>,
+    /// `spec.controller` of the IngressClasses that are ours.
+    pub controller: Arc<str>,
+    /// What becomes of Ingresses without a class.
+    pub classless: Classless,
+}
+
+/// When an Ingress without a class is ours.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Classless {
+    /// If our class is the default one, or there is no IngressClass at all: whoever writes files for us means us.
+    #[default]
+    IfAlone,
+    /// If our class is the default one. In a cluster, what is without a class may be another controller's.
+    IfDefault,
+    /// Whatever classes there are.
+    Always,
+}
+
+impl Default for ClassSettings {
+    fn default() -> Self {
+        Self {
+            name: "sluicegate".into(),
+            controller: "sluicegate.dev/ingress-controller".into(),
+            classless: Classless::default(),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::annotations::{self, On, Settings};
 use super::meta::ObjectMeta;
@@ -19,7 +20,7 @@ pub struct Ingress {
     pub created: Option<i64>,
     /// `spec.ingressClassName`.
     pub class: Option<Arc<str>>,
-    /// Annotation `kubernetes.io/ingress.class`.
+    /// Annotation `kubernetes.io/ingress.class`; an empty one says nothing.
     pub legacy_class: Option<Arc<str>>,
     /// The distinct hosts of all rules, those without paths included.
     pub hosts: Box<[Hostname]>,
@@ -103,6 +104,8 @@ pub struct IngressClass {
     pub controller: Arc<str>,
     /// Annotation `ingressclass.kubernetes.io/is-default-class` is `true`.
     pub is_default: bool,
+    /// 1-based line of `spec.parameters` if there are some; 0 when unknown.
+    pub parameters_line: Option<u32>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -188,6 +191,7 @@ pub(super) struct IngressClassObject {
 #[derive(Debug, Default, Deserialize)]
 struct IngressClassSpec {
     controller: Option<Arc<str>>,
+    parameters: Option<At<IgnoredAny>>,
 }
 
 impl IngressClassObject {
@@ -197,7 +201,8 @@ impl IngressClassObject {
             .annotations
             .get("ingressclass.kubernetes.io/is-default-class")
             .is_some_and(|text| text.value == "true");
-        IngressClass { controller: self.spec.controller.unwrap_or_default(), is_default }
+        let parameters_line = self.spec.parameters.map(|parameters| parameters.line);
+        IngressClass { controller: self.spec.controller.unwrap_or_default(), is_default, parameters_line }
     }
 }
 
@@ -226,8 +231,10 @@ impl IngressObject {
         }
         Ingress {
             created: self.metadata.creation_timestamp.as_deref().and_then(syntax::timestamp),
-            class: self.spec.ingress_class_name,
-            legacy_class: legacy_class.map(|text| Arc::from(&*text.value)),
+            class: self.spec.ingress_class_name.filter(|name| !name.is_empty()),
+            legacy_class: legacy_class
+                .map(|text| Arc::from(&*text.value))
+                .filter(|name: &Arc<str>| !name.is_empty()),
             hosts: rules.hosts.into(),
             paths: rules.paths.into(),
             default_backend,

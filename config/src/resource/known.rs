@@ -22,7 +22,6 @@ pub(crate) fn unused_fields(name: &str) -> &'static [&'static str] {
         "EndpointSliceObject" => &["apiVersion", "kind"],
         "SecretObject" => &["apiVersion", "kind", "immutable"],
         "ConfigMapObject" => &["apiVersion", "kind", "immutable", "binaryData"],
-        "IngressClassSpec" => &["parameters"],
         "ResourceRef" => &["apiGroup"],
         "ServiceSpec" => &[
             "allocateLoadBalancerNodePorts",

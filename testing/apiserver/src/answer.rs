@@ -28,7 +28,7 @@ impl Form {
 
 /// What a bookmark shows.
 pub(crate) fn bookmark(kind: &Kind, _form: Form, version: u64, end_of_initial_events: bool) -> Value {
-    let mut metadata = json!({"resourceVersion": version.to_string(), "creationTimestamp": null});
+    let mut metadata = json!({"resourceVersion": version.to_string()});
     if end_of_initial_events && let Some(metadata) = metadata.as_object_mut() {
         metadata.insert("annotations".into(), json!({"k8s.io/initial-events-end": "true"}));
     }

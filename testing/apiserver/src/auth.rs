@@ -64,6 +64,11 @@ pub(crate) fn authenticate<'a>(tokens: &'a [Token], header: Option<&str>) -> Res
     tokens.iter().find(|token| token.token == sent).ok_or_else(Failure::unauthorized)
 }
 
+/// Whether `token` may use what only this server has.
+pub(crate) fn may_control(token: &Token) -> Result<(), Failure> {
+    if token.rules.is_none() { Ok(()) } else { Err(Failure::forbidden("not with this token", "", "", "")) }
+}
+
 /// Whether `token` may do `deed`.
 pub(crate) fn authorize(token: &Token, deed: Deed<'_>) -> Result<(), Failure> {
     let Some(rules) = &token.rules else { return Ok(()) };

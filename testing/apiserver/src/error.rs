@@ -213,35 +213,35 @@ impl Failure {
         Self { details, ..Self::new(422, "Invalid", format!("{qualified} {name:?} is invalid: {words}")) }
     }
 
+    /// 422: parameters of the request do not go together.
+    pub(crate) fn invalid_options(options: &str, causes: &[Cause]) -> Self {
+        Self::invalid(&crate::kinds::custom("meta.k8s.io", "v1", "", options), "", causes)
+    }
+
+    /// What a status code says by itself.
+    pub(crate) fn of_code(code: u16, retry_after: Option<u64>) -> Self {
+        let (reason, message) = match code {
+            401 => ("Unauthorized", "Unauthorized"),
+            403 => ("Forbidden", "forbidden: by order of a test"),
+            404 => ("NotFound", "the server could not find the requested resource"),
+            409 => (
+                "Conflict",
+                "the object has been modified; please apply your changes to the latest version and try again",
+            ),
+            410 => ("Expired", "too old resource version"),
+            429 => ("TooManyRequests", "the server has received too many requests, please try again later"),
+            500 => ("InternalError", "Internal error occurred: by order of a test"),
+            503 => ("ServiceUnavailable", "the server is currently unable to handle the request"),
+            504 => ("Timeout", "Timeout: request did not complete within requested timeout"),
+            _ => ("", "by order of a test"),
+        };
+        let details = retry_after.map_or(Value::Null, |seconds| json!({ "retryAfterSeconds": seconds }));
+        Self { details, ..Self::new(code, reason, message) }
+    }
+
     /// 422 without an object.
     pub(crate) fn unprocessable(message: impl Into<String>) -> Self {
         Self::new(422, "Invalid", message)
-    }
-
-    /// 429.
-    pub(crate) fn too_many_requests(seconds: u64) -> Self {
-        Self {
-            details: json!({ "retryAfterSeconds": seconds }),
-            ..Self::new(
-                429,
-                "TooManyRequests",
-                "the server has received too many requests, please try again later",
-            )
-        }
-    }
-
-    /// 500.
-    pub(crate) fn internal(message: impl Into<String>) -> Self {
-        let message = message.into();
-        Self {
-            details: json!({"causes": [{"message": message}]}),
-            ..Self::new(500, "InternalError", format!("Internal error occurred: {message}"))
-        }
-    }
-
-    /// 503.
-    pub(crate) fn unavailable(message: impl Into<String>) -> Self {
-        Self::new(503, "ServiceUnavailable", message)
     }
 
     /// 504: the resource version lies in the future.

@@ -7,12 +7,15 @@
 
 mod answer;
 mod auth;
+mod body;
 mod defaults;
 mod discovery;
 mod error;
 mod faults;
+mod history;
 mod kinds;
 mod lifecycle;
+mod line;
 mod list;
 mod meta;
 mod patch;
@@ -27,6 +30,6 @@ mod watching;
 mod write;
 
 pub use auth::{Rule, Token};
-pub use faults::Faults;
+pub use faults::{Effect, Fault, FaultId, Faults};
 pub use requests::{Request, Requests};
 pub use server::{Options, Server};

@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use crate::error::Failure;
+use crate::error::{Cause, Failure};
 use crate::kinds::Kind;
 use crate::query::{Query, Selector};
 use crate::state::State;
@@ -35,6 +35,7 @@ pub(crate) fn read(
     namespace: Option<&str>,
     query: &Query,
     selector: &Selector,
+    stale: Option<u64>,
 ) -> Result<Page, Failure> {
     let limit = query.number("limit")?.unwrap_or(0);
     let mut after = None;
@@ -51,16 +52,22 @@ pub(crate) fn read(
         asked(query, limit)?
     };
     let store = state.store();
+    let oldest = store.oldest(&kind.storage);
+    // A cache that stands still answers what need not be the latest.
+    let cached = stale.map_or_else(|| store.version(), |version| version.max(oldest).min(store.version()));
     let version = match at {
         At::Latest => store.version(),
-        At::NotOlderThan(version) | At::Exact(version) if version > store.version() => {
+        At::NotOlderThan(version) if version > cached => {
+            return Err(Failure::too_large_version(version, cached));
+        }
+        At::Exact(version) if version > store.version() => {
             return Err(Failure::too_large_version(version, store.version()));
         }
-        At::NotOlderThan(_) => store.version(),
+        At::NotOlderThan(_) => cached,
         At::Exact(version) => version,
     };
     let mut objects =
-        store.list(&kind.storage, namespace, after.as_deref(), version).map_err(|Forgotten { oldest }| {
+        store.list(&kind.storage, namespace, after.as_deref(), version).map_err(|Forgotten { .. }| {
             match &after {
                 Some(start) => expired_token(start),
                 None => Failure::expired(format!(
@@ -84,33 +91,34 @@ pub(crate) fn read(
 }
 
 fn asked(query: &Query, limit: u64) -> Result<At, Failure> {
-    let version = query.number("resourceVersion").map_err(|_| {
-        Failure::bad_request(format!(
-            "resourceVersion: Invalid value: {:?}: strconv.ParseUint: invalid syntax",
-            query.text("resourceVersion").unwrap_or_default()
-        ))
-    })?;
-    match (query.text("resourceVersionMatch"), version) {
+    let version = query.version()?;
+    let field = "resourceVersionMatch";
+    let wrong = |cause| Err(invalid_options(&[cause]));
+    if query.flag("sendInitialEvents").is_some() {
+        return wrong(Cause::forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"));
+    }
+    match (query.text(field), version) {
         (None, None) => Ok(At::Latest),
         (None, Some(0)) => Ok(At::NotOlderThan(0)),
         // A page of the version named, as before there was resourceVersionMatch.
         (None, Some(version)) if limit > 0 => Ok(At::Exact(version)),
         (None | Some("NotOlderThan"), Some(version)) => Ok(At::NotOlderThan(version)),
-        (Some("Exact"), Some(0)) => Err(invalid_options(
-            "resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+        (Some("Exact"), Some(0)) => wrong(Cause::forbidden(
+            field,
+            "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
         )),
         (Some("Exact"), Some(version)) => Ok(At::Exact(version)),
-        (Some(_), None) => Err(invalid_options(
-            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
+        (Some(_), None) => wrong(Cause::forbidden(
+            field,
+            "resourceVersionMatch is forbidden unless resourceVersion is provided",
         )),
-        (Some(other), _) => Err(invalid_options(&format!(
-            "resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\""
-        ))),
+        (Some(other), Some(_)) => wrong(Cause::unsupported(field, other, &["Exact", "NotOlderThan", ""])),
     }
 }
 
-pub(crate) fn invalid_options(why: &str) -> Failure {
-    Failure::unprocessable(format!("ListOptions.meta.k8s.io \"\" is invalid: {why}"))
+/// 422 for parameters that do not go together.
+pub(crate) fn invalid_options(causes: &[Cause]) -> Failure {
+    Failure::invalid_options("ListOptions", causes)
 }
 
 fn token(version: Option<u64>, start: &str) -> String {

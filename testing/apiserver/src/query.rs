@@ -41,12 +41,24 @@ impl Query {
         }
     }
 
+    /// `resourceVersion`; none if it is not said.
+    pub(crate) fn version(&self) -> Result<Option<u64>, Failure> {
+        let Some(text) = self.text("resourceVersion") else { return Ok(None) };
+        text.parse().map(Some).map_err(|_| {
+            Failure::bad_request(format!(
+                "invalid resource version: resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing \
+                 {text:?}: invalid syntax"
+            ))
+        })
+    }
+
     /// A number.
     pub(crate) fn number(&self, name: &str) -> Result<Option<u64>, Failure> {
         let Some(text) = self.text(name) else { return Ok(None) };
+        // A negative number is none, as the real one has it.
         text.parse()
-            .map(Some)
-            .map_err(|_| Failure::bad_request(format!("strconv.ParseUint: parsing {text:?}: invalid syntax")))
+            .map(|number: i64| u64::try_from(number).ok())
+            .map_err(|_| Failure::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))
     }
 }
 
@@ -119,7 +131,14 @@ impl Selector {
             };
             let field = field.trim();
             if !["metadata.name", "metadata.namespace"].contains(&field) && !known_fields.contains(&field) {
-                return Err(Failure::bad_request(format!("field label not supported: {field}")));
+                let mut known: Vec<_> =
+                    ["metadata.name", "metadata.namespace"].iter().chain(known_fields).collect();
+                known.sort();
+                let known: Vec<_> = known.iter().map(|field| format!("{field:?}")).collect();
+                return Err(Failure::bad_request(format!(
+                    "{field:?} is not a known field selector: only {}",
+                    known.join(", ")
+                )));
             }
             fields.push((field.to_owned(), equal, value.trim().to_owned()));
         }

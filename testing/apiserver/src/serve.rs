@@ -1,69 +1,32 @@
 //! One request: who asks, for what, and what is answered. Routes to lists, watches, writes and discovery; decides nothing
 //! about objects.
 
-use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::answer::Form;
 use crate::auth::{self, Deed, Token};
+use crate::body::Answer;
 use crate::error::Failure;
+use crate::faults::{End, control};
 use crate::kinds::Kind;
+use crate::line::Line;
 use crate::query::{Query, Selector, decode, selectable};
 use crate::state::State;
 use crate::store::{Object, key};
-use crate::watching::Watching;
+use crate::watching::{Terms, Watching};
 use crate::write::{Deletion, Edit, Writer, Writing};
-use crate::{discovery, list, patch, shape};
+use crate::{discovery, list, patch};
 
 /// The largest body that is taken, as the real one does.
 const MAX_BODY: usize = 3 * 1024 * 1024;
-
-/// What is sent back.
-#[derive(Debug)]
-pub(crate) enum Answer {
-    Whole(Option<Bytes>),
-    Events(mpsc::Receiver<Bytes>),
-}
-
-impl Body for Answer {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match self.get_mut() {
-            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Events(receiver) => {
-                receiver.poll_recv(context).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Whole(None))
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Whole(bytes) => {
-                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len().try_into().unwrap_or(0)))
-            }
-            Self::Events(_) => SizeHint::default(),
-        }
-    }
-}
 
 /// What a path names.
 #[derive(Debug)]
@@ -74,47 +37,90 @@ struct Target {
     subresource: Option<String>,
 }
 
-/// Answers a request.
-pub(crate) async fn serve(state: Arc<State>, request: Request<Incoming>) -> Response<Answer> {
-    match respond(&state, request).await {
+/// Answers a request that came on `line`.
+pub(crate) async fn serve(
+    state: Arc<State>,
+    line: Arc<Line>,
+    request: Request<Incoming>,
+) -> Response<Answer> {
+    let answer = match respond(&state, &line, request).await {
         Ok(response) => response,
         Err(failure) => failed(&failure),
-    }
+    };
+    state.faults.heard().await;
+    answer
 }
 
-async fn respond(state: &Arc<State>, request: Request<Incoming>) -> Result<Response<Answer>, Failure> {
+async fn respond(
+    state: &Arc<State>,
+    line: &Line,
+    request: Request<Incoming>,
+) -> Result<Response<Answer>, Failure> {
     let (head, body) = request.into_parts();
     let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
     let path = head.uri.path();
+    if !path.starts_with("/_") {
+        state.faults.heard().await;
+    }
     if ["/healthz", "/livez", "/readyz"].contains(&path) {
-        return Ok(text("ok"));
+        return Ok(text(StatusCode::OK, "ok"));
     }
     let token = auth::authenticate(&state.options.tokens, header(AUTHORIZATION))?;
     let query = Query::parse(head.uri.query().unwrap_or_default());
+    if path.starts_with("//") {
+        return Ok(text(StatusCode::NOT_FOUND, "404 page not found\n"));
+    }
     let segments: Vec<String> =
         path.split('/').filter(|segment| !segment.is_empty()).map(|segment| decode(segment, false)).collect();
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    if path.starts_with("/_") {
+        auth::may_control(token)?;
+        return control(state, &head.method, &segments, &collect(body).await?);
+    }
     if let Some(value) = discover(state, &segments, header(ACCEPT).unwrap_or_default()) {
-        return match head.method {
-            Method::GET | Method::HEAD => {
-                value.map(|(value, media)| whole(StatusCode::OK, value.to_string(), media))
-            }
+        return match (&head.method, value) {
+            (&Method::GET, Some((value, media))) => Ok(whole(StatusCode::OK, value.to_string(), media)),
+            (&Method::GET, None) => Ok(text(StatusCode::NOT_FOUND, "404 page not found\n")),
             _ => Err(Failure::method_not_allowed()),
         };
     }
-    let target = target(state, &segments).ok_or_else(Failure::no_such_path)?;
+    let target = match target(state, &segments) {
+        Some(target) => target,
+        None if state.knows_group(&segments) => return Err(Failure::no_such_path()),
+        None => return Ok(text(StatusCode::NOT_FOUND, "404 page not found\n")),
+    };
     let call = Call { state, token, target, query, headers: &head.headers, method: &head.method };
     let verb = call.verb()?;
-    call.admit(verb)?;
-    if verb == "watch" {
-        return call.watch();
+    let resource = call.resource();
+    let deed = call.admit(verb, &resource)?;
+    let plan = state.faults.plan(deed, &token.user);
+    tokio::time::sleep(plan.delay).await;
+    match plan.end {
+        None => {}
+        Some(End::Drop) => line.cut(false).await,
+        Some(End::Reset) => line.cut(true).await,
+        Some(End::Hang) => std::future::pending().await,
+        Some(End::Status { code, retry_after }) => return Err(Failure::of_code(code, retry_after)),
     }
-    let body = match Limited::new(body, MAX_BODY).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => return Err(Failure::too_large(MAX_BODY)),
-        Err(error) => return Err(Failure::bad_request(format!("the body could not be read: {error}"))),
+    let response = if verb == "watch" {
+        call.watch()?
+    } else {
+        let body = collect(body).await?;
+        // A failure is an answer that can be lost as well.
+        call.answer(verb, deed, &body).unwrap_or_else(|failure| failed(&failure))
     };
-    call.answer(verb, &body)
+    if plan.lose_answer {
+        line.cut(true).await;
+    }
+    Ok(if plan.truncate { response.map(|body| Answer::Broken(Box::new(body), false)) } else { response })
+}
+
+async fn collect(body: Incoming) -> Result<Bytes, Failure> {
+    match Limited::new(body, MAX_BODY).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Failure::too_large(MAX_BODY)),
+        Err(error) => Err(Failure::bad_request(format!("the body could not be read: {error}"))),
+    }
 }
 
 /// A request for a resource.
@@ -136,9 +142,9 @@ impl Call<'_> {
         let named = self.target.name.is_some();
         let watched = self.query.flag("watch").unwrap_or(false);
         Ok(match (self.method.as_str(), named) {
-            ("GET" | "HEAD", _) if watched && self.target.subresource.is_none() => "watch",
-            ("GET" | "HEAD", true) => "get",
-            ("GET" | "HEAD", false) => "list",
+            ("GET", true) => "get",
+            ("GET", false) if watched => "watch",
+            ("GET", false) => "list",
             ("POST", false) => "create",
             ("PUT", true) => "update",
             ("PATCH", true) => "patch",
@@ -156,20 +162,18 @@ impl Call<'_> {
     }
 
     /// Counts the request and sees whether it is allowed.
-    fn admit(&self, verb: &str) -> Result<(), Failure> {
-        let resource = self.resource();
+    fn admit<'b>(&'b self, verb: &'b str, resource: &'b str) -> Result<Deed<'b>, Failure> {
         let applies = verb == "patch" && self.header(CONTENT_TYPE).contains("apply-patch");
-        self.state.requests.count(if applies { "apply" } else { verb }, &resource);
-        auth::authorize(
-            self.token,
-            Deed {
-                verb,
-                group: &self.target.kind.group,
-                resource: &resource,
-                namespace: self.target.namespace.as_deref().unwrap_or_default(),
-                name: self.target.name.as_deref().unwrap_or_default(),
-            },
-        )
+        self.state.requests.count(if applies { "apply" } else { verb }, resource);
+        let deed = Deed {
+            verb,
+            group: &self.target.kind.group,
+            resource,
+            namespace: self.target.namespace.as_deref().unwrap_or_default(),
+            name: self.target.name.as_deref().unwrap_or_default(),
+        };
+        auth::authorize(self.token, deed)?;
+        Ok(deed)
     }
 
     fn form(&self) -> Form {
@@ -177,21 +181,18 @@ impl Call<'_> {
     }
 
     fn selector(&self) -> Result<Selector, Failure> {
-        let selector = Selector::parse(&self.query, selectable(&self.target.kind.storage))?;
-        Ok(match &self.target.name {
-            Some(name) => selector.only(name),
-            None => selector,
-        })
+        Selector::parse(&self.query, selectable(&self.target.kind.storage))
     }
 
     fn watch(&self) -> Result<Response<Answer>, Failure> {
-        let watching = Watching::parse(
-            self.target.kind.clone(),
-            self.target.namespace.clone(),
-            &self.query,
-            self.selector()?,
-            self.form(),
-        )?;
+        let watching = Watching {
+            kind: self.target.kind.clone(),
+            namespace: self.target.namespace.clone(),
+            selector: self.selector()?,
+            form: self.form(),
+            user: self.token.user.clone(),
+            terms: Terms::parse(&self.query)?,
+        };
         let (sender, receiver) = mpsc::channel(64);
         tokio::spawn(watching.run(self.state.clone(), sender));
         let mut response = Response::new(Answer::Events(receiver));
@@ -199,7 +200,7 @@ impl Call<'_> {
         Ok(response)
     }
 
-    fn answer(&self, verb: &str, body: &[u8]) -> Result<Response<Answer>, Failure> {
+    fn answer(&self, verb: &str, deed: Deed<'_>, body: &[u8]) -> Result<Response<Answer>, Failure> {
         let Target { kind, namespace, name, subresource } = &self.target;
         let name = name.as_deref().unwrap_or_default();
         let namespace = namespace.as_deref();
@@ -211,7 +212,8 @@ impl Call<'_> {
                 Ok(self.object(StatusCode::OK, &object))
             }
             "list" => {
-                let page = list::read(self.state, kind, namespace, &self.query, &self.selector()?)?;
+                let stale = self.state.faults.stale(deed, &self.token.user);
+                let page = list::read(self.state, kind, namespace, &self.query, &self.selector()?, stale)?;
                 Ok(whole(StatusCode::OK, list::write(kind, &page), JSON))
             }
             "create" => {
@@ -348,7 +350,7 @@ impl Call<'_> {
     fn delete_all(&self, body: &[u8]) -> Result<Response<Answer>, Failure> {
         let deletion = self.deletion(body)?;
         let Target { kind, namespace, .. } = &self.target;
-        let page = list::read(self.state, kind, namespace.as_deref(), &self.query, &self.selector()?)?;
+        let page = list::read(self.state, kind, namespace.as_deref(), &self.query, &self.selector()?, None)?;
         for object in &page.objects {
             let namespace = Some(&*object.namespace).filter(|namespace| !namespace.is_empty());
             match Writer::new(self.state, kind, namespace).delete(&object.name, &deletion) {
@@ -360,18 +362,14 @@ impl Call<'_> {
     }
 }
 
-fn discover(
-    state: &State,
-    segments: &[&str],
-    accept: &str,
-) -> Option<Result<(Value, http::HeaderValue), Failure>> {
+/// What is answered for a path of discovery; the inner none if nothing is there.
+fn discover(state: &State, segments: &[&str], accept: &str) -> Option<Option<(Value, http::HeaderValue)>> {
     let aggregated = accept.contains("g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
-    let found =
-        |value: Option<Value>| Some(value.map(|value| (value, JSON)).ok_or_else(Failure::no_such_path));
+    let found = |value: Option<Value>| Some(value.map(|value| (value, JSON)));
     match segments {
         ["version"] => found(Some(discovery::version())),
         ["api"] | ["apis"] if aggregated => {
-            Some(Ok((discovery::aggregated(state, segments == ["api"]), AGGREGATED)))
+            Some(Some((discovery::aggregated(state, segments == ["api"]), AGGREGATED)))
         }
         ["api"] => found(Some(discovery::core_versions(&state.address()))),
         ["apis"] => found(Some(discovery::groups(state))),
@@ -410,7 +408,6 @@ fn target(state: &State, segments: &[&str]) -> Option<Target> {
         None => {}
         Some(_) => return None,
     }
-    // The namespace of a namespace is itself, where rules are looked up.
     Some(Target {
         kind,
         namespace: namespace.map(str::to_owned),
@@ -423,8 +420,12 @@ pub(crate) const JSON: http::HeaderValue = http::HeaderValue::from_static("appli
 const AGGREGATED: http::HeaderValue =
     http::HeaderValue::from_static("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
 
-fn text(text: &'static str) -> Response<Answer> {
-    Response::new(Answer::Whole(Some(Bytes::from_static(text.as_bytes()))))
+fn text(code: StatusCode, text: &'static str) -> Response<Answer> {
+    whole(
+        code,
+        Bytes::from_static(text.as_bytes()),
+        http::HeaderValue::from_static("text/plain; charset=utf-8"),
+    )
 }
 
 /// A whole answer.
@@ -443,9 +444,4 @@ pub(crate) fn failed(failure: &Failure) -> Response<Answer> {
         response.headers_mut().insert(RETRY_AFTER, seconds.into());
     }
     response
-}
-
-/// An object in its plain form, for whoever is not a client.
-pub(crate) fn plain(kind: &Kind, object: &Object) -> Vec<u8> {
-    shape::typed(kind, object)
 }

@@ -8,20 +8,17 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
 use rustls::pki_types::PrivateKeyDer;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::auth::Token;
-use crate::faults::Faults;
+use crate::faults::{Fault, FaultId, Faults};
 use crate::lifecycle;
+use crate::line::connection;
 use crate::requests::Requests;
-use crate::serve::serve;
 use crate::state::State;
 
 /// How a server is to be.
@@ -84,7 +81,7 @@ impl Server {
             let _inside = runtime.enter();
             TcpListener::from_std(listener)?
         };
-        runtime.spawn(accept(listener, acceptor, state.clone()));
+        runtime.spawn(accept(listener, address, acceptor, state.clone()));
         Ok(Self { address, certificate, state, runtime: Some(runtime) })
     }
 
@@ -135,6 +132,37 @@ impl Server {
         &self.state.faults
     }
 
+    /// Adds a fault. [`Effect::Stale`](crate::Effect::Stale) without a version stands still from now on.
+    pub fn fail(&self, fault: Fault) -> FaultId {
+        self.state.add_fault(fault)
+    }
+
+    /// Forgets all changes so far, as compaction does: watches from older versions and pages of older lists get 410.
+    pub fn compact(&self) {
+        self.state.compact();
+    }
+
+    /// As after a restored backup: every object has a new version, counted from `first` or from far ahead of now, nothing
+    /// older is known, and all connections are reset. The latest version.
+    pub fn forget_history(&self, first: Option<u64>) -> u64 {
+        self.state.forget_history(first)
+    }
+
+    /// Stores an object without looking at it, whatever it says: what an old server or an older schema may have left.
+    ///
+    /// # Errors
+    ///
+    /// If its kind is not served, or it has no name.
+    pub fn plant(&self, object: serde_json::Value) -> Result<(), String> {
+        self.state.plant(object).map_err(|failure| failure.message)
+    }
+
+    /// The latest resource version.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.state.store().version()
+    }
+
     /// What was asked.
     #[must_use]
     pub fn requests(&self) -> &Requests {
@@ -165,25 +193,41 @@ fn identity() -> io::Result<(String, TlsAcceptor)> {
     Ok((cert.pem(), TlsAcceptor::from(Arc::new(config))))
 }
 
-async fn accept(listener: TcpListener, acceptor: TlsAcceptor, state: Arc<State>) {
+/// Accepts connections; while the server is to be gone, its port is closed.
+async fn accept(first: TcpListener, address: SocketAddr, acceptor: TlsAcceptor, state: Arc<State>) {
+    let mut refusing = state.faults.refusing();
+    let mut listener = Some(first);
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                tokio::spawn(connection(stream, acceptor.clone(), state.clone()));
+        let Some(open) = &listener else {
+            if !until(&mut refusing, false).await {
+                return;
             }
-            // Too many files, most likely: others end meanwhile.
-            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            match TcpListener::bind(address).await {
+                Ok(again) => listener = Some(again),
+                // Somebody took the port, or it lingers.
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+            continue;
+        };
+        tokio::select! {
+            accepted = open.accept() => match accepted {
+                Ok((stream, _)) => {
+                    tokio::spawn(connection(stream, acceptor.clone(), state.clone()));
+                }
+                // Too many files, most likely: others end meanwhile.
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            },
+            told = until(&mut refusing, true) => {
+                if !told {
+                    return;
+                }
+                listener = None;
+            }
         }
     }
 }
 
-async fn connection(stream: TcpStream, acceptor: TlsAcceptor, state: Arc<State>) {
-    let _ = stream.set_nodelay(true);
-    let Ok(stream) = acceptor.accept(stream).await else { return };
-    let service = service_fn(move |request| {
-        let state = state.clone();
-        async move { Ok::<_, std::convert::Infallible>(serve(state, request).await) }
-    });
-    // What a client does to its connection concerns nobody else.
-    let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+/// Waits for a switch; false if nobody can turn it any more.
+async fn until(switch: &mut watch::Receiver<bool>, wanted: bool) -> bool {
+    switch.wait_for(|now| *now == wanted).await.is_ok()
 }

@@ -94,6 +94,16 @@ impl State {
             .cloned()
     }
 
+    /// Whether the group and version of a path are served, so that only the resource is unknown.
+    pub(crate) fn knows_group(&self, segments: &[&str]) -> bool {
+        let (group, version) = match segments {
+            ["api", version, ..] => ("", *version),
+            ["apis", group, version, ..] => (*group, *version),
+            _ => return false,
+        };
+        self.kinds().iter().any(|kind| &*kind.group == group && &*kind.version == version)
+    }
+
     /// group → its versions, preferred first, in the order in which groups are served.
     pub(crate) fn groups(&self) -> Vec<(Box<str>, Vec<Box<str>>)> {
         let mut at: HashMap<Box<str>, usize> = HashMap::new();

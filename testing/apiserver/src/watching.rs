@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::answer::{self, Form};
-use crate::error::Failure;
+use crate::auth::Deed;
+use crate::error::{Cause, Failure};
+use crate::faults::Stream;
 use crate::kinds::Kind;
 use crate::list::invalid_options;
 use crate::query::{Query, Selector};
@@ -18,163 +20,244 @@ use crate::store::{Change, Object};
 
 /// How many changes are taken from the log at a time.
 const BATCH: usize = 256;
+/// How long a client waits for a version that lies in the future.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How late an event comes that was to be reordered, if none follows.
+const REORDERED: Duration = Duration::from_millis(50);
 
 /// A watch that was asked for.
 #[derive(Debug)]
 pub(crate) struct Watching {
-    kind: Arc<Kind>,
-    namespace: Option<String>,
-    selector: Selector,
-    form: Form,
+    pub(crate) kind: Arc<Kind>,
+    pub(crate) namespace: Option<String>,
+    pub(crate) selector: Selector,
+    pub(crate) form: Form,
+    /// Who asks, for faults.
+    pub(crate) user: String,
+    pub(crate) terms: Terms,
+}
+
+/// From where, for how long and with what a watch goes on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
     bookmarks: bool,
     end: Instant,
     start: Start,
+    /// Whether a bookmark says where what was there ends.
+    marked: bool,
+    at_least: u64,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Start {
     /// What is there now as ADDED events, then changes.
-    Everything {
-        /// Whether a bookmark says where what was there ends.
-        marked: bool,
-    },
+    Everything,
+    /// Changes from now on.
+    Now,
     /// Changes after a version.
     After(u64),
 }
 
-impl Watching {
+impl Terms {
     /// What `query` asks for.
-    pub(crate) fn parse(
-        kind: Arc<Kind>,
-        namespace: Option<String>,
-        query: &Query,
-        selector: Selector,
-        form: Form,
-    ) -> Result<Self, Failure> {
-        let version = query.number("resourceVersion").map_err(|_| {
-            let text = query.text("resourceVersion").unwrap_or_default();
-            Failure::bad_request(format!("Invalid value: {text:?}: strconv.ParseUint: invalid syntax"))
-        })?;
+    pub(crate) fn parse(query: &Query) -> Result<Self, Failure> {
+        let version = query.version()?;
         let initial = query.flag("sendInitialEvents");
         let bookmarks = query.flag("allowWatchBookmarks").unwrap_or(false);
-        match (initial, query.text("resourceVersionMatch")) {
-            (None, None) | (Some(_), Some("NotOlderThan")) => {}
-            (None, Some(_)) => {
-                return Err(invalid_options(
-                    "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless \
-                     sendInitialEvents is provided",
-                ));
-            }
-            (Some(_), _) => {
-                return Err(invalid_options(
-                    "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to \
-                     NotOlderThan",
-                ));
-            }
-        }
+        check(query, initial)?;
         let start = match (initial, version) {
-            (Some(true), _) => Start::Everything { marked: bookmarks },
-            (Some(false), None | Some(0)) => Start::After(0),
-            (None, None | Some(0)) => Start::Everything { marked: false },
+            (Some(true), _) | (None, None | Some(0)) => Start::Everything,
+            (Some(false), None | Some(0)) => Start::Now,
             (_, Some(version)) => Start::After(version),
         };
         let seconds = match query.number("timeoutSeconds")? {
             None | Some(0) => fastrand::u64(1_800..3_600),
             Some(seconds) => seconds,
         };
-        let end = Instant::now() + Duration::from_secs(seconds.min(86_400));
-        Ok(Self { kind, namespace, selector, form, bookmarks, end, start })
+        Ok(Self {
+            bookmarks,
+            end: Instant::now() + Duration::from_secs(seconds.min(86_400)),
+            start,
+            marked: bookmarks && (initial == Some(true) || initial.is_none() && version.is_none()),
+            at_least: version.unwrap_or(0),
+        })
     }
+}
 
+fn check(query: &Query, initial: Option<bool>) -> Result<(), Failure> {
+    let field = "resourceVersionMatch";
+    let forbidden = |why: &str| Err(invalid_options(&[Cause::forbidden(field, why)]));
+    if query.text("continue").is_some() {
+        return forbidden("resourceVersionMatch is forbidden when continue is provided");
+    }
+    match (initial, query.text(field)) {
+        (None, None) | (Some(_), Some("NotOlderThan")) => Ok(()),
+        (None, Some(_)) => {
+            forbidden("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided")
+        }
+        (Some(_), None) => {
+            forbidden("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
+        }
+        (Some(_), Some(other)) => Err(invalid_options(&[
+            Cause::forbidden(
+                field,
+                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+            ),
+            Cause::unsupported(field, other, &["NotOlderThan"]),
+        ])),
+    }
+}
+
+impl Watching {
     /// Sends events until the time is over, the client is gone, or the history does not reach.
     pub(crate) async fn run(self, state: Arc<State>, sender: mpsc::Sender<Bytes>) {
+        let events = Events { state: &state, watching: &self, sender: &sender };
         let mut latest = state.store().subscribe(&self.kind.storage);
         let mut ended = state.faults.ends();
-        let Some(mut cursor) = self.begin(&state, &sender).await else { return };
-        let mut bookmark_at = self.next_bookmark(&state);
+        let Some(mut cursor) = events.begin().await else { return };
+        let mut bookmark_at = events.next_bookmark();
         loop {
             latest.borrow_and_update();
-            cursor = match self.catch_up(&state, &sender, cursor).await {
+            cursor = match events.catch_up(cursor).await {
                 Some(cursor) => cursor,
                 None => return,
             };
             tokio::select! {
                 changed = latest.changed() => if changed.is_err() { return },
-                () = sleep_until(bookmark_at), if self.bookmarks => {
-                    let version = state.store().version();
+                () = sleep_until(bookmark_at), if self.terms.bookmarks => {
+                    let version = events.horizon();
                     // Changes up to this version may have come meanwhile; they go first.
-                    cursor = match self.catch_up(&state, &sender, cursor).await {
-                        Some(cursor) => cursor,
+                    cursor = match events.catch_up(cursor).await {
+                        Some(cursor) => cursor.max(version),
                         None => return,
                     };
-                    cursor = cursor.max(version);
-                    if !state.faults.skip_bookmarks(&self.kind) {
-                        self.send(&sender, self.bookmark(cursor, false)).await;
+                    if !events.bookmark(cursor, false).await {
+                        return;
                     }
-                    bookmark_at = self.next_bookmark(&state);
+                    bookmark_at = events.next_bookmark();
                 }
-                () = sleep_until(self.end) => return,
+                () = sleep_until(self.terms.end) => return,
                 () = end_of(&mut ended) => return,
                 () = sender.closed() => return,
             }
         }
     }
+}
 
+/// What a watch sends, and where to.
+struct Events<'a> {
+    state: &'a State,
+    watching: &'a Watching,
+    sender: &'a mpsc::Sender<Bytes>,
+}
+
+impl Events<'_> {
     /// The version after which changes are sent; what is there now went out if it was asked for.
-    async fn begin(&self, state: &State, sender: &mpsc::Sender<Bytes>) -> Option<u64> {
-        let marked = match self.start {
-            Start::After(0) => return Some(state.store().version()),
+    async fn begin(&self) -> Option<u64> {
+        let Terms { start, at_least, marked, .. } = self.watching.terms;
+        match start {
+            Start::Now => return Some(self.horizon()),
             Start::After(version) => return Some(version),
-            Start::Everything { marked } => marked,
-        };
-        let (objects, version) = {
-            let store = state.store();
-            let version = store.version();
-            (store.list(&self.kind.storage, self.namespace.as_deref(), None, version).ok()?, version)
-        };
-        for object in objects.iter().filter(|object| self.selector.selects(object)) {
-            if !self.send(sender, self.event("ADDED", object)).await {
+            Start::Everything => {}
+        }
+        if at_least > self.horizon() {
+            sleep(PATIENCE).await;
+            if at_least > self.horizon() {
+                self.error(&Failure::too_large_version(at_least, self.horizon())).await;
                 return None;
             }
         }
-        if marked && !self.send(sender, self.bookmark(version, true)).await {
+        let (objects, version) = {
+            let horizon = self.horizon();
+            let store = self.state.store();
+            let version = horizon.max(store.oldest(&self.watching.kind.storage));
+            let namespace = self.watching.namespace.as_deref();
+            (store.list(&self.watching.kind.storage, namespace, None, version).ok()?, version)
+        };
+        for object in objects.iter().filter(|object| self.watching.selector.selects(object)) {
+            if !self.send(self.event("ADDED", object)).await {
+                return None;
+            }
+        }
+        if marked && !self.bookmark(version, true).await {
             return None;
         }
         Some(version)
     }
 
+    /// The version up to which this watch can see.
+    fn horizon(&self) -> u64 {
+        self.state
+            .faults
+            .stale(self.deed(), &self.watching.user)
+            .unwrap_or_else(|| self.state.store().version())
+    }
+
+    fn deed(&self) -> Deed<'_> {
+        Deed {
+            verb: "watch",
+            group: &self.watching.kind.group,
+            resource: &self.watching.kind.plural,
+            namespace: self.watching.namespace.as_deref().unwrap_or_default(),
+            name: "",
+        }
+    }
+
     /// Sends the changes after `cursor` that are known; the new cursor, or none if the watch is over.
-    async fn catch_up(&self, state: &State, sender: &mpsc::Sender<Bytes>, mut cursor: u64) -> Option<u64> {
+    async fn catch_up(&self, mut cursor: u64) -> Option<u64> {
         loop {
-            let changes = state.store().changes(&self.kind.storage, cursor, BATCH);
-            let changes = match changes {
+            let changes = self.state.store().changes(&self.watching.kind.storage, cursor, BATCH);
+            let mut changes = match changes {
                 Ok(changes) => changes,
                 Err(forgotten) => {
                     let words = format!("too old resource version: {cursor} ({})", forgotten.oldest);
-                    self.send(sender, self.error(&Failure::expired(words))).await;
+                    self.error(&Failure::expired(words)).await;
                     return None;
                 }
             };
-            if changes.is_empty() {
-                return Some(cursor);
+            let horizon = self.horizon();
+            changes.retain(|change| change.version <= horizon);
+            let Some(last) = changes.last() else { return Some(cursor) };
+            cursor = last.version;
+            let told: Vec<Bytes> = changes.iter().filter_map(|change| self.told(change)).collect();
+            self.deliver(told).await?;
+        }
+    }
+
+    /// Sends events, with what is to go wrong with them.
+    async fn deliver(&self, events: Vec<Bytes>) -> Option<()> {
+        let mut held: Option<Bytes> = None;
+        for event in events {
+            let Stream { delay, duplicate, reorder, lose, .. } =
+                self.state.faults.stream(self.deed(), &self.watching.user, false);
+            if !delay.is_zero() {
+                sleep(delay).await;
             }
-            for change in changes {
-                cursor = change.version;
-                if let Some(event) = self.told(&change)
-                    && !self.send(sender, event).await
-                {
-                    return None;
-                }
+            if lose {
+                continue;
+            }
+            if reorder && held.is_none() {
+                held = Some(event);
+                continue;
+            }
+            let again = duplicate.then(|| event.clone());
+            for event in [Some(event), again, held.take()].into_iter().flatten() {
+                self.send(event).await.then_some(())?;
             }
         }
+        if let Some(event) = held {
+            sleep(REORDERED).await;
+            self.send(event).await.then_some(())?;
+        }
+        Some(())
     }
 
     /// What is said of a change to this watch, if anything.
     fn told(&self, change: &Change) -> Option<Bytes> {
         let seen = |object: &Option<Arc<Object>>| {
             object.clone().filter(|object| {
-                self.namespace.as_deref().is_none_or(|namespace| namespace == &*object.namespace)
-                    && self.selector.selects(object)
+                self.watching.namespace.as_deref().is_none_or(|namespace| namespace == &*object.namespace)
+                    && self.watching.selector.selects(object)
             })
         };
         match (seen(&change.old), seen(&change.new)) {
@@ -187,32 +270,38 @@ impl Watching {
 
     fn event(&self, kind_of_event: &str, object: &Object) -> Bytes {
         let mut text = format!(r#"{{"type":"{kind_of_event}","object":"#).into_bytes();
-        self.form.write(&self.kind, object, &mut text);
+        self.watching.form.write(&self.watching.kind, object, &mut text);
         text.extend_from_slice(b"}\n");
         Bytes::from(text)
     }
 
-    fn error(&self, failure: &Failure) -> Bytes {
-        Bytes::from(format!("{{\"type\":\"ERROR\",\"object\":{}}}\n", failure.status()))
+    async fn error(&self, failure: &Failure) -> bool {
+        self.send(Bytes::from(format!("{{\"type\":\"ERROR\",\"object\":{}}}\n", failure.status()))).await
     }
 
-    fn bookmark(&self, version: u64, end_of_initial_events: bool) -> Bytes {
-        let object = answer::bookmark(&self.kind, self.form, version, end_of_initial_events);
-        Bytes::from(format!("{{\"type\":\"BOOKMARK\",\"object\":{object}}}\n"))
+    async fn bookmark(&self, version: u64, end_of_initial_events: bool) -> bool {
+        let skipped = self.state.faults.stream(self.deed(), &self.watching.user, true).skip_bookmarks;
+        if skipped && !end_of_initial_events {
+            return true;
+        }
+        let object =
+            answer::bookmark(&self.watching.kind, self.watching.form, version, end_of_initial_events);
+        self.send(Bytes::from(format!("{{\"type\":\"BOOKMARK\",\"object\":{object}}}\n"))).await
     }
 
     /// Every so often, and shortly before the end.
-    fn next_bookmark(&self, state: &State) -> Instant {
+    fn next_bookmark(&self) -> Instant {
         let now = Instant::now();
-        let regular = now + state.options.bookmark_interval;
-        match self.end.checked_sub(Duration::from_secs(2)) {
+        let regular = now + self.state.options.bookmark_interval;
+        match self.watching.terms.end.checked_sub(Duration::from_secs(2)) {
             Some(last) if last > now => regular.min(last),
             _ => regular,
         }
     }
 
-    async fn send(&self, sender: &mpsc::Sender<Bytes>, event: Bytes) -> bool {
-        sender.send(event).await.is_ok()
+    async fn send(&self, event: Bytes) -> bool {
+        self.state.faults.heard().await;
+        self.sender.send(event).await.is_ok()
     }
 }
 

@@ -3,8 +3,9 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures_util::AsyncBufReadExt;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::{Value, json};
@@ -107,4 +108,76 @@ impl Api {
 pub(crate) fn refusal(result: Result<Value, Value>) -> (u64, String) {
     let status = result.expect_err("a refusal");
     (status["code"].as_u64().unwrap(), status["reason"].as_str().unwrap_or_default().to_owned())
+}
+
+impl Api {
+    /// A request that may fail in other ways than by a `Status`.
+    pub(crate) async fn try_get(&self, resource: &str) -> Result<String, kube::Error> {
+        self.client.request_text(http::Request::get(self.path(resource)).body(Vec::new()).unwrap()).await
+    }
+
+    /// A GET that is repeated while there is no connection.
+    pub(crate) async fn retry_get(&self, resource: &str) -> Result<Value, Value> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            match self.try_get(resource).await {
+                Ok(text) => return Ok(serde_json::from_str(&text).unwrap()),
+                Err(kube::Error::Api(status)) => return Err(serde_json::to_value(status).unwrap()),
+                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// A request for what only the server of this crate has.
+    pub(crate) async fn control(&self, method: &str, path: &str, body: Value) -> Value {
+        send(&self.client, method, path, "", body).await.unwrap()
+    }
+
+    /// The version of a list.
+    pub(crate) async fn version(&self, resource: &str) -> u64 {
+        let list = self.get(resource).await.unwrap();
+        list["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// The names in a list, but for what a cluster puts into each namespace.
+    pub(crate) async fn names(&self, resource: &str) -> Vec<String> {
+        let list = self.get(resource).await.unwrap();
+        let names =
+            list["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].as_str().unwrap());
+        names.filter(|name| *name != "kube-root-ca.crt").map(str::to_owned).collect()
+    }
+}
+
+/// The events of a watch.
+pub(crate) struct Events(Box<dyn futures_util::AsyncBufRead + Unpin>);
+
+impl Events {
+    pub(crate) async fn open(api: &Api, resource: &str, query: &str) -> Self {
+        let path = api.path(resource) + query;
+        let request = http::Request::get(path).body(Vec::new()).unwrap();
+        Self(Box::new(Box::pin(api.client.request_stream(request).await.unwrap())))
+    }
+
+    /// The next event; none when the watch is over.
+    pub(crate) async fn next(&mut self) -> Option<Value> {
+        let mut line = String::new();
+        match self.0.read_line(&mut line).await {
+            Ok(0) | Err(_) => None,
+            Ok(_) => Some(serde_json::from_str(&line).unwrap()),
+        }
+    }
+
+    /// The names in the next events.
+    pub(crate) async fn named(&mut self, count: usize) -> Vec<String> {
+        let mut names = Vec::new();
+        while names.len() < count {
+            let event = self.next().await.expect("an event");
+            let name = event["object"]["metadata"]["name"].as_str().unwrap().to_owned();
+            if name != "kube-root-ca.crt" {
+                names.push(name);
+            }
+        }
+        names
+    }
 }

@@ -1,6 +1,7 @@
 //! Where objects come from. Every source yields the same events; the driver does not know which one it has.
 
 pub mod file;
+pub mod kube;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

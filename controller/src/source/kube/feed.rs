@@ -1,0 +1,422 @@
+//! One list of the API server, followed for ever: asks when [`Reflector`] says so, hands what comes to [`Intake`], and
+//! passes on the changes. Decides neither when nor what.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+
+use super::failure::Failure;
+use super::intake::{Change, Intake};
+use super::item::{self, ListMeta, WatchLine};
+use super::outage::Outage;
+use super::progress::{Count, FeedId, Progress};
+use super::reflector::{Found, Reflector, Step};
+use super::resource::Target;
+use super::split::{LineSplitter, ListSplitter, Part};
+use super::transport::{CHUNK_TIMEOUT, Form, Transport, shown};
+use super::version::Version;
+
+/// A watch that has been silent for this much longer than it was asked for is dead.
+const SILENCE: Duration = Duration::from_secs(5);
+/// What a sample has at most, if the server does not care for the limit.
+const MAX_SAMPLE: usize = 64;
+
+/// What a feed has to say.
+#[derive(Debug)]
+pub(super) enum News {
+    /// Changes, in order.
+    Changes {
+        feed: FeedId,
+        changes: Vec<Change>,
+        /// With these, the list is complete.
+        is_whole: bool,
+    },
+    /// Something failed; the rest is in [`Progress`].
+    Failed {
+        feed: FeedId,
+        /// The server refuses, and it is a matter of rights.
+        is_forbidden: bool,
+    },
+}
+
+/// What a feed can be told.
+#[derive(Clone, Debug)]
+pub(super) enum Order {
+    /// List everything again.
+    Reread,
+    /// Objects of the namespace are wanted as well.
+    Join(Arc<str>),
+    /// Objects of the namespace are no longer wanted.
+    Leave(Arc<str>),
+}
+
+/// What all feeds have in common.
+#[derive(Clone, Debug)]
+pub(super) struct Common {
+    pub(super) transport: Transport,
+    pub(super) progress: Arc<Progress>,
+    pub(super) outage: Arc<Outage>,
+    /// How often it was found that the API server's history is another one.
+    pub(super) histories: watch::Sender<u64>,
+    pub(super) news: mpsc::UnboundedSender<super::Message>,
+}
+
+/// One list.
+#[derive(Debug)]
+pub(super) struct Feed {
+    id: FeedId,
+    common: Common,
+    reflector: Reflector,
+    intake: Intake,
+    orders: mpsc::UnboundedReceiver<Order>,
+    histories: watch::Receiver<u64>,
+    /// The list is taken whole, although names and versions would do for its objects: so many are wanted at once.
+    whole: Arc<AtomicBool>,
+    /// The list has begun and is not complete.
+    is_listing: bool,
+    /// It was told that the list cannot be followed.
+    has_warned: bool,
+    /// Nobody is interested any more.
+    is_over: bool,
+}
+
+impl Feed {
+    pub(super) fn new(
+        id: FeedId,
+        common: Common,
+        intake: Intake,
+        orders: mpsc::UnboundedReceiver<Order>,
+        whole: Arc<AtomicBool>,
+    ) -> Self {
+        let histories = common.histories.subscribe();
+        let reflector = Reflector::new(fastrand::Rng::new());
+        Self {
+            id,
+            common,
+            reflector,
+            intake,
+            orders,
+            histories,
+            whole,
+            is_listing: false,
+            has_warned: false,
+            is_over: false,
+        }
+    }
+
+    /// Follows the list until nobody listens.
+    pub(super) async fn run(mut self) {
+        while !self.is_over {
+            match self.reflector.step(Instant::now()) {
+                Step::Wait(until) => self.wait(until).await,
+                Step::Check => self.check().await,
+                Step::List(token) => self.list(token.as_deref()).await,
+                Step::Watch(from, time) => self.watch(&from, time).await,
+            }
+        }
+    }
+
+    fn target(&self) -> &Target {
+        self.intake.target()
+    }
+
+    async fn wait(&mut self, until: Instant) {
+        let common = self.common.clone();
+        tokio::select! {
+            () = common.outage.wait(self.id, until) => self.reflector.hurry_after(until),
+            // A list must be of one mind on what is wanted.
+            order = self.orders.recv(), if !self.is_listing => self.obey(order).await,
+        }
+    }
+
+    async fn obey(&mut self, order: Option<Order>) {
+        match order {
+            Some(Order::Reread) => self.reflector.reread(),
+            Some(Order::Join(namespace)) => self.join(namespace).await,
+            Some(Order::Leave(namespace)) => {
+                let changes = self.intake.leave(&namespace);
+                self.send(changes, false);
+            }
+            None => self.is_over = true,
+        }
+    }
+
+    /// Asks for a few objects and compares them with what is known.
+    async fn check(&mut self) {
+        let Some(position) = self.reflector.position().cloned() else { return self.reflector.reread() };
+        let form = self.list_form();
+        let mut sample = Vec::new();
+        let path = self.target().sample();
+        let page = self.page(&path, form, |_, json| {
+            if sample.len() < MAX_SAMPLE
+                && let Part::Object(json) = json
+            {
+                sample.push(json.to_vec());
+            }
+        });
+        let meta = match page.await {
+            Ok(meta) => meta,
+            Err(failure) => return self.failed(&failure),
+        };
+        let version = Version::parse(&meta.resource_version);
+        let rest = match (meta.remaining_item_count, meta.next.is_empty()) {
+            (Some(rest), _) => usize::try_from(rest).ok(),
+            (None, is_all) => is_all.then_some(0),
+        };
+        let count = rest.map(|rest| rest.saturating_add(sample.len()));
+        let found = self.intake.compare(&sample, version.as_ref(), count, &position);
+        let is_known_other = self.histories.has_changed().unwrap_or(false);
+        self.well(false);
+        if found == Found::Other && !is_known_other {
+            tracing::warn!(
+                "the API server's history is another one than before: everything is listed again"
+            );
+            self.common.histories.send_modify(|count| *count += 1);
+        }
+        if found == Found::Same {
+            self.histories.mark_unchanged();
+        } else {
+            tracing::debug!(target = %self.target(), ?found, "the API server's list is not what was known");
+        }
+        self.reflector.checked(Instant::now(), found, is_known_other);
+    }
+
+    /// Asks for a page of the list and takes it in.
+    async fn list(&mut self, token: Option<&str>) {
+        if token.is_none() {
+            self.intake.begin_list();
+            self.is_listing = true;
+            self.histories.mark_unchanged();
+            self.common.progress.count(self.id, Count::Lists);
+        }
+        let path = self.target().list(token);
+        let form = self.list_form();
+        let page = self
+            .page(&path, form, |feed, part| match part {
+                Part::Object(json) => feed.intake.list_item(json),
+                Part::TooLarge => feed.intake.skipped(),
+            })
+            .await;
+        self.count_decode_failures();
+        let meta = match page {
+            Ok(meta) => meta,
+            Err(failure) => return self.failed(&failure),
+        };
+        let now = Instant::now();
+        if !meta.next.is_empty() {
+            return self.reflector.page(now, &meta.next);
+        }
+        self.is_listing = false;
+        let version = Version::parse(&meta.resource_version);
+        if self.reflector.listed(now, version.clone(), self.intake.shrinks()) {
+            let changes = self.intake.end_list(version.as_ref());
+            self.well(true);
+            self.send(changes, true);
+        } else {
+            tracing::debug!(target = %self.target(), "the list is older than what was seen, it is not used");
+        }
+    }
+
+    /// Takes in the objects of a namespace that joined.
+    async fn join(&mut self, namespace: Arc<str>) {
+        self.intake.join(Arc::clone(&namespace));
+        if self.reflector.position().is_none() {
+            return;
+        }
+        let target = self.target().within(&namespace);
+        let mut token: Option<String> = None;
+        loop {
+            let path = target.list(token.as_deref());
+            let mut changes = Vec::new();
+            let form = self.list_form();
+            let page = self
+                .page(&path, form, |feed, part| {
+                    if let Part::Object(json) = part {
+                        changes.extend(feed.intake.join_item(json));
+                    }
+                })
+                .await;
+            self.send(changes, false);
+            match page {
+                Ok(meta) if meta.next.is_empty() => return,
+                Ok(meta) => token = Some(meta.next),
+                Err(failure) => {
+                    self.failed(&failure);
+                    return self.reflector.missed();
+                }
+            }
+        }
+    }
+
+    /// Reads one answer that is a list, and hands each of its objects to `each`.
+    async fn page(
+        &mut self,
+        path: &str,
+        form: Form,
+        mut each: impl FnMut(&mut Self, Part<'_>),
+    ) -> Result<ListMeta, Failure> {
+        let mut answer = self.common.transport.open(path, form).await?;
+        self.common.outage.end();
+        let malformed = |error: super::split::SplitError| Failure::Malformed(error.to_string());
+        let mut splitter = ListSplitter::default();
+        while let Some(chunk) = answer.chunk(CHUNK_TIMEOUT).await? {
+            self.common.progress.answered(Instant::now());
+            splitter.push(&chunk, |part| each(self, part)).map_err(malformed)?;
+            let early = self.intake.take_early();
+            self.send(early, false);
+        }
+        let envelope = splitter.finish().map_err(malformed)?;
+        item::list_meta(&envelope).ok_or_else(|| Failure::Malformed("it is no list".to_owned()))
+    }
+
+    /// Watches, until there is a reason not to.
+    async fn watch(&mut self, from: &Version, time: Duration) {
+        self.is_listing = false;
+        self.intake.abandon_list();
+        let form = if self.target().resource.is_by_metadata() { Form::Metadata } else { Form::Whole };
+        let path = self.target().watch(from, time);
+        let mut answer = match self.common.transport.open(&path, form).await {
+            Ok(answer) => answer,
+            Err(failure) => return self.failed(&failure),
+        };
+        self.common.outage.end();
+        self.common.progress.count(self.id, Count::Watches);
+        self.reflector.opened(Instant::now());
+        self.well(false);
+        let mut lines = LineSplitter::default();
+        loop {
+            tokio::select! {
+                chunk = answer.chunk(time + SILENCE) => match chunk {
+                    Ok(Some(chunk)) => match self.take_in(&mut lines, &chunk) {
+                        Ok(true) => {}
+                        Ok(false) => return,
+                        Err(failure) => return self.failed(&failure),
+                    },
+                    Ok(None) => return self.reflector.ended(Instant::now()),
+                    Err(failure) => return self.failed(&failure),
+                },
+                order = self.orders.recv() => {
+                    let is_reread = matches!(order, Some(Order::Reread));
+                    self.obey(order).await;
+                    if is_reread || self.is_over {
+                        return;
+                    }
+                }
+                Ok(()) = self.histories.changed() => {
+                    self.histories.mark_changed();
+                    return self.reflector.suspect();
+                }
+            }
+        }
+    }
+
+    /// Takes in a part of a watch. False if the watch must be left.
+    fn take_in(&mut self, lines: &mut LineSplitter, chunk: &[u8]) -> Result<bool, Failure> {
+        let mut changes = Vec::new();
+        let mut outcome = Ok(true);
+        lines.push(chunk, |part| {
+            if outcome == Ok(true) {
+                outcome = match part {
+                    Part::Object(line) => self.line(line, &mut changes),
+                    Part::TooLarge => Ok(self.missed()),
+                };
+            }
+        });
+        self.count_decode_failures();
+        self.well(false);
+        self.send(changes, false);
+        outcome
+    }
+
+    fn line(&mut self, line: &[u8], changes: &mut Vec<Change>) -> Result<bool, Failure> {
+        let progress = Arc::clone(&self.common.progress);
+        match item::watch_line(line) {
+            Some(WatchLine::Object(happened, json)) => {
+                progress.event(self.id, happened.name());
+                match self.intake.watch_item(happened, json) {
+                    Ok((version, new)) => {
+                        changes.extend(new);
+                        Ok(self.reflector.heard(version, false))
+                    }
+                    Err(_) => Ok(self.missed()),
+                }
+            }
+            Some(WatchLine::Bookmark(version)) => {
+                progress.event(self.id, "bookmark");
+                Ok(self.reflector.heard(version, true))
+            }
+            Some(WatchLine::Error(object)) => {
+                progress.event(self.id, "error");
+                let (code, text) = item::status(object).unwrap_or((500, String::new()));
+                let text = shown(&text);
+                Err(match code {
+                    410 => Failure::Gone(text),
+                    code => Failure::Status { code, text, retry_after: None },
+                })
+            }
+            // A newer server's news may be told in types that we do not know; objects are never among them.
+            Some(WatchLine::Unknown) => Ok(true),
+            None => Ok(self.missed()),
+        }
+    }
+
+    fn missed(&mut self) -> bool {
+        tracing::debug!(target = %self.target(), "an event cannot be read, so that everything is listed again");
+        self.reflector.missed();
+        false
+    }
+
+    fn list_form(&self) -> Form {
+        let is_whole = self.target().resource.is_material() && self.whole.load(Relaxed);
+        if self.target().resource.is_by_metadata() && !is_whole { Form::MetadataList } else { Form::Whole }
+    }
+
+    fn count_decode_failures(&mut self) {
+        for _ in 0..self.intake.take_decode_failures() {
+            self.common.progress.count(self.id, Count::DecodeFailures);
+        }
+    }
+
+    /// The server does as it should.
+    fn well(&mut self, is_synced: bool) {
+        self.common.progress.is_well(self.id, self.intake.len(), is_synced, Instant::now());
+        if std::mem::take(&mut self.has_warned) {
+            tracing::info!("{} are followed again", self.target());
+        }
+    }
+
+    fn failed(&mut self, failure: &Failure) {
+        let now = Instant::now();
+        let is_news = self.common.progress.fails(self.id, failure, now);
+        match failure {
+            Failure::Unreachable(_) => self.common.outage.begin(self.id, failure, now),
+            Failure::Lost(_) | Failure::Silent(_) | Failure::Gone(_) => {
+                tracing::debug!(target = %self.target(), "{failure}");
+            }
+            Failure::Untrusted(_) | Failure::Status { .. } | Failure::Malformed(_) => {
+                self.common.outage.end();
+                if is_news {
+                    self.has_warned = true;
+                    tracing::warn!("{} cannot be followed: {failure}", self.target());
+                }
+            }
+        }
+        self.reflector.failed(now, failure);
+        let is_forbidden = matches!(failure, Failure::Status { code: 401 | 403, .. });
+        self.tell(News::Failed { feed: self.id, is_forbidden });
+    }
+
+    fn send(&mut self, changes: Vec<Change>, is_whole: bool) {
+        if is_whole || !changes.is_empty() {
+            self.tell(News::Changes { feed: self.id, changes, is_whole });
+        }
+    }
+
+    fn tell(&mut self, news: News) {
+        if self.common.news.send(super::Message::Feed(news)).is_err() {
+            self.is_over = true;
+        }
+    }
+}

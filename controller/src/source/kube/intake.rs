@@ -1,0 +1,409 @@
+//! Objects of one list as they come → changes. Pure: it holds what is known of the list, decodes what is new, and throws
+//! everything else away at once.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use config::report::{Kind, ObjectRef, Problem};
+use config::resource::{Object, Received, decode_json};
+use foldhash::quality::FixedState;
+
+use super::item::{self, Happened, Item};
+use super::journal;
+use super::known::{Key, Known, Seen, Verdict};
+use super::reflector::Found;
+use super::resource::Target;
+use super::version::Version;
+use super::wanted::{Material, Wanted};
+use crate::status::Observed;
+
+/// What is new.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// The object is new or has changed.
+    Apply(Applied),
+    /// There is something else to say about the object.
+    Problems(ObjectRef, Vec<Problem>),
+    /// The object is gone.
+    Gone(ObjectRef),
+    /// A Secret or ConfigMap that is named has another version than the one that is known.
+    Touched(ObjectRef),
+    /// The namespace is one of those that are watched (true), or no longer.
+    Namespace(Arc<str>, bool),
+}
+
+/// An object that is new or has changed.
+#[derive(Debug)]
+pub(super) struct Applied {
+    pub(super) object: Object,
+    pub(super) version: Option<Version>,
+    /// What the status writer is told.
+    pub(super) observed: Option<Observed>,
+    /// The object as it is kept on disk; empty if nothing is.
+    pub(super) raw: Box<[u8]>,
+}
+
+/// An object that says nothing of who it is, or a namespace that is not ours.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Unreadable;
+
+/// What is wanted besides the objects.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Extras {
+    /// Somebody writes status.
+    pub(super) observes: bool,
+    /// Objects are kept on disk.
+    pub(super) keeps: bool,
+}
+
+/// Namespaces whose objects are taken in.
+pub(super) type Namespaces = HashSet<Arc<str>, FixedState>;
+
+/// One list.
+#[derive(Debug)]
+pub(super) struct Intake {
+    target: Target,
+    known: Known,
+    wanted: Wanted,
+    extras: Extras,
+    /// `None` for all.
+    namespaces: Option<Namespaces>,
+    /// The first list is complete.
+    is_synced: bool,
+    /// What the list that is being read has, which counts when it is complete; and what is remembered of it.
+    pending: Vec<Change>,
+    remembered: Vec<(Key, Seen)>,
+    /// Material that the list has.
+    present: HashSet<ObjectRef, FixedState>,
+    /// Objects that the list has.
+    listed: usize,
+    /// Objects of the list that nothing can be read of.
+    unreadable: usize,
+    /// Objects that do not decode, since [`Self::take_decode_failures`].
+    decode_failures: u64,
+}
+
+impl Intake {
+    pub(super) fn new(target: Target, wanted: Wanted, extras: Extras, namespaces: Option<Namespaces>) -> Self {
+        Self {
+            target,
+            known: Known::default(),
+            wanted,
+            extras,
+            namespaces,
+            is_synced: false,
+            pending: Vec::new(),
+            remembered: Vec::new(),
+            present: HashSet::default(),
+            listed: 0,
+            unreadable: 0,
+            decode_failures: 0,
+        }
+    }
+
+    /// What is followed.
+    pub(super) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Objects known.
+    pub(super) fn len(&self) -> usize {
+        if self.target.resource.is_material() { self.present.len() } else { self.known.len() }
+    }
+
+    /// Objects that did not decode since the last call.
+    pub(super) fn take_decode_failures(&mut self) -> u64 {
+        std::mem::take(&mut self.decode_failures)
+    }
+
+    /// A list begins.
+    pub(super) fn begin_list(&mut self) {
+        self.abandon_list();
+        self.known.begin_list();
+        self.present.clear();
+        (self.listed, self.unreadable) = (0, 0);
+    }
+
+    /// What came of a list that was not completed is forgotten.
+    pub(super) fn abandon_list(&mut self) {
+        self.pending = Vec::new();
+        self.remembered = Vec::new();
+    }
+
+    /// Takes in one object of a list.
+    pub(super) fn list_item(&mut self, json: &[u8]) {
+        self.listed += 1;
+        let Some(item) = item::peek(json) else {
+            self.unreadable += 1;
+            self.decode_failures += 1;
+            tracing::debug!(resource = self.target.resource.name(), "an object of the list has no name");
+            return;
+        };
+        if !self.is_ours(&item) {
+            return;
+        }
+        if self.target.resource.is_material() {
+            self.material_item(&item, json);
+        } else if self.known.mark(&item) == Verdict::New {
+            let (change, key, seen) = self.read(&item, json);
+            if !self.is_synced {
+                // Nothing is served yet, so that it need not wait for the rest.
+                self.known.accept(&key, seen);
+                self.pending.extend(change);
+                return;
+            }
+            self.remembered.push((key, seen));
+            self.pending.extend(change);
+        }
+    }
+
+    /// An object of a list was too large to be read.
+    pub(super) fn skipped(&mut self) {
+        self.listed += 1;
+        self.unreadable += 1;
+        self.decode_failures += 1;
+    }
+
+    /// What came so far of the first list, which nothing has to wait for.
+    pub(super) fn take_early(&mut self) -> Vec<Change> {
+        if self.is_synced { Vec::new() } else { std::mem::take(&mut self.pending) }
+    }
+
+    /// True if the list that is being read has less than half of what is known.
+    pub(super) fn shrinks(&self) -> bool {
+        self.is_synced && self.is_less_than_half(self.listed)
+    }
+
+    fn is_less_than_half(&self, count: usize) -> bool {
+        !self.target.resource.is_material() && 2 * count < self.known.len()
+    }
+
+    /// The list is complete, as of `version`: everything that follows from it.
+    pub(super) fn end_list(&mut self, version: Option<&Version>) -> Vec<Change> {
+        self.is_synced = true;
+        for (key, seen) in std::mem::take(&mut self.remembered) {
+            self.known.accept(&key, seen);
+        }
+        let mut changes = std::mem::take(&mut self.pending);
+        if self.unreadable > 0 {
+            // What is missing may be one of those.
+            tracing::warn!(
+                resource = self.target.resource.name(),
+                objects = self.unreadable,
+                "the list has objects that cannot be read, so that nothing is taken for deleted"
+            );
+            return changes;
+        }
+        if let Some(kind) = self.target.resource.kind().filter(|_| self.target.resource.is_material()) {
+            let missing = self.wanted.of_kind(kind).into_iter().filter(|(reference, material)| {
+                let is_newer = matches!(
+                    (material, version),
+                    (Material::Loaded(Some(known)), Some(version)) if version.is_before(known)
+                );
+                let is_elsewhere =
+                    self.target.namespace.as_ref().is_some_and(|namespace| *namespace != reference.namespace);
+                !is_newer && !is_elsewhere && !self.present.contains(reference)
+            });
+            changes.extend(missing.map(|(reference, _)| Change::Gone(reference)));
+            return changes;
+        }
+        let gone = self.known.end_list();
+        gone.into_iter().for_each(|(key, seen)| self.gone(&key, &seen, &mut changes));
+        changes
+    }
+
+    /// Takes in what a watch says; also returns the version.
+    pub(super) fn watch_item(
+        &mut self,
+        happened: Happened,
+        json: &[u8],
+    ) -> Result<(Option<Version>, Vec<Change>), Unreadable> {
+        let Some(item) = item::peek(json) else {
+            self.decode_failures += 1;
+            return Err(Unreadable);
+        };
+        let version = item.version.clone();
+        if !self.is_ours(&item) {
+            return Ok((version, Vec::new()));
+        }
+        if self.target.resource.is_material() {
+            self.material_event(happened, &item, json);
+        } else {
+            match (self.known.judge(&item), happened) {
+                (Verdict::Stale, _) | (Verdict::Same, Happened::Applied) => {}
+                (Verdict::New, Happened::Applied) => {
+                    let (change, key, seen) = self.read(&item, json);
+                    self.known.accept(&key, seen);
+                    self.pending.extend(change);
+                }
+                (Verdict::New | Verdict::Same, Happened::Deleted) => {
+                    let key: Key = (Arc::from(&*item.namespace), Arc::from(&*item.name));
+                    if let Some(seen) = self.known.remove(&key, version.clone()) {
+                        let mut changes = Vec::new();
+                        self.gone(&key, &seen, &mut changes);
+                        self.pending = changes;
+                    }
+                }
+            }
+        }
+        Ok((version, std::mem::take(&mut self.pending)))
+    }
+
+    /// Compares a sample from a server, whose list is as of `version` and has `count` objects (if it says so), with what
+    /// is known up to `position`.
+    pub(super) fn compare(
+        &self,
+        sample: &[Vec<u8>],
+        version: Option<&Version>,
+        count: Option<usize>,
+        position: &Version,
+    ) -> Found {
+        let items = || sample.iter().filter_map(|json| item::peek(json)).filter(|item| self.is_ours(item));
+        let is_known = !self.target.resource.is_material();
+        if version.is_some_and(|version| version.is_before(position)) {
+            let is_other = self.len() == 0
+                || is_known && items().any(|item| self.known.is_of_another_history(&item, position));
+            let shrinks = count.is_some_and(|count| self.is_less_than_half(count));
+            return if is_other && !shrinks { Found::Other } else { Found::Behind };
+        }
+        if is_known && items().any(|item| self.known.is_missed(&item, position)) {
+            return Found::Missed;
+        }
+        Found::Same
+    }
+
+    /// From now on, objects of `namespace` are taken in as well.
+    pub(super) fn join(&mut self, namespace: Arc<str>) {
+        if let Some(namespaces) = &mut self.namespaces {
+            namespaces.insert(namespace);
+        }
+    }
+
+    /// Takes in an object of a list of one namespace; the watch has gone on meanwhile and may know better.
+    pub(super) fn join_item(&mut self, json: &[u8]) -> Vec<Change> {
+        self.watch_item(Happened::Applied, json).map(|(_, changes)| changes).unwrap_or_default()
+    }
+
+    /// Objects of `namespace` are none of ours any more.
+    pub(super) fn leave(&mut self, namespace: &str) -> Vec<Change> {
+        if let Some(namespaces) = &mut self.namespaces {
+            namespaces.remove(namespace);
+        }
+        let mut changes = Vec::new();
+        for (key, seen) in self.known.leave(namespace) {
+            self.gone(&key, &seen, &mut changes);
+        }
+        changes
+    }
+
+    fn is_ours(&self, item: &Item<'_>) -> bool {
+        match &self.namespaces {
+            Some(namespaces) => item.namespace.is_empty() || namespaces.contains(&*item.namespace),
+            None => true,
+        }
+    }
+
+    fn gone(&self, key: &Key, seen: &Seen, changes: &mut Vec<Change>) {
+        let Some(kind) = self.target.resource.kind() else {
+            changes.push(Change::Namespace(Arc::clone(&key.1), false));
+            return;
+        };
+        let reference = ObjectRef { kind, namespace: Arc::clone(&key.0), name: Arc::clone(&key.1) };
+        if seen.has_problems {
+            changes.push(Change::Problems(reference.clone(), Vec::new()));
+        }
+        changes.push(Change::Gone(reference));
+    }
+
+    /// Decodes an object, and says what is to be remembered of it.
+    fn read(&mut self, item: &Item<'_>, json: &[u8]) -> (Vec<Change>, Key, Seen) {
+        let key = || (self.known.namespace(&item.namespace), Arc::from(&*item.name));
+        let Some(kind) = self.target.resource.kind() else {
+            let key: Key = key();
+            let change = Change::Namespace(Arc::clone(&key.1), true);
+            return (vec![change], key, Known::memory_of(item, false));
+        };
+        let Received { reference: _, object, problems } = decode_json(kind, json);
+        let had_problems = self.known.has_problems(item);
+        let has_problems = !problems.is_empty();
+        let mut changes = Vec::with_capacity(1);
+        let key = match object {
+            Some(mut object) => {
+                object.reference.namespace = self.known.namespace(&object.reference.namespace);
+                let key = (Arc::clone(&object.reference.namespace), Arc::clone(&object.reference.name));
+                let observed = (self.extras.observes && kind == Kind::Ingress).then(|| Observed {
+                    object: object.reference.clone(),
+                    uid: Arc::from(&*item.uid),
+                    resource_version: item.version.as_ref().map_or_else(|| "".into(), |v| v.to_string().into()),
+                    addresses: item::addresses(json),
+                });
+                let raw = if self.extras.keeps { journal::trim(json) } else { Box::default() };
+                changes.push(Change::Apply(Applied { object, version: item.version.clone(), observed, raw }));
+                key
+            }
+            None => {
+                self.decode_failures += 1;
+                key()
+            }
+        };
+        if has_problems || had_problems {
+            let reference = ObjectRef { kind, namespace: Arc::clone(&key.0), name: Arc::clone(&key.1) };
+            changes.push(Change::Problems(reference, problems));
+        }
+        (changes, key, Known::memory_of(item, has_problems))
+    }
+
+    fn material_item(&mut self, item: &Item<'_>, json: &[u8]) {
+        let Some(kind) = self.target.resource.kind() else { return };
+        let Some(material) = self.wanted.find(kind, item) else { return };
+        let reference = ObjectRef { kind, namespace: Arc::from(&*item.namespace), name: Arc::from(&*item.name) };
+        self.present.insert(reference.clone());
+        self.material_news(reference, &material, item, json);
+    }
+
+    fn material_event(&mut self, happened: Happened, item: &Item<'_>, json: &[u8]) {
+        let Some(kind) = self.target.resource.kind() else { return };
+        let Some(material) = self.wanted.find(kind, item) else { return };
+        let reference = ObjectRef { kind, namespace: Arc::from(&*item.namespace), name: Arc::from(&*item.name) };
+        match happened {
+            Happened::Applied => {
+                self.present.insert(reference.clone());
+                self.material_news(reference, &material, item, json);
+            }
+            Happened::Deleted => {
+                let is_stale = matches!(
+                    (&material, &item.version),
+                    (Material::Loaded(Some(known)), Some(version)) if version.is_before(known)
+                );
+                if !is_stale {
+                    self.present.remove(&reference);
+                    self.pending.push(Change::Gone(reference));
+                }
+            }
+        }
+    }
+
+    fn material_news(&mut self, reference: ObjectRef, material: &Material, item: &Item<'_>, json: &[u8]) {
+        let is_old_news = match (material, &item.version) {
+            (Material::Loaded(Some(known)), Some(version)) => known == version || version.is_before(known),
+            _ => false,
+        };
+        if is_old_news {
+            return;
+        }
+        if item.is_partial {
+            self.pending.push(Change::Touched(reference));
+        } else {
+            self.pending.extend(decode_material(reference, item, json, self.extras.keeps));
+        }
+    }
+}
+
+/// Decodes a Secret or ConfigMap that is named.
+pub(super) fn decode_material(reference: ObjectRef, item: &Item<'_>, json: &[u8], keeps: bool) -> Vec<Change> {
+    let Received { object, problems, .. } = decode_json(reference.kind, json);
+    let version = item.version.clone();
+    let raw = || if keeps { journal::trim(json) } else { Box::default() };
+    let apply = object.map(|object| Change::Apply(Applied { object, version, observed: None, raw: raw() }));
+    apply.into_iter().chain([Change::Problems(reference, problems)]).collect()
+}

@@ -1,0 +1,290 @@
+//! The little that must be known of an object before it is decided whether it is decoded at all, and the frames of
+//! lists and watches. Never keeps what it was given.
+
+use std::borrow::Cow;
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use foldhash::quality::FixedState;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+
+use super::version::Version;
+use crate::status::Address;
+
+/// Who an object is and which version of it this is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Item<'a> {
+    /// Empty for what has no namespace.
+    pub(super) namespace: Cow<'a, str>,
+    pub(super) name: Cow<'a, str>,
+    pub(super) uid: Cow<'a, str>,
+    pub(super) version: Option<Version>,
+    /// As in the object; RFC 3339 in UTC and whole seconds, so that it is in the order of time as text.
+    pub(super) created: Cow<'a, str>,
+    /// Only its `metadata` was sent.
+    pub(super) is_partial: bool,
+}
+
+impl Item<'_> {
+    /// Short for the uid; two are different if their marks are, and hardly ever otherwise.
+    pub(super) fn uid_mark(&self) -> u64 {
+        FixedState::with_seed(0).hash_one(&*self.uid)
+    }
+}
+
+#[derive(Deserialize)]
+struct Peek<'a> {
+    #[serde(borrow)]
+    metadata: PeekMeta<'a>,
+    spec: Option<IgnoredAny>,
+    data: Option<IgnoredAny>,
+    #[serde(rename = "type")]
+    secret_type: Option<IgnoredAny>,
+    #[serde(rename = "binaryData")]
+    binary_data: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PeekMeta<'a> {
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+    #[serde(borrow, default)]
+    namespace: Cow<'a, str>,
+    #[serde(borrow, default)]
+    uid: Cow<'a, str>,
+    #[serde(borrow, default)]
+    resource_version: Cow<'a, str>,
+    #[serde(borrow, default)]
+    creation_timestamp: Cow<'a, str>,
+}
+
+/// Looks at the object's `metadata`; `None` if it has no name, or is no JSON.
+pub(super) fn peek(json: &[u8]) -> Option<Item<'_>> {
+    let peek: Peek<'_> = serde_json::from_slice(json).ok()?;
+    let Peek { metadata, spec, data, secret_type, binary_data } = peek;
+    if metadata.name.is_empty() {
+        return None;
+    }
+    Some(Item {
+        namespace: metadata.namespace,
+        name: metadata.name,
+        uid: metadata.uid,
+        version: Version::parse(&metadata.resource_version),
+        created: metadata.creation_timestamp,
+        is_partial: spec.is_none() && data.is_none() && secret_type.is_none() && binary_data.is_none(),
+    })
+}
+
+#[derive(Deserialize)]
+struct WithStatus<'a> {
+    #[serde(borrow)]
+    status: Option<Status<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Status<'a> {
+    #[serde(borrow)]
+    load_balancer: Option<LoadBalancer<'a>>,
+}
+
+#[derive(Deserialize)]
+struct LoadBalancer<'a> {
+    #[serde(borrow, default)]
+    ingress: Option<Vec<Entry<'a>>>,
+}
+
+#[derive(Deserialize)]
+struct Entry<'a> {
+    #[serde(borrow, default)]
+    ip: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    hostname: Option<Cow<'a, str>>,
+}
+
+/// `status.loadBalancer.ingress` of an Ingress. Entries that are neither an address nor a name are left out.
+pub(super) fn addresses(json: &[u8]) -> Box<[Address]> {
+    let Ok(WithStatus { status }) = serde_json::from_slice(json) else { return Box::default() };
+    let entries = status.and_then(|status| status.load_balancer).and_then(|balancer| balancer.ingress);
+    let address = |entry: Entry<'_>| {
+        let ip = entry.ip.filter(|ip| !ip.is_empty());
+        let hostname = entry.hostname.filter(|name| !name.is_empty());
+        match (ip, hostname) {
+            (Some(ip), _) => ip.parse::<IpAddr>().ok().map(Address::Ip),
+            (None, Some(name)) => Some(Address::Hostname(Arc::from(&*name))),
+            (None, None) => None,
+        }
+    };
+    entries.unwrap_or_default().into_iter().filter_map(address).collect()
+}
+
+/// `metadata` of a list.
+#[derive(Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ListMeta {
+    #[serde(default)]
+    pub(super) resource_version: String,
+    #[serde(rename = "continue", default)]
+    pub(super) next: String,
+    /// What is left after this page, if the server says so.
+    pub(super) remaining_item_count: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Envelope {
+    metadata: ListMeta,
+    items: Option<IgnoredAny>,
+}
+
+/// Reads a list without its items; `None` if that is no list.
+pub(super) fn list_meta(envelope: &[u8]) -> Option<ListMeta> {
+    #[derive(Deserialize)]
+    struct Named {
+        kind: String,
+    }
+    let read: Envelope = serde_json::from_slice(envelope).ok()?;
+    // `items` may be absent or null where there is nothing; then the kind says that it is a list.
+    let is_list = read.items.is_some()
+        || serde_json::from_slice::<Named>(envelope).is_ok_and(|named| named.kind.ends_with("List"));
+    is_list.then_some(read.metadata)
+}
+
+/// What happened to an object.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Happened {
+    /// It is new or has changed.
+    Applied,
+    /// It is gone.
+    Deleted,
+}
+
+impl Happened {
+    /// Value of the label `type` in metrics.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Deleted => "deleted",
+        }
+    }
+}
+
+/// One line of a watch.
+#[derive(Debug)]
+pub(super) enum WatchLine<'a> {
+    /// Something happened to this object.
+    Object(Happened, &'a [u8]),
+    /// Everything up to this version was sent.
+    Bookmark(Option<Version>),
+    /// The watch is over; the object is a `Status`.
+    Error(&'a [u8]),
+    /// A type of event that we do not know.
+    Unknown,
+}
+
+#[derive(Deserialize)]
+struct Frame<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    object: &'a RawValue,
+}
+
+/// Reads one line of a watch; `None` if that is no event at all.
+pub(super) fn watch_line(line: &[u8]) -> Option<WatchLine<'_>> {
+    let frame: Frame<'_> = serde_json::from_slice(line).ok()?;
+    let object = frame.object.get().as_bytes();
+    Some(match &*frame.kind {
+        "ADDED" | "MODIFIED" => WatchLine::Object(Happened::Applied, object),
+        "DELETED" => WatchLine::Object(Happened::Deleted, object),
+        "BOOKMARK" => WatchLine::Bookmark(version_of(object)),
+        "ERROR" => WatchLine::Error(object),
+        _ => WatchLine::Unknown,
+    })
+}
+
+/// `metadata.resourceVersion`, of objects that may have no name.
+fn version_of(json: &[u8]) -> Option<Version> {
+    #[derive(Deserialize)]
+    struct Bookmark {
+        metadata: ListMeta,
+    }
+    let bookmark: Bookmark = serde_json::from_slice(json).ok()?;
+    Version::parse(&bookmark.metadata.resource_version)
+}
+
+/// A `Status` of the API server: code and message.
+pub(super) fn status(json: &[u8]) -> Option<(u16, String)> {
+    #[derive(Deserialize)]
+    struct Status {
+        kind: String,
+        #[serde(default)]
+        message: String,
+        #[serde(default)]
+        reason: String,
+        #[serde(default)]
+        code: u16,
+    }
+    let status: Status = serde_json::from_slice(json).ok().filter(|status: &Status| status.kind == "Status")?;
+    let text = if status.message.is_empty() { status.reason } else { status.message };
+    Some((status.code, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_name_and_version_of_an_object_are_looked_at() {
+        let json = br#"{"metadata":{"name":"a","namespace":"n","uid":"u","resourceVersion":"12",
+            "creationTimestamp":"2026-01-02T03:04:05Z","managedFields":[{"x":[1,2]}]},"spec":{"rules":"no list"}}"#;
+        let item = peek(json).unwrap();
+        assert_eq!((&*item.namespace, &*item.name, item.version.clone()), ("n", "a", Some(Version::Number(12))));
+        assert!(!item.is_partial);
+        assert!(peek(br#"{"metadata":{"name":""}}"#).is_none());
+        assert!(peek(br#"{"metadata":{"name":7}}"#).is_none());
+        assert!(peek(br#"null"#).is_none());
+    }
+
+    #[test]
+    fn metadata_alone_is_told_from_a_whole_object() {
+        assert!(peek(br#"{"kind":"PartialObjectMetadata","metadata":{"name":"a"}}"#).unwrap().is_partial);
+        assert!(!peek(br#"{"metadata":{"name":"a"},"type":"Opaque"}"#).unwrap().is_partial);
+        assert!(!peek(br#"{"metadata":{"name":"a"},"data":{}}"#).unwrap().is_partial);
+    }
+
+    #[test]
+    fn addresses_of_an_ingress_are_read_in_order() {
+        let json = br#"{"status":{"loadBalancer":{"ingress":[{"hostname":"a.example"},{"ip":"10.0.0.1","ports":[]},{}]}}}"#;
+        let expected = [Address::Hostname("a.example".into()), Address::Ip("10.0.0.1".parse().unwrap())];
+        assert_eq!(*addresses(json), expected);
+        assert!(addresses(br#"{"status":{"loadBalancer":{}}}"#).is_empty());
+        assert!(addresses(br#"{"status":{"loadBalancer":{"ingress":null}}}"#).is_empty());
+        assert!(addresses(br#"{"status":7}"#).is_empty());
+    }
+
+    #[test]
+    fn list_says_its_version_and_what_follows() {
+        let meta = list_meta(br#"{"kind":"IngressList","metadata":{"resourceVersion":"9","continue":"t"},"items":[]}"#);
+        assert_eq!(meta.map(|meta| (meta.resource_version, meta.next)), Some(("9".to_owned(), "t".to_owned())));
+        assert!(list_meta(br#"{"kind":"IngressList","metadata":{"resourceVersion":"9"},"items":null}"#).is_some());
+        assert!(list_meta(br#"{"kind":"Status","metadata":{},"code":500}"#).is_none());
+    }
+
+    #[test]
+    fn watch_has_events_bookmarks_and_errors() {
+        let applied = br#"{"type":"MODIFIED","object":{"metadata":{"name":"a"}}}"#;
+        assert!(matches!(watch_line(applied), Some(WatchLine::Object(Happened::Applied, _))));
+        let bookmark = br#"{"type":"BOOKMARK","object":{"kind":"Ingress","metadata":{"resourceVersion":"31"}}}"#;
+        let Some(WatchLine::Bookmark(version)) = watch_line(bookmark) else { panic!("no bookmark") };
+        assert_eq!(version, Some(Version::Number(31)));
+        let error = br#"{"type":"ERROR","object":{"kind":"Status","code":410,"message":"too old","metadata":{}}}"#;
+        let Some(WatchLine::Error(object)) = watch_line(error) else { panic!("no error") };
+        assert_eq!(status(object), Some((410, "too old".to_owned())));
+        assert!(watch_line(br#"{"type":"MODIFIED"}"#).is_none());
+        assert!(watch_line(br#"{"type":"MODIFIED","object":{"#).is_none());
+    }
+}

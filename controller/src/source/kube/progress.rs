@@ -1,0 +1,335 @@
+//! How far the source is: what it waits for, what fails, what the table in use is made of. Written by the source's
+//! parts, read by the admin port. Decides whether enough is known to serve; never asks for anything itself.
+
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::failure::Failure;
+use super::resource::{Resource, Target};
+
+/// A resource that can be done without is waited for this long when it fails …
+const GRACE: Duration = Duration::from_secs(10);
+/// … and this long when nothing at all is heard of it.
+const LONG_GRACE: Duration = Duration::from_secs(30);
+/// Without an answer for this long, a server that has answered once counts as away.
+const AWAY: Duration = Duration::from_secs(5);
+
+/// One list that is followed.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct FeedId(pub(super) usize);
+
+/// Where the objects in use come from.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) enum Origin {
+    /// There are none yet.
+    #[default]
+    Nothing,
+    /// The disk, where they were written last at this time.
+    Disk(SystemTime),
+    /// The API server.
+    Live,
+}
+
+/// Shared by everything that follows the API server.
+#[derive(Debug)]
+pub struct Progress {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    origin: Origin,
+    last_answer: Option<Instant>,
+    feeds: Vec<Feed>,
+    /// resource, type of event → how many
+    events: BTreeMap<(&'static str, &'static str), u64>,
+    /// resource, cause → how many
+    failures: BTreeMap<(&'static str, &'static str), u64>,
+    counts: BTreeMap<(Count, &'static str), u64>,
+}
+
+#[derive(Debug)]
+struct Feed {
+    target: Target,
+    since: Instant,
+    is_synced: bool,
+    objects: usize,
+    failing: Option<(String, Instant)>,
+    /// When the server last said that we know everything.
+    contact: Option<SystemTime>,
+}
+
+/// What is counted for each resource.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Count {
+    /// Lists begun.
+    Lists,
+    /// Watches opened.
+    Watches,
+    /// Objects that do not decode.
+    DecodeFailures,
+}
+
+impl Count {
+    const ALL: [(Self, &'static str, &'static str); 3] = [
+        (Self::Lists, "lists_total", "Lists begun, by resource; more than one if a watch could not go on."),
+        (Self::Watches, "watches_total", "Watches opened, by resource."),
+        (Self::DecodeFailures, "decode_failures_total", "Objects received that do not decode, by resource."),
+    ];
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self {
+            inner: Mutex::new(Inner {
+                origin: Origin::Nothing,
+                last_answer: None,
+                feeds: Vec::new(),
+                events: BTreeMap::new(),
+                failures: BTreeMap::new(),
+                counts: BTreeMap::new(),
+            }),
+        }
+    }
+}
+
+impl Progress {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more list is followed, from `now` on.
+    pub(super) fn add(&self, target: Target, now: Instant) -> FeedId {
+        let mut inner = self.lock();
+        let feed =
+            Feed { target, since: now, is_synced: false, objects: 0, failing: None, contact: None };
+        inner.feeds.push(feed);
+        FeedId(inner.feeds.len() - 1)
+    }
+
+    /// The list is complete, or the server said in another way that nothing is missing. True if it failed before.
+    pub(super) fn is_well(&self, id: FeedId, objects: usize, is_synced: bool, now: Instant) -> bool {
+        let mut inner = self.lock();
+        inner.last_answer = Some(now);
+        let Some(feed) = inner.feeds.get_mut(id.0) else { return false };
+        feed.is_synced |= is_synced;
+        feed.objects = objects;
+        feed.contact = Some(SystemTime::now());
+        feed.failing.take().is_some()
+    }
+
+    /// A request failed. True if nothing was wrong before, or something else.
+    pub(super) fn fails(&self, id: FeedId, failure: &Failure, now: Instant) -> bool {
+        let mut inner = self.lock();
+        if failure.is_answer() {
+            inner.last_answer = Some(now);
+        }
+        let Some(feed) = inner.feeds.get_mut(id.0) else { return false };
+        let resource = feed.target.resource.name();
+        let text = failure.to_string();
+        let since = feed.failing.as_ref().map_or(now, |(_, since)| *since);
+        let is_news = feed.failing.as_ref().is_none_or(|(former, _)| *former != text);
+        feed.failing = Some((text, since));
+        *inner.failures.entry((resource, failure.cause())).or_default() += 1;
+        is_news
+    }
+
+    /// Counts events of a watch.
+    pub(super) fn event(&self, id: FeedId, kind: &'static str) {
+        let mut inner = self.lock();
+        let Some(resource) = inner.feeds.get(id.0).map(|feed| feed.target.resource.name()) else { return };
+        *inner.events.entry((resource, kind)).or_default() += 1;
+    }
+
+    /// Counts something.
+    pub(super) fn count(&self, id: FeedId, count: Count) {
+        let mut inner = self.lock();
+        let Some(resource) = inner.feeds.get(id.0).map(|feed| feed.target.resource.name()) else { return };
+        *inner.counts.entry((count, resource)).or_default() += 1;
+    }
+
+    /// The server answered, and goes on to.
+    pub(super) fn answered(&self, now: Instant) {
+        self.lock().last_answer = Some(now);
+    }
+
+    /// True if no server answers that is in its right mind.
+    pub(super) fn is_away(&self, now: Instant) -> bool {
+        let inner = self.lock();
+        inner.last_answer.is_none_or(|at| now - at >= AWAY)
+    }
+
+    /// True if this list is complete.
+    pub(super) fn is_synced(&self, id: FeedId) -> bool {
+        self.lock().feeds.get(id.0).is_some_and(|feed| feed.is_synced)
+    }
+
+    /// True if all lists of the resource are complete.
+    pub(super) fn is_resource_synced(&self, resource: Resource) -> bool {
+        self.lock().feeds.iter().filter(|feed| feed.target.resource == resource).all(|feed| feed.is_synced)
+    }
+
+    /// The objects in use come from there now.
+    pub(super) fn serve(&self, origin: Origin) {
+        self.lock().origin = origin;
+    }
+
+    /// True if everything that can be had was had, so that the objects are complete.
+    pub(super) fn is_settled(&self, now: Instant) -> bool {
+        let inner = self.lock();
+        inner.feeds.iter().all(|feed| !inner.is_waited_for(feed, now))
+    }
+
+    /// When [`Self::is_settled`] may change although nothing happens.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let inner = self.lock();
+        let missing = inner.feeds.iter().filter(|feed| !feed.is_synced);
+        missing.map(|feed| feed.failing.as_ref().map_or(feed.since + LONG_GRACE, |(_, since)| *since + GRACE)).min()
+    }
+
+    /// What an operator should know, a line each; none if all is well.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let now = Instant::now();
+        let inner = self.lock();
+        let mut lines = Vec::new();
+        match inner.origin {
+            Origin::Live => {}
+            Origin::Nothing if inner.feeds.is_empty() => lines.push("waiting for the API server".to_owned()),
+            Origin::Nothing => {}
+            Origin::Disk(saved) => lines.push(format!(
+                "serving the last known configuration from disk, {} old, until the API server answers",
+                duration(saved.elapsed().unwrap_or_default())
+            )),
+        }
+        for feed in &inner.feeds {
+            let verb = if feed.is_synced { "not following" } else { "waiting for" };
+            match &feed.failing {
+                Some((text, since)) => {
+                    lines.push(format!("{verb} {}: {text} (for {})", feed.target, duration(now - *since)));
+                }
+                None if !feed.is_synced => lines.push(format!("{verb} {}", feed.target)),
+                None => {}
+            }
+        }
+        lines
+    }
+
+    /// Appends all figures in the Prometheus text format.
+    pub fn render_metrics(&self, out: &mut String) {
+        let inner = self.lock();
+        let now = SystemTime::now();
+        let from_disk = u8::from(matches!(inner.origin, Origin::Disk(_)));
+        single(out, "served_from_disk", "1 while the configuration in use is the one kept on disk.", &from_disk);
+        single(
+            out,
+            "config_age_seconds",
+            "Time since the API server last said that the configuration in use is complete.",
+            &inner.age(now).as_secs_f64(),
+        );
+        let mut synced: BTreeMap<&str, (bool, usize)> = BTreeMap::new();
+        let mut contacts: BTreeMap<&str, SystemTime> = BTreeMap::new();
+        for feed in &inner.feeds {
+            let name = feed.target.resource.name();
+            let (is_synced, objects) = synced.entry(name).or_insert((true, 0));
+            *is_synced &= feed.is_synced;
+            *objects += feed.objects;
+            let contact = feed.contact.unwrap_or(UNIX_EPOCH);
+            let oldest = contacts.entry(name).or_insert(contact);
+            *oldest = contact.min(*oldest);
+        }
+        let well = synced.iter().map(|(name, (is_synced, _))| (*name, u8::from(*is_synced)));
+        by_resource(out, "synced", "gauge", "1 when the list of the resource is complete.", well);
+        let objects = synced.iter().map(|(name, (_, objects))| (*name, *objects));
+        by_resource(out, "objects", "gauge", "Objects known, by resource.", objects);
+        let contacts = contacts.into_iter().map(|(name, at)| {
+            (name, at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64())
+        });
+        let help = "When the API server last said that nothing of the resource is missing; 0 if never.";
+        by_resource(out, "last_contact_timestamp_seconds", "gauge", help, contacts);
+        for (count, name, help) in Count::ALL {
+            let of = inner.counts.iter().filter(|((counted, _), _)| *counted == count);
+            by_resource(out, name, "counter", help, of.map(|((_, resource), value)| (*resource, *value)));
+        }
+        labelled(out, "events_total", "type", "Events of watches, by resource and type.", &inner.events);
+        labelled(out, "failures_total", "cause", "Failed requests, by resource and cause.", &inner.failures);
+    }
+}
+
+impl Inner {
+    fn is_waited_for(&self, feed: &Feed, now: Instant) -> bool {
+        if feed.is_synced {
+            return false;
+        }
+        let resource = feed.target.resource;
+        // A namespace that we may not look into must not keep the others from being served.
+        let is_partly_synced =
+            self.feeds.iter().any(|other| other.target.resource == resource && other.is_synced);
+        if resource.is_indispensable() && !is_partly_synced {
+            return true;
+        }
+        match &feed.failing {
+            Some((_, since)) => now < *since + GRACE,
+            None => now < feed.since + LONG_GRACE,
+        }
+    }
+
+    fn age(&self, now: SystemTime) -> Duration {
+        let oldest = match self.origin {
+            Origin::Nothing => None,
+            Origin::Disk(saved) => Some(saved),
+            Origin::Live => self.feeds.iter().filter(|feed| feed.is_synced).filter_map(|feed| feed.contact).min(),
+        };
+        oldest.and_then(|oldest| now.duration_since(oldest).ok()).unwrap_or_default()
+    }
+}
+
+/// To the second, as people read it.
+fn duration(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..=119 => format!("{seconds} s"),
+        seconds @ 120..=7_199 => format!("{} min", seconds / 60),
+        seconds @ 7_200..=172_799 => format!("{} h", seconds / 3_600),
+        seconds => format!("{} days", seconds / 86_400),
+    }
+}
+
+const PREFIX: &str = "sluicegate_kubernetes_";
+
+fn head(out: &mut String, name: &str, kind: &str, help: &str) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "# HELP {PREFIX}{name} {help}\n# TYPE {PREFIX}{name} {kind}");
+}
+
+fn single(out: &mut String, name: &str, help: &str, value: &dyn Display) {
+    head(out, name, "gauge", help);
+    let _ = writeln!(out, "{PREFIX}{name} {value}");
+}
+
+fn by_resource<'a>(
+    out: &mut String,
+    name: &str,
+    kind: &str,
+    help: &str,
+    values: impl Iterator<Item = (&'a str, impl Display)>,
+) {
+    head(out, name, kind, help);
+    for (resource, value) in values {
+        let _ = writeln!(out, "{PREFIX}{name}{{resource=\"{resource}\"}} {value}");
+    }
+}
+
+fn labelled(
+    out: &mut String,
+    name: &str,
+    label: &str,
+    help: &str,
+    values: &BTreeMap<(&'static str, &'static str), u64>,
+) {
+    head(out, name, "counter", help);
+    for ((resource, key), value) in values {
+        let _ = writeln!(out, "{PREFIX}{name}{{resource=\"{resource}\",{label}=\"{key}\"}} {value}");
+    }
+}

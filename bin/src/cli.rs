@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
@@ -25,7 +26,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Serve what files and folders describe, and follow their changes
+    /// Serve what files and folders, or the Ingresses of a cluster, describe, and follow their changes
     Run(Box<RunArgs>),
     /// Say what is wrong with manifests and native files, without serving them
     Check(CheckArgs),
@@ -73,10 +74,12 @@ Examples:
   sluicegate run --config edge.yaml --http none --access-log json
   # behind a load balancer that speaks the PROXY protocol, with a drain of a minute
   sluicegate run --config /etc/sluicegate --http 0.0.0.0:80 --proxy-protocol --drain-timeout 60s
+  # the Ingresses of a cluster; in a Pod, --kubernetes is enough
+  sluicegate run --kubernetes --kubeconfig ~/.kube/config --http 127.0.0.1:8080
 
 Signals:
   SIGTERM, SIGINT   drain and exit; a second one exits at once
-  SIGHUP            read all files again, reopen the access log
+  SIGHUP            read everything again, reopen the access log
 
 Exit status: 0 after a drain, 1 when something could not be started.";
 
@@ -85,8 +88,11 @@ Exit status: 0 after a drain, 1 when something could not be started.";
 pub(crate) struct RunArgs {
     /// Files and folders to serve: Kubernetes manifests (Ingress, IngressClass, Service, EndpointSlice, Secret,
     /// ConfigMap) and native files. Below a folder, every *.yaml, *.yml and *.json is read, and read again on change
-    #[arg(long, value_name = "PATH", num_args = 1.., required = true, env = "SLUICEGATE_CONFIG")]
+    #[arg(long, value_name = "PATH", num_args = 1.., required_unless_present = "kubernetes", env = "SLUICEGATE_CONFIG")]
     pub(crate) config: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
 
     #[command(flatten)]
     pub(crate) ingress: IngressArgs,
@@ -125,7 +131,42 @@ pub(crate) struct RunArgs {
     pub(crate) drain_timeout: Duration,
 }
 
-/// What shapes the compiled table besides the files.
+/// Heading of [`ClusterArgs`] in the help.
+const CLUSTER: &str = "Kubernetes";
+
+/// Which objects of a cluster are served.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ClusterArgs {
+    /// Serve the Ingresses of a cluster, and follow its API server
+    #[arg(long, env = "SLUICEGATE_KUBERNETES", conflicts_with = "config", help_heading = CLUSTER)]
+    pub(crate) kubernetes: bool,
+
+    /// How the API server is reached; default: $KUBECONFIG or ~/.kube/config, else the service account of the Pod
+    #[arg(long, value_name = "PATH", conflicts_with = "config", env = "SLUICEGATE_KUBECONFIG", help_heading = CLUSTER)]
+    pub(crate) kubeconfig: Option<PathBuf>,
+
+    /// Only objects of these namespaces; default: all. IngressClasses have none
+    #[arg(long, value_name = "NAMESPACE", num_args = 1.., value_delimiter = ',', conflicts_with = "config", value_parser = namespace, env = "SLUICEGATE_WATCH_NAMESPACE", help_heading = CLUSTER)]
+    pub(crate) watch_namespace: Vec<String>,
+
+    /// Only objects of namespaces with these labels, as in `team=web,stage!=test`
+    #[arg(long, value_name = "LABELS", conflicts_with_all = ["config", "watch_namespace"], value_parser = NonEmptyStringValueParser::new(), env = "SLUICEGATE_WATCH_NAMESPACE_SELECTOR", help_heading = CLUSTER)]
+    pub(crate) watch_namespace_selector: Option<String>,
+
+    /// Only Ingresses with these labels, as in `edge in (public,partner)`
+    #[arg(long, value_name = "LABELS", conflicts_with = "config", value_parser = NonEmptyStringValueParser::new(), env = "SLUICEGATE_WATCH_SELECTOR", help_heading = CLUSTER)]
+    pub(crate) watch_selector: Option<String>,
+
+    /// Node that this runs on; its zone decides which endpoints are near
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new(), env = "NODE_NAME", help_heading = CLUSTER)]
+    pub(crate) node_name: Option<String>,
+
+    /// Zone that this runs in; default: the node's label topology.kubernetes.io/zone
+    #[arg(long, value_name = "ZONE", conflicts_with = "config", value_parser = NonEmptyStringValueParser::new(), env = "SLUICEGATE_ZONE", help_heading = CLUSTER)]
+    pub(crate) zone: Option<String>,
+}
+
+/// What shapes the compiled table besides the objects.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct IngressArgs {
     /// Where Ingresses are served over HTTP, or "none"; default 0.0.0.0:80 as root or in a cluster,
@@ -153,7 +194,7 @@ pub(crate) struct IngressArgs {
         long,
         value_name = "NAME",
         default_value = "sluicegate.dev/ingress-controller",
-        value_parser = clap::builder::NonEmptyStringValueParser::new(),
+        value_parser = NonEmptyStringValueParser::new(),
         env = "SLUICEGATE_CONTROLLER_CLASS"
     )]
     pub(crate) controller_class: String,
@@ -326,6 +367,20 @@ impl FromStr for SecretName {
     }
 }
 
+/// The name of a namespace (RFC 1123 label).
+fn namespace(text: &str) -> Result<String, String> {
+    let is_inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if text.is_empty()
+        || text.len() > 63
+        || !text.chars().all(is_inner)
+        || text.starts_with('-')
+        || text.ends_with('-')
+    {
+        return Err("expected the name of a namespace: lower-case letters, digits and `-`".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 /// The name of an IngressClass. A controller's name is taken for one easily.
 fn class_name(text: &str) -> Result<String, String> {
     if text.contains('/') {
@@ -398,6 +453,21 @@ mod tests {
         for bad in ["", "a", "/a", "a/", "a/b/c"] {
             assert!(bad.parse::<SecretName>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn either_files_or_a_cluster_are_served() {
+        let parse = |args: &str| Cli::try_parse_from(format!("sluicegate run {args}").split_whitespace());
+        assert!(parse("").is_err());
+        assert!(parse("--kubernetes --config a.yaml").is_err());
+        assert!(parse("--config a.yaml --kubeconfig b").is_err());
+        assert!(parse("--kubernetes --watch-namespace a,b --watch-namespace-selector c=d").is_err());
+        assert!(parse("--kubernetes --watch-namespace A").is_err());
+        let Command::Run(args) = parse("--kubernetes --watch-namespace a,b").unwrap().command else {
+            panic!()
+        };
+        assert!(args.cluster.kubernetes && args.config.is_empty());
+        assert_eq!(args.cluster.watch_namespace, ["a", "b"]);
     }
 
     #[test]

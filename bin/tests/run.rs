@@ -192,7 +192,7 @@ fn hangup_reads_all_files_and_reopens_the_access_log() {
     let rotated = site.folder.path().join("access.log.1");
     fs::rename(&log, &rotated).unwrap();
     gateway.signal("HUP");
-    gateway.wait_for_log("reading all files again");
+    gateway.wait_for_log("reading everything again");
     eventually("new file", || log.exists());
     gateway.get(HOST, "/two");
     eventually("second line", || fs::read_to_string(&log).is_ok_and(|text| text.contains("/two")));

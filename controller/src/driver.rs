@@ -73,8 +73,19 @@ impl<S: Source, P: Publish> Driver<S, P> {
     /// been read once; then there is always a publish, even of an empty table. Needs a tokio runtime with
     /// time and I/O. Hands the publisher back.
     pub async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) -> P {
-        let first = self.source.next().await;
-        self.apply(first.events);
+        loop {
+            tokio::select! {
+                biased;
+                command = commands.recv() => match command {
+                    Some(Command::Reread) => self.source.reread(),
+                    Some(Command::Stop) | None => return self.publisher,
+                },
+                first = self.source.next() => {
+                    self.apply(first.events);
+                    break;
+                }
+            }
+        }
         self.publish();
         loop {
             let deadline = self.hold_off.deadline(Instant::now());

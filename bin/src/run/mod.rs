@@ -10,6 +10,7 @@ mod control;
 mod listen_error;
 mod log;
 mod signals;
+mod source;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use anyhow::Context;
 use controller::driver::Command;
 use controller::problems::ControlMetrics;
-use controller::source::file::FileSource;
+use controller::source::kube::Progress;
 use controller::status::Notes;
 use gateway::access_log::{AccessLog, Destination, Format};
 use gateway::admin::{AdminState, Readiness, ReportSlot};
@@ -33,6 +34,7 @@ use self::admin::AdminThread;
 use self::control::{ControlThread, Publishing, Started};
 pub(crate) use self::log::start_log;
 pub(crate) use self::signals::{Signal, Signals};
+use self::source::Objects;
 use crate::cli::{AccessLogFormat, RunArgs};
 use crate::settings::{compile_settings, http_address, https_address};
 
@@ -111,7 +113,9 @@ impl Running {
     /// Starts everything and returns when the first table is served.
     pub(crate) async fn start(args: &RunArgs) -> anyhow::Result<Self> {
         raise_file_limit();
-        let source = FileSource::new(args.config.clone()).context("--config")?;
+        let notes = Notes::to_nobody();
+        let source = Objects::open(args, &notes).await?;
+        let progress = source.progress();
         let workers = worker_count(args);
         let (shared, publisher) = Shared::new(workers);
         let registry = Registry::new(workers);
@@ -120,14 +124,13 @@ impl Running {
         let metrics = Arc::<ControlMetrics>::default();
         let readiness = Arc::<Readiness>::default();
         let report = Arc::<ReportSlot>::default();
-        let admin = start_admin(args, &shared, &registry, &readiness, &report, &metrics)?;
+        let admin = start_admin(args, &shared, &registry, &readiness, &report, &metrics, progress)?;
         let gateway =
             Gateway::start(workers, &shared, &registry, &access_log).context("cannot start the workers")?;
         let publishing = Publishing::new(gateway, publisher, report);
         let (commands, receiver) = mpsc::unbounded_channel();
         let settings = compile_settings(&args.ingress)?;
-        let mut control =
-            ControlThread::start(source, publishing, settings, metrics, Notes::to_nobody(), receiver)?;
+        let mut control = ControlThread::start(source, publishing, settings, metrics, notes, receiver)?;
         let started = control.started().await.context("the control thread ended before the first table")?;
         check_binds(args, &started)?;
         readiness.ready();
@@ -141,9 +144,9 @@ impl Running {
         &self.addresses
     }
 
-    /// Reads all files again and opens the access log anew.
+    /// Reads everything again and opens the access log anew.
     pub(crate) fn reread(&self) {
-        tracing::info!("reading all files again, reopening the access log");
+        tracing::info!("reading everything again, reopening the access log");
         // Fails only if the control thread ended, which was told.
         let _ = self.commands.send(Command::Reread);
         self.access_log.reopen();
@@ -204,16 +207,22 @@ fn start_admin(
     readiness: &Arc<Readiness>,
     report: &Arc<ReportSlot>,
     metrics: &Arc<ControlMetrics>,
+    progress: Option<Arc<Progress>>,
 ) -> anyhow::Result<AdminThread> {
     let metrics = Arc::clone(metrics);
+    let remarks = progress.clone();
     let state = AdminState {
         shared: Arc::clone(shared),
         registry: Arc::clone(registry),
         readiness: Arc::clone(readiness),
         extra_metrics: Box::new(move |out| {
             metrics.render_metrics(out);
+            if let Some(progress) = &progress {
+                progress.render_metrics(out);
+            }
             crate::allocations::render_metrics(out);
         }),
+        remarks: Box::new(move || remarks.as_ref().map(|progress| progress.lines()).unwrap_or_default()),
         report: Arc::clone(report),
     };
     AdminThread::start(args.admin.0, Arc::new(state))
@@ -239,12 +248,12 @@ fn announce(args: &RunArgs, workers: usize, addresses: &Addresses, started: &Sta
     };
     let listeners: Vec<String> = addresses.listeners.iter().map(shown).collect();
     let admin = addresses.admin.map_or_else(|| "none".to_owned(), |address| format!("http://{address}"));
-    let config: Vec<String> = args.config.iter().map(|path| path.display().to_string()).collect();
+    let config = source::shown(args);
     tracing::info!(
         listeners = %listeners.join(" "),
         %admin,
         workers,
-        config = %config.join(" "),
+        config,
         routes = started.routes,
         backends = started.backends,
         errors = started.errors,

@@ -33,6 +33,8 @@ pub struct AdminState {
     pub readiness: Arc<Readiness>,
     /// Appends further families to `/metrics`, in the same text format and under names of their own.
     pub extra_metrics: Box<dyn Fn(&mut String) + Send + Sync>,
+    /// What there is to say about readiness besides its phase, a line each; none if all is well.
+    pub remarks: Box<dyn Fn() -> Vec<String> + Send + Sync>,
     /// What the last compile said.
     pub report: Arc<ReportSlot>,
 }

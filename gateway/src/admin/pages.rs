@@ -71,13 +71,23 @@ pub(super) async fn respond<B>(admission: Arc<Admission>, request: &Request<B>) 
 }
 
 fn ready(state: &AdminState) -> Response<Full<Bytes>> {
-    let waiting = match state.readiness.phase() {
-        Phase::Draining => "draining: open requests are being finished, new ones should go elsewhere\n",
-        _ if !state.shared.ready() => "starting: waiting for the first table\n",
-        Phase::Starting => "starting: waiting for the listening sockets\n",
-        Phase::Ready => return page(StatusCode::OK, TEXT, "ok\n"),
+    let (status, phase) = match state.readiness.phase() {
+        Phase::Draining => {
+            let text = "draining: open requests are being finished, new ones should go elsewhere";
+            return page(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{text}\n"));
+        }
+        _ if !state.shared.ready() => {
+            (StatusCode::SERVICE_UNAVAILABLE, "starting: waiting for the first table")
+        }
+        Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting: waiting for the listening sockets"),
+        Phase::Ready => (StatusCode::OK, "ok"),
     };
-    page(StatusCode::SERVICE_UNAVAILABLE, TEXT, waiting)
+    let mut text = format!("{phase}\n");
+    for remark in (state.remarks)() {
+        text.push_str(&remark);
+        text.push('\n');
+    }
+    page(status, TEXT, text)
 }
 
 fn render_metrics(state: &AdminState) -> String {

@@ -1,3 +1,4 @@
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,11 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::*;
 use crate::live::Publisher;
+
+thread_local! {
+    /// What is remarked on in a test.
+    static REMARKS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
 
 /// An admin port on a free loopback port.
 struct Admin {
@@ -36,6 +42,7 @@ impl Admin {
             registry: Registry::new(1),
             readiness: Arc::default(),
             extra_metrics: Box::new(|out| out.push_str("# TYPE extra gauge\nextra 1\n")),
+            remarks: Box::new(|| REMARKS.with(|remarks| remarks.borrow().clone())),
             report: Arc::default(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -142,6 +149,25 @@ async fn livez_answers_at_once_and_readyz_says_what_it_waits_for() {
     let draining = admin.request("GET", "/readyz").await;
     assert!(draining.status == 503 && draining.body.starts_with("draining"), "{}", draining.body);
     assert_eq!(admin.request("GET", "/livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn readyz_says_what_a_start_waits_for_and_what_is_not_as_it_should_be() {
+    let mut admin = Admin::start().await;
+    let remarks = ["waiting for EndpointSlices: 403 Forbidden".to_owned(), "waiting for Services".to_owned()];
+    REMARKS.set(remarks.to_vec());
+    let starting = admin.request("GET", "/readyz").await;
+    assert_eq!(starting.status, 503);
+    assert_eq!(
+        starting.body,
+        format!("starting: waiting for the first table\n{}\n{}\n", remarks[0], remarks[1])
+    );
+
+    admin.publish(&[], 0);
+    admin.state.readiness.ready();
+    let degraded = admin.request("GET", "/readyz").await;
+    assert_eq!(degraded.status, 200);
+    assert_eq!(degraded.body, format!("ok\n{}\n{}\n", remarks[0], remarks[1]));
 }
 
 #[tokio::test]

@@ -170,9 +170,7 @@ impl Feed {
         let is_known_other = self.histories.has_changed().unwrap_or(false);
         self.well(false);
         if found == Found::Other && !is_known_other {
-            tracing::warn!(
-                "the API server's history is another one than before: everything is listed again"
-            );
+            tracing::warn!("the API server's history is another one than before: everything is listed again");
             self.common.histories.send_modify(|count| *count += 1);
         }
         if found == Found::Same {

@@ -9,7 +9,6 @@ use config::resource::{Object, Received, decode_json};
 use foldhash::quality::FixedState;
 
 use super::item::{self, Happened, Item};
-use super::journal;
 use super::known::{Key, Known, Seen, Verdict};
 use super::reflector::Found;
 use super::resource::Target;
@@ -19,6 +18,7 @@ use crate::status::Observed;
 
 /// What is new.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all changes carry an object, and none lives long")]
 pub(super) enum Change {
     /// The object is new or has changed.
     Apply(Applied),
@@ -39,8 +39,6 @@ pub(super) struct Applied {
     pub(super) version: Option<Version>,
     /// What the status writer is told.
     pub(super) observed: Option<Observed>,
-    /// The object as it is kept on disk; empty if nothing is.
-    pub(super) raw: Box<[u8]>,
 }
 
 /// An object that says nothing of who it is, or a namespace that is not ours.
@@ -52,8 +50,6 @@ pub(super) struct Unreadable;
 pub(super) struct Extras {
     /// Somebody writes status.
     pub(super) observes: bool,
-    /// Objects are kept on disk.
-    pub(super) keeps: bool,
 }
 
 /// Namespaces whose objects are taken in.
@@ -84,7 +80,12 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    pub(super) fn new(target: Target, wanted: Wanted, extras: Extras, namespaces: Option<Namespaces>) -> Self {
+    pub(super) fn new(
+        target: Target,
+        wanted: Wanted,
+        extras: Extras,
+        namespaces: Option<Namespaces>,
+    ) -> Self {
         Self {
             target,
             known: Known::default(),
@@ -331,14 +332,10 @@ impl Intake {
             Some(mut object) => {
                 object.reference.namespace = self.known.namespace(&object.reference.namespace);
                 let key = (Arc::clone(&object.reference.namespace), Arc::clone(&object.reference.name));
-                let observed = (self.extras.observes && kind == Kind::Ingress).then(|| Observed {
-                    object: object.reference.clone(),
-                    uid: Arc::from(&*item.uid),
-                    resource_version: item.version.as_ref().map_or_else(|| "".into(), |v| v.to_string().into()),
-                    addresses: item::addresses(json),
-                });
-                let raw = if self.extras.keeps { journal::trim(json) } else { Box::default() };
-                changes.push(Change::Apply(Applied { object, version: item.version.clone(), observed, raw }));
+                let observed = (self.extras.observes && kind == Kind::Ingress)
+                    .then(|| Observed::from_json(json))
+                    .flatten();
+                changes.push(Change::Apply(Applied { object, version: item.version.clone(), observed }));
                 key
             }
             None => {
@@ -356,7 +353,8 @@ impl Intake {
     fn material_item(&mut self, item: &Item<'_>, json: &[u8]) {
         let Some(kind) = self.target.resource.kind() else { return };
         let Some(material) = self.wanted.find(kind, item) else { return };
-        let reference = ObjectRef { kind, namespace: Arc::from(&*item.namespace), name: Arc::from(&*item.name) };
+        let reference =
+            ObjectRef { kind, namespace: Arc::from(&*item.namespace), name: Arc::from(&*item.name) };
         self.present.insert(reference.clone());
         self.material_news(reference, &material, item, json);
     }
@@ -364,7 +362,8 @@ impl Intake {
     fn material_event(&mut self, happened: Happened, item: &Item<'_>, json: &[u8]) {
         let Some(kind) = self.target.resource.kind() else { return };
         let Some(material) = self.wanted.find(kind, item) else { return };
-        let reference = ObjectRef { kind, namespace: Arc::from(&*item.namespace), name: Arc::from(&*item.name) };
+        let reference =
+            ObjectRef { kind, namespace: Arc::from(&*item.namespace), name: Arc::from(&*item.name) };
         match happened {
             Happened::Applied => {
                 self.present.insert(reference.clone());
@@ -394,16 +393,15 @@ impl Intake {
         if item.is_partial {
             self.pending.push(Change::Touched(reference));
         } else {
-            self.pending.extend(decode_material(reference, item, json, self.extras.keeps));
+            self.pending.extend(decode_material(reference, item, json));
         }
     }
 }
 
 /// Decodes a Secret or ConfigMap that is named.
-pub(super) fn decode_material(reference: ObjectRef, item: &Item<'_>, json: &[u8], keeps: bool) -> Vec<Change> {
+pub(super) fn decode_material(reference: ObjectRef, item: &Item<'_>, json: &[u8]) -> Vec<Change> {
     let Received { object, problems, .. } = decode_json(reference.kind, json);
     let version = item.version.clone();
-    let raw = || if keeps { journal::trim(json) } else { Box::default() };
-    let apply = object.map(|object| Change::Apply(Applied { object, version, observed: None, raw: raw() }));
+    let apply = object.map(|object| Change::Apply(Applied { object, version, observed: None }));
     apply.into_iter().chain([Change::Problems(reference, problems)]).collect()
 }

@@ -3,8 +3,6 @@
 
 use std::borrow::Cow;
 use std::hash::BuildHasher;
-use std::net::IpAddr;
-use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 use serde::Deserialize;
@@ -12,7 +10,6 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::version::Version;
-use crate::status::Address;
 
 /// Who an object is and which version of it this is.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -52,74 +49,49 @@ struct Peek<'a> {
 struct PeekMeta<'a> {
     #[serde(borrow)]
     name: Cow<'a, str>,
-    #[serde(borrow, default)]
-    namespace: Cow<'a, str>,
-    #[serde(borrow, default)]
-    uid: Cow<'a, str>,
-    #[serde(borrow, default)]
-    resource_version: Cow<'a, str>,
-    #[serde(borrow, default)]
-    creation_timestamp: Cow<'a, str>,
+    #[serde(borrow)]
+    namespace: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    uid: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    resource_version: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    creation_timestamp: Option<Cow<'a, str>>,
 }
 
 /// Looks at the object's `metadata`; `None` if it has no name, or is no JSON.
 pub(super) fn peek(json: &[u8]) -> Option<Item<'_>> {
-    let peek: Peek<'_> = serde_json::from_slice(json).ok()?;
+    let Ok(peek) = serde_json::from_slice(json) else { return look(json) };
     let Peek { metadata, spec, data, secret_type, binary_data } = peek;
     if metadata.name.is_empty() {
         return None;
     }
     Some(Item {
-        namespace: metadata.namespace,
+        namespace: metadata.namespace.unwrap_or_default(),
         name: metadata.name,
-        uid: metadata.uid,
-        version: Version::parse(&metadata.resource_version),
-        created: metadata.creation_timestamp,
+        uid: metadata.uid.unwrap_or_default(),
+        version: metadata.resource_version.and_then(|version| Version::parse(&version)),
+        created: metadata.creation_timestamp.unwrap_or_default(),
         is_partial: spec.is_none() && data.is_none() && secret_type.is_none() && binary_data.is_none(),
     })
 }
 
-#[derive(Deserialize)]
-struct WithStatus<'a> {
-    #[serde(borrow)]
-    status: Option<Status<'a>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Status<'a> {
-    #[serde(borrow)]
-    load_balancer: Option<LoadBalancer<'a>>,
-}
-
-#[derive(Deserialize)]
-struct LoadBalancer<'a> {
-    #[serde(borrow, default)]
-    ingress: Option<Vec<Entry<'a>>>,
-}
-
-#[derive(Deserialize)]
-struct Entry<'a> {
-    #[serde(borrow, default)]
-    ip: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    hostname: Option<Cow<'a, str>>,
-}
-
-/// `status.loadBalancer.ingress` of an Ingress. Entries that are neither an address nor a name are left out.
-pub(super) fn addresses(json: &[u8]) -> Box<[Address]> {
-    let Ok(WithStatus { status }) = serde_json::from_slice(json) else { return Box::default() };
-    let entries = status.and_then(|status| status.load_balancer).and_then(|balancer| balancer.ingress);
-    let address = |entry: Entry<'_>| {
-        let ip = entry.ip.filter(|ip| !ip.is_empty());
-        let hostname = entry.hostname.filter(|name| !name.is_empty());
-        match (ip, hostname) {
-            (Some(ip), _) => ip.parse::<IpAddr>().ok().map(Address::Ip),
-            (None, Some(name)) => Some(Address::Hostname(Arc::from(&*name))),
-            (None, None) => None,
-        }
+/// The slow way, which is not put off by a wrong type next to the name.
+fn look(json: &[u8]) -> Option<Item<'static>> {
+    let object: serde_json::Value = serde_json::from_slice(json).ok()?;
+    let text = |field: &str| {
+        let text = object.get("metadata")?.get(field)?.as_str()?;
+        Some(Cow::<'static, str>::Owned(text.to_owned()))
     };
-    entries.unwrap_or_default().into_iter().filter_map(address).collect()
+    let name = text("name").filter(|name| !name.is_empty())?;
+    Some(Item {
+        namespace: text("namespace").unwrap_or_default(),
+        name,
+        uid: text("uid").unwrap_or_default(),
+        version: text("resourceVersion").and_then(|version| Version::parse(&version)),
+        created: text("creationTimestamp").unwrap_or_default(),
+        is_partial: false,
+    })
 }
 
 /// `metadata` of a list.
@@ -228,7 +200,8 @@ pub(super) fn status(json: &[u8]) -> Option<(u16, String)> {
         #[serde(default)]
         code: u16,
     }
-    let status: Status = serde_json::from_slice(json).ok().filter(|status: &Status| status.kind == "Status")?;
+    let status: Status =
+        serde_json::from_slice(json).ok().filter(|status: &Status| status.kind == "Status")?;
     let text = if status.message.is_empty() { status.reason } else { status.message };
     Some((status.code, text))
 }
@@ -242,11 +215,17 @@ mod tests {
         let json = br#"{"metadata":{"name":"a","namespace":"n","uid":"u","resourceVersion":"12",
             "creationTimestamp":"2026-01-02T03:04:05Z","managedFields":[{"x":[1,2]}]},"spec":{"rules":"no list"}}"#;
         let item = peek(json).unwrap();
-        assert_eq!((&*item.namespace, &*item.name, item.version.clone()), ("n", "a", Some(Version::Number(12))));
+        assert_eq!(
+            (&*item.namespace, &*item.name, item.version.clone()),
+            ("n", "a", Some(Version::Number(12)))
+        );
         assert!(!item.is_partial);
         assert!(peek(br#"{"metadata":{"name":""}}"#).is_none());
         assert!(peek(br#"{"metadata":{"name":7}}"#).is_none());
         assert!(peek(br#"null"#).is_none());
+        let odd =
+            peek(br#"{"metadata":{"name":"a","namespace":null,"uid":7,"resourceVersion":"9"}}"#).unwrap();
+        assert_eq!((&*odd.namespace, &*odd.name, odd.version), ("", "a", Some(Version::Number(9))));
     }
 
     #[test]
@@ -257,20 +236,17 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_an_ingress_are_read_in_order() {
-        let json = br#"{"status":{"loadBalancer":{"ingress":[{"hostname":"a.example"},{"ip":"10.0.0.1","ports":[]},{}]}}}"#;
-        let expected = [Address::Hostname("a.example".into()), Address::Ip("10.0.0.1".parse().unwrap())];
-        assert_eq!(*addresses(json), expected);
-        assert!(addresses(br#"{"status":{"loadBalancer":{}}}"#).is_empty());
-        assert!(addresses(br#"{"status":{"loadBalancer":{"ingress":null}}}"#).is_empty());
-        assert!(addresses(br#"{"status":7}"#).is_empty());
-    }
-
-    #[test]
     fn list_says_its_version_and_what_follows() {
-        let meta = list_meta(br#"{"kind":"IngressList","metadata":{"resourceVersion":"9","continue":"t"},"items":[]}"#);
-        assert_eq!(meta.map(|meta| (meta.resource_version, meta.next)), Some(("9".to_owned(), "t".to_owned())));
-        assert!(list_meta(br#"{"kind":"IngressList","metadata":{"resourceVersion":"9"},"items":null}"#).is_some());
+        let meta = list_meta(
+            br#"{"kind":"IngressList","metadata":{"resourceVersion":"9","continue":"t"},"items":[]}"#,
+        );
+        assert_eq!(
+            meta.map(|meta| (meta.resource_version, meta.next)),
+            Some(("9".to_owned(), "t".to_owned()))
+        );
+        assert!(
+            list_meta(br#"{"kind":"IngressList","metadata":{"resourceVersion":"9"},"items":null}"#).is_some()
+        );
         assert!(list_meta(br#"{"kind":"Status","metadata":{},"code":500}"#).is_none());
     }
 
@@ -278,10 +254,12 @@ mod tests {
     fn watch_has_events_bookmarks_and_errors() {
         let applied = br#"{"type":"MODIFIED","object":{"metadata":{"name":"a"}}}"#;
         assert!(matches!(watch_line(applied), Some(WatchLine::Object(Happened::Applied, _))));
-        let bookmark = br#"{"type":"BOOKMARK","object":{"kind":"Ingress","metadata":{"resourceVersion":"31"}}}"#;
+        let bookmark =
+            br#"{"type":"BOOKMARK","object":{"kind":"Ingress","metadata":{"resourceVersion":"31"}}}"#;
         let Some(WatchLine::Bookmark(version)) = watch_line(bookmark) else { panic!("no bookmark") };
         assert_eq!(version, Some(Version::Number(31)));
-        let error = br#"{"type":"ERROR","object":{"kind":"Status","code":410,"message":"too old","metadata":{}}}"#;
+        let error =
+            br#"{"type":"ERROR","object":{"kind":"Status","code":410,"message":"too old","metadata":{}}}"#;
         let Some(WatchLine::Error(object)) = watch_line(error) else { panic!("no error") };
         assert_eq!(status(object), Some((410, "too old".to_owned())));
         assert!(watch_line(br#"{"type":"MODIFIED"}"#).is_none());

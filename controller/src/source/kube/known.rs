@@ -65,7 +65,9 @@ impl Known {
 
     /// A text that is shared by all objects of the namespace.
     pub(super) fn namespace(&self, namespace: &str) -> Arc<str> {
-        self.objects.get_key_value(namespace).map_or_else(|| namespace.into(), |(shared, _)| Arc::clone(shared))
+        self.objects
+            .get_key_value(namespace)
+            .map_or_else(|| namespace.into(), |(shared, _)| Arc::clone(shared))
     }
 
     /// True if problems were told of that object.
@@ -80,14 +82,18 @@ impl Known {
     /// Judges what a watch sent.
     pub(super) fn judge(&self, item: &Item<'_>) -> Verdict {
         let Some(version) = &item.version else { return Verdict::New };
-        let gone = self.gone.iter().rev().find(|(namespace, name, _)| {
-            **namespace == *item.namespace && **name == *item.name
-        });
+        let gone = self
+            .gone
+            .iter()
+            .rev()
+            .find(|(namespace, name, _)| **namespace == *item.namespace && **name == *item.name);
         if gone.is_some_and(|(_, _, gone)| !gone.is_before(version) && gone.compare(version).is_some()) {
             return Verdict::Stale;
         }
         match self.seen(item) {
-            Some(seen) if seen.version.as_ref() == Some(version) && seen.uid == item.uid_mark() => Verdict::Same,
+            Some(seen) if seen.version.as_ref() == Some(version) && seen.uid == item.uid_mark() => {
+                Verdict::Same
+            }
             Some(Seen { version: Some(known), .. }) if version.is_before(known) => Verdict::Stale,
             _ => Verdict::New,
         }

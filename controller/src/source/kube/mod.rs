@@ -15,7 +15,6 @@ mod fetch;
 mod held;
 mod intake;
 mod item;
-mod journal;
 mod known;
 mod outage;
 mod progress;
@@ -240,9 +239,10 @@ impl KubeSource {
     fn follow_one(&mut self, target: Target, now: Instant) {
         let Some(common) = self.common.clone() else { return };
         let id = self.progress.add(target.clone(), now);
-        let is_filtered = self.settings.namespace_selector.is_some() && target.resource != Resource::Namespaces;
+        let is_filtered =
+            self.settings.namespace_selector.is_some() && target.resource != Resource::Namespaces;
         let namespaces = is_filtered.then(|| self.joined.clone());
-        let extras = Extras { observes: self.notes.are_read(), keeps: false };
+        let extras = Extras { observes: self.notes.are_read() };
         let intake = Intake::new(target.clone(), self.wants.wanted().clone(), extras, namespaces);
         let (orders, receiver) = mpsc::unbounded_channel();
         let whole = Arc::new(AtomicBool::new(self.are_many_unknown(target.resource)));
@@ -377,7 +377,7 @@ impl KubeSource {
         match fetched {
             Fetched::Object(json) => match item::peek(&json) {
                 Some(item) => {
-                    let changes = decode_material(reference.clone(), &item, &json, false);
+                    let changes = decode_material(reference.clone(), &item, &json);
                     changes.into_iter().for_each(|change| self.change(change, now));
                 }
                 None => self.resolve(reference, Material::Absent, now),
@@ -385,7 +385,8 @@ impl KubeSource {
             Fetched::Absent => self.change(Change::Gone(reference.clone()), now),
             Fetched::Failed(failure) => {
                 tracing::debug!(%reference, "cannot be read: {failure}");
-                if failure.is_answer() {
+                let is_unknown = self.wants.wanted().material(reference) == Some(Material::Unknown);
+                if failure.is_answer() && is_unknown {
                     self.resolve(reference, Material::Absent, now);
                 }
             }
@@ -404,7 +405,9 @@ impl KubeSource {
             Change::Problems(reference, problems) => {
                 self.events.push(Event::Problems { source: reference.to_string().into(), problems });
             }
-            Change::Gone(reference) if reference.kind == Kind::Secret || reference.kind == Kind::ConfigMap => {
+            Change::Gone(reference)
+                if reference.kind == Kind::Secret || reference.kind == Kind::ConfigMap =>
+            {
                 self.events.push(Event::Delete(reference.clone()));
                 self.resolve(&reference, Material::Absent, now);
             }
@@ -423,7 +426,7 @@ impl KubeSource {
     }
 
     fn apply(&mut self, applied: Applied, now: Instant) {
-        let Applied { object, version, observed, raw: _ } = applied;
+        let Applied { object, version, observed } = applied;
         if let Some(observed) = observed {
             self.notes.send(Note::Observed(observed));
         }
@@ -479,13 +482,6 @@ impl KubeSource {
 
     /// It is known what became of a Secret or ConfigMap, so that whoever waited for it need not.
     fn resolve(&mut self, reference: &ObjectRef, material: Material, now: Instant) {
-        let is_lost = material == Material::Absent
-            && matches!(self.wants.wanted().material(reference), Some(Material::Loaded(_)))
-            && self.fetching.contains_key(reference);
-        if is_lost && !matches!(self.events.last(), Some(Event::Delete(deleted)) if deleted == reference) {
-            // It could not be read this time, and what was read of it before still counts.
-            return;
-        }
         self.wants.wanted().set(reference, material);
         self.release(now);
     }
@@ -543,14 +539,23 @@ impl Source for KubeSource {
         }
         loop {
             let now = Instant::now();
+            let mut is_drained = false;
             for _ in 0..MAX_NEWS {
-                let Ok(message) = self.news.1.try_recv() else { break };
-                self.take(message, now);
+                match self.news.1.try_recv() {
+                    Ok(message) => self.take(message, now),
+                    Err(_) => is_drained = true,
+                }
+                if is_drained {
+                    break;
+                }
             }
             self.refresh(now);
             self.release(now);
             let was_live = self.phase == Phase::Live;
-            self.advance(now);
+            // What feeds have noted may lie in what was not taken in yet.
+            if is_drained {
+                self.advance(now);
+            }
             if self.phase == Phase::Live && (!was_live || !self.events.is_empty()) {
                 return Batch { events: std::mem::take(&mut self.events) };
             }

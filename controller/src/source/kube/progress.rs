@@ -7,15 +7,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::failure::Failure;
-use super::resource::{Resource, Target};
+use super::resource::Target;
 
 /// A resource that can be done without is waited for this long when it fails …
 const GRACE: Duration = Duration::from_secs(10);
 /// … and this long when nothing at all is heard of it.
 const LONG_GRACE: Duration = Duration::from_secs(30);
-/// Without an answer for this long, a server that has answered once counts as away.
-const AWAY: Duration = Duration::from_secs(5);
-
 /// One list that is followed.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct FeedId(pub(super) usize);
@@ -26,8 +23,6 @@ pub(super) enum Origin {
     /// There are none yet.
     #[default]
     Nothing,
-    /// The disk, where they were written last at this time.
-    Disk(SystemTime),
     /// The API server.
     Live,
 }
@@ -103,8 +98,7 @@ impl Progress {
     /// One more list is followed, from `now` on.
     pub(super) fn add(&self, target: Target, now: Instant) -> FeedId {
         let mut inner = self.lock();
-        let feed =
-            Feed { target, since: now, is_synced: false, objects: 0, failing: None, contact: None };
+        let feed = Feed { target, since: now, is_synced: false, objects: 0, failing: None, contact: None };
         inner.feeds.push(feed);
         FeedId(inner.feeds.len() - 1)
     }
@@ -155,22 +149,6 @@ impl Progress {
         self.lock().last_answer = Some(now);
     }
 
-    /// True if no server answers that is in its right mind.
-    pub(super) fn is_away(&self, now: Instant) -> bool {
-        let inner = self.lock();
-        inner.last_answer.is_none_or(|at| now - at >= AWAY)
-    }
-
-    /// True if this list is complete.
-    pub(super) fn is_synced(&self, id: FeedId) -> bool {
-        self.lock().feeds.get(id.0).is_some_and(|feed| feed.is_synced)
-    }
-
-    /// True if all lists of the resource are complete.
-    pub(super) fn is_resource_synced(&self, resource: Resource) -> bool {
-        self.lock().feeds.iter().filter(|feed| feed.target.resource == resource).all(|feed| feed.is_synced)
-    }
-
     /// The objects in use come from there now.
     pub(super) fn serve(&self, origin: Origin) {
         self.lock().origin = origin;
@@ -186,7 +164,9 @@ impl Progress {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let inner = self.lock();
         let missing = inner.feeds.iter().filter(|feed| !feed.is_synced);
-        missing.map(|feed| feed.failing.as_ref().map_or(feed.since + LONG_GRACE, |(_, since)| *since + GRACE)).min()
+        missing
+            .map(|feed| feed.failing.as_ref().map_or(feed.since + LONG_GRACE, |(_, since)| *since + GRACE))
+            .min()
     }
 
     /// What an operator should know, a line each; none if all is well.
@@ -199,10 +179,6 @@ impl Progress {
             Origin::Live => {}
             Origin::Nothing if inner.feeds.is_empty() => lines.push("waiting for the API server".to_owned()),
             Origin::Nothing => {}
-            Origin::Disk(saved) => lines.push(format!(
-                "serving the last known configuration from disk, {} old, until the API server answers",
-                duration(saved.elapsed().unwrap_or_default())
-            )),
         }
         for feed in &inner.feeds {
             let verb = if feed.is_synced { "not following" } else { "waiting for" };
@@ -221,8 +197,6 @@ impl Progress {
     pub fn render_metrics(&self, out: &mut String) {
         let inner = self.lock();
         let now = SystemTime::now();
-        let from_disk = u8::from(matches!(inner.origin, Origin::Disk(_)));
-        single(out, "served_from_disk", "1 while the configuration in use is the one kept on disk.", &from_disk);
         single(
             out,
             "config_age_seconds",
@@ -244,9 +218,9 @@ impl Progress {
         by_resource(out, "synced", "gauge", "1 when the list of the resource is complete.", well);
         let objects = synced.iter().map(|(name, (_, objects))| (*name, *objects));
         by_resource(out, "objects", "gauge", "Objects known, by resource.", objects);
-        let contacts = contacts.into_iter().map(|(name, at)| {
-            (name, at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64())
-        });
+        let contacts = contacts
+            .into_iter()
+            .map(|(name, at)| (name, at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()));
         let help = "When the API server last said that nothing of the resource is missing; 0 if never.";
         by_resource(out, "last_contact_timestamp_seconds", "gauge", help, contacts);
         for (count, name, help) in Count::ALL {
@@ -279,8 +253,9 @@ impl Inner {
     fn age(&self, now: SystemTime) -> Duration {
         let oldest = match self.origin {
             Origin::Nothing => None,
-            Origin::Disk(saved) => Some(saved),
-            Origin::Live => self.feeds.iter().filter(|feed| feed.is_synced).filter_map(|feed| feed.contact).min(),
+            Origin::Live => {
+                self.feeds.iter().filter(|feed| feed.is_synced).filter_map(|feed| feed.contact).min()
+            }
         };
         oldest.and_then(|oldest| now.duration_since(oldest).ok()).unwrap_or_default()
     }

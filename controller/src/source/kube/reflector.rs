@@ -390,6 +390,3 @@ impl Ration {
         self.left = self.left.saturating_sub(1);
     }
 }
-
-#[cfg(test)]
-mod tests;

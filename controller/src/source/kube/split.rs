@@ -311,7 +311,14 @@ mod tests {
         let items: Vec<&str> = items.iter().map(|item| item.trim()).collect();
         assert_eq!(
             items,
-            [r#"{"metadata":{"name":"a\"]}"},"x":[1,{"y":"\\"}]}"#, "null", "12", r#""te,xt""#, r#"{"z":}"#, "[]"]
+            [
+                r#"{"metadata":{"name":"a\"]}"},"x":[1,{"y":"\\"}]}"#,
+                "null",
+                "12",
+                r#""te,xt""#,
+                r#"{"z":}"#,
+                "[]"
+            ]
         );
         let envelope: serde_json::Value = serde_json::from_str(&envelope).unwrap();
         assert_eq!(envelope["items"], serde_json::json!([]));
@@ -324,7 +331,8 @@ mod tests {
 
     #[test]
     fn list_without_items_has_none() {
-        for text in [r#"{"items":null,"metadata":{}}"#, r#"{"items":[]}"#, "{}", r#"{"a":"items","b":[{}]}"#] {
+        for text in [r#"{"items":null,"metadata":{}}"#, r#"{"items":[]}"#, "{}", r#"{"a":"items","b":[{}]}"#]
+        {
             assert_eq!(split(text.as_bytes(), 3).unwrap(), (Vec::new(), text.to_owned()), "{text}");
         }
     }

@@ -1,7 +1,6 @@
 //! Requests to the API server and their answers, chunk by chunk. Owns time limits and what an error is; decides nothing
 //! on what follows from it.
 
-use std::error::Error as _;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -181,8 +180,9 @@ fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Failure {
 
 /// Text of others as it may be logged.
 pub(super) fn shown(text: &str) -> String {
-    let mut out: String = text.chars().filter(|c| !c.is_control()).take(MAX_TEXT + 1).collect();
-    if out.chars().count() > MAX_TEXT {
+    let plain = || text.chars().filter(|c| !c.is_control());
+    let mut out: String = plain().take(MAX_TEXT).collect();
+    if plain().nth(MAX_TEXT).is_some() {
         out.pop();
         out.push('…');
     }
@@ -230,7 +230,8 @@ mod tests {
 
     #[test]
     fn refusal_says_what_the_server_says() {
-        let body = br#"{"kind":"Status","message":"secrets is forbidden\u0007","reason":"Forbidden","code":403}"#;
+        let body =
+            br#"{"kind":"Status","message":"secrets is forbidden\u0007","reason":"Forbidden","code":403}"#;
         let failure = refusal(StatusCode::FORBIDDEN, &HeaderMap::new(), body);
         assert_eq!(failure.to_string(), "403 Forbidden: secrets is forbidden");
         assert!(matches!(refusal(StatusCode::GONE, &HeaderMap::new(), b""), Failure::Gone(_)));
@@ -241,7 +242,10 @@ mod tests {
         let headers = HeaderMap::from_iter([(RETRY_AFTER, "7".parse().unwrap())]);
         let failure = refusal(StatusCode::TOO_MANY_REQUESTS, &headers, b"slow\ndown");
         let Failure::Status { code, text, retry_after } = failure else { panic!("{failure}") };
-        assert_eq!((code, &*text, retry_after), (429, "Too Many Requests: slowdown", Some(Duration::from_secs(7))));
+        assert_eq!(
+            (code, &*text, retry_after),
+            (429, "Too Many Requests: slowdown", Some(Duration::from_secs(7)))
+        );
     }
 
     #[test]

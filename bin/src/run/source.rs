@@ -1,0 +1,101 @@
+//! Where the objects come from, as the arguments have it: files, or a cluster.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use anyhow::Context;
+use config::index::Event;
+use controller::cluster;
+use controller::source::file::FileSource;
+use controller::source::kube::{KubeSource, Progress, Settings};
+use controller::source::{Batch, Source};
+use controller::status::Notes;
+
+use crate::cli::{ClusterArgs, RunArgs, SecretName};
+
+/// One of the two.
+#[derive(Debug)]
+pub(super) enum Objects {
+    Files(Box<FileSource>),
+    Cluster(Box<KubeSource>),
+}
+
+impl Objects {
+    /// Checks that the arguments can be used; nothing is read or asked yet. News for the status of objects go to `notes`.
+    pub(super) async fn open(args: &RunArgs, notes: &Notes) -> anyhow::Result<Self> {
+        if !args.cluster.kubernetes {
+            let files = FileSource::new(args.config.clone()).context("--config")?;
+            return Ok(Self::Files(Box::new(files)));
+        }
+        let config = cluster::configuration(args.cluster.kubeconfig.as_deref()).await?;
+        // Only to see that it can be made: the source makes its own, on its own thread.
+        drop(cluster::client(&config)?);
+        Ok(Self::Cluster(Box::new(KubeSource::new(config, settings(args), notes.clone()))))
+    }
+
+    /// How far a cluster's objects are.
+    pub(super) fn progress(&self) -> Option<Arc<Progress>> {
+        match self {
+            Self::Files(_) => None,
+            Self::Cluster(source) => Some(source.progress()),
+        }
+    }
+}
+
+impl Source for Objects {
+    async fn next(&mut self) -> Batch {
+        match self {
+            Self::Files(source) => source.next().await,
+            Self::Cluster(source) => source.next().await,
+        }
+    }
+
+    fn want(&mut self, files: &BTreeSet<Arc<str>>, unread: &BTreeSet<Arc<str>>) -> Vec<Event> {
+        match self {
+            Self::Files(source) => source.want(files, unread),
+            Self::Cluster(source) => source.want(files, unread),
+        }
+    }
+
+    fn reread(&mut self) {
+        match self {
+            Self::Files(source) => source.reread(),
+            Self::Cluster(source) => source.reread(),
+        }
+    }
+}
+
+fn settings(args: &RunArgs) -> Settings {
+    let ClusterArgs {
+        kubernetes: _,
+        kubeconfig,
+        watch_namespace,
+        watch_namespace_selector,
+        watch_selector,
+        node_name,
+        zone,
+    } = &args.cluster;
+    let text = |text: &Option<String>| text.as_deref().map(Arc::from);
+    Settings {
+        kubeconfig: kubeconfig.clone(),
+        namespaces: watch_namespace.iter().map(|name| Arc::from(&**name)).collect(),
+        namespace_selector: text(watch_namespace_selector),
+        selector: text(watch_selector),
+        default_certificate: args
+            .ingress
+            .default_certificate
+            .as_ref()
+            .map(|SecretName(namespace, name)| (namespace.as_str().into(), name.as_str().into())),
+        node: text(node_name),
+        zone: text(zone),
+    }
+}
+
+/// Where the objects come from, for the log.
+pub(super) fn shown(args: &RunArgs) -> String {
+    if args.cluster.kubernetes {
+        return "kubernetes".to_owned();
+    }
+    let paths: Vec<String> = args.config.iter().map(|path| path.display().to_string()).collect();
+    paths.join(" ")
+}

@@ -10,6 +10,7 @@ use config::compile::{Compiler, Settings};
 use config::index::{Change, Event, Index};
 use config::report::{Problem, Report, Severity};
 use config::table::RouteTable;
+use config::table::explain::LeftOut;
 use controller::source::file::{FileSource, load};
 use serde::Serialize;
 
@@ -24,6 +25,15 @@ pub(crate) struct Compiled {
     pub(crate) report: Arc<Report>,
     pub(crate) files: usize,
     pub(crate) objects: usize,
+    index: Index,
+    compiler: Compiler,
+}
+
+impl Compiled {
+    /// The endpoints that a backend has and does not use.
+    pub(crate) fn left_out(&self, backend: &str) -> Vec<LeftOut> {
+        self.compiler.left_out(&self.index, backend)
+    }
 }
 
 /// Reads and compiles `paths` once, as `run` would.
@@ -40,8 +50,9 @@ pub(crate) fn compile_once(paths: Vec<PathBuf>, settings: Settings) -> anyhow::R
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    let (table, report) = Compiler::new(settings).compile(&index, &change, now);
-    Ok(Compiled { table, report, files: read.files, objects })
+    let mut compiler = Compiler::new(settings);
+    let (table, report) = compiler.compile(&index, &change, now);
+    Ok(Compiled { table, report, files: read.files, objects, index, compiler })
 }
 
 #[derive(Serialize)]

@@ -156,14 +156,6 @@ pub(crate) struct ClusterArgs {
     /// Only Ingresses with these labels, as in `edge in (public,partner)`
     #[arg(long, value_name = "LABELS", conflicts_with = "config", value_parser = NonEmptyStringValueParser::new(), env = "SLUICEGATE_WATCH_SELECTOR", help_heading = CLUSTER)]
     pub(crate) watch_selector: Option<String>,
-
-    /// Node that this runs on; its zone decides which endpoints are near
-    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new(), env = "NODE_NAME", help_heading = CLUSTER)]
-    pub(crate) node_name: Option<String>,
-
-    /// Zone that this runs in; default: the node's label topology.kubernetes.io/zone
-    #[arg(long, value_name = "ZONE", conflicts_with = "config", value_parser = NonEmptyStringValueParser::new(), env = "SLUICEGATE_ZONE", help_heading = CLUSTER)]
-    pub(crate) zone: Option<String>,
 }
 
 /// What shapes the compiled table besides the objects.
@@ -203,6 +195,19 @@ pub(crate) struct IngressArgs {
     #[arg(long, env = "SLUICEGATE_WATCH_INGRESS_WITHOUT_CLASS")]
     pub(crate) watch_ingress_without_class: bool,
 
+    /// Node that this runs on, for Services that prefer endpoints of the same node; in a cluster, its labels say the zone
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new(), env = "NODE_NAME", help_heading = ENDPOINTS)]
+    pub(crate) node_name: Option<String>,
+
+    /// Zone that this runs in, for Services that prefer endpoints of the same zone; default: in a cluster, the node's
+    /// label topology.kubernetes.io/zone
+    #[arg(long, value_name = "ZONE", value_parser = NonEmptyStringValueParser::new(), env = "SLUICEGATE_ZONE", help_heading = ENDPOINTS)]
+    pub(crate) zone: Option<String>,
+
+    /// Do not serve Services of type ExternalName
+    #[arg(long, env = "SLUICEGATE_DISABLE_SVC_EXTERNAL_NAME", help_heading = ENDPOINTS)]
+    pub(crate) disable_svc_external_name: bool,
+
     /// Require a PROXY protocol header (v1 or v2) on the Ingress addresses
     #[arg(long, env = "SLUICEGATE_PROXY_PROTOCOL", help_heading = "Ingress address")]
     pub(crate) proxy_protocol: bool,
@@ -214,6 +219,9 @@ pub(crate) struct IngressArgs {
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
 }
+
+/// Heading of what concerns endpoints of Services in the help.
+const ENDPOINTS: &str = "Endpoints";
 
 /// Heading of [`LimitArgs`] in the help. Said at each argument: at the struct it would go on to what follows.
 const LIMITS: &str = "Limits of the Ingress addresses";

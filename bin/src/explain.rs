@@ -49,7 +49,10 @@ pub(crate) fn explain(args: ExplainArgs) -> anyhow::Result<ExitCode> {
             bail!("the listener on {address} speaks {scheme}; give the URL as {scheme}://…");
         }
     }
-    let explanation = explain_request(&compiled.table, &compiled.report, &request);
+    let mut explanation = explain_request(&compiled.table, &compiled.report, &request);
+    for share in explanation.chosen.iter_mut().flat_map(|chosen| &mut chosen.backends) {
+        share.left_out = share.backend.iter().flat_map(|backend| compiled.left_out(&backend.name)).collect();
+    }
     let mut out = io::stdout().lock();
     if args.json {
         serde_json::to_writer_pretty(&mut out, &explanation)?;
@@ -231,6 +234,9 @@ fn share_text(out: &mut String, share: &Share) {
     for endpoint in &*backend.endpoints {
         let name = endpoint.dns_name.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
         line(out, "  endpoint", &format!("{}{name}, weight {}", endpoint.address, endpoint.weight));
+    }
+    for left in &share.left_out {
+        line(out, "  left out", &format!("{}: {}", left.address, left.why));
     }
 }
 

@@ -6,6 +6,7 @@ mod check;
 mod cli;
 mod demo;
 mod explain;
+mod families;
 mod run;
 mod settings;
 mod terminal;

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use config::compile::{ClassSettings, Classless, Settings};
+use config::compile::{ClassSettings, Classless, EndpointSettings, Settings};
 use config::table::{Certificate, Limits, TrustedProxies};
 
-use crate::cli::{IngressArgs, LimitArgs, SecretName};
+use crate::cli::{IngressArgs, LimitArgs, RunArgs, SecretName};
+use crate::families::Families;
 
 /// Name of the certificate that is made at start, in logs and metrics.
 pub(crate) const SELF_SIGNED: &str = "(self-signed)";
@@ -34,6 +35,16 @@ pub(crate) fn http_address(args: &IngressArgs) -> Option<SocketAddr> {
 /// The address that Ingresses are served on over HTTPS.
 pub(crate) fn https_address(args: &IngressArgs) -> Option<SocketAddr> {
     args.https.map_or_else(|| Some(default_address(443, 8443)), |listen| listen.0)
+}
+
+/// What the compiler must know besides the objects that are served.
+pub(crate) fn run_settings(args: &RunArgs) -> anyhow::Result<Settings> {
+    let mut settings = compile_settings(&args.ingress)?;
+    // In a cluster, what is without a class may be another controller's, also where no class exists yet.
+    if args.cluster.kubernetes && settings.classes.classless == Classless::IfAlone {
+        settings.classes.classless = Classless::IfDefault;
+    }
+    Ok(settings)
 }
 
 /// What the compiler must know besides the files.
@@ -65,8 +76,24 @@ pub(crate) fn compile_settings(args: &IngressArgs) -> anyhow::Result<Settings> {
             controller: args.controller_class.as_str().into(),
             classless: if args.watch_ingress_without_class { Classless::Always } else { Classless::IfAlone },
         },
+        endpoints: endpoints(args),
         ..Settings::default()
     })
+}
+
+fn endpoints(args: &IngressArgs) -> EndpointSettings {
+    let named = |name: &Option<String>| name.as_deref().map(Into::into);
+    // In a cluster, where the API server is.
+    let server = std::env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|address| address.parse().ok());
+    let families = Families::probe();
+    EndpointSettings {
+        node: named(&args.node_name),
+        zone: named(&args.zone),
+        ipv4: families.ipv4,
+        ipv6: families.ipv6,
+        external_names: !args.disable_svc_external_name,
+        refused: server.into_iter().collect(),
+    }
 }
 
 /// An address with a port that nothing listens on at this moment.

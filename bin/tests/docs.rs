@@ -79,7 +79,7 @@ fn annotated(name: &str, value: &str) -> (i32, String) {
     let annotation = format!("metadata: {{annotations: {{'sluicegate.dev/{name}': '{value}'}}, ");
     let manifest = plain.replacen("metadata: {", &annotation, 1);
     assert_ne!(manifest, plain);
-    check(&manifest)
+    check(&manifest.replace("spec: {ports", "spec: {clusterIP: 10.96.0.9, ports"))
 }
 
 #[test]

@@ -29,7 +29,7 @@ pub enum Event {
     },
     /// A DNS name has these addresses now; none if it has never resolved.
     Resolved {
-        /// One of [`Index::dns_names`].
+        /// One of those that the compiler asked for.
         name: Arc<str>,
         /// In any order.
         addresses: Vec<IpAddr>,
@@ -260,12 +260,6 @@ impl Index {
         self.loaded.get(file)
     }
 
-    /// DNS names of endpoints that want resolving.
-    #[must_use]
-    pub fn dns_names(&self) -> BTreeSet<Arc<str>> {
-        self.dns_names.keys().cloned().collect()
-    }
-
     /// The object of that name.
     #[must_use]
     pub fn object(&self, reference: &ObjectRef) -> Option<&Object> {
@@ -328,6 +322,11 @@ impl Index {
     /// `None` if the name has never resolved.
     pub(crate) fn addresses(&self, name: &str) -> Option<&Arc<[IpAddr]>> {
         self.resolved.get(name)
+    }
+
+    /// Where the gateway runs, as far as the source knows.
+    pub(crate) fn zone(&self) -> Option<&str> {
+        self.zone.as_deref()
     }
 
     pub(crate) fn source_problems(&self) -> impl Iterator<Item = &Problem> {

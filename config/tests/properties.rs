@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 
 use common::cert::{self, Pair};
 use common::{get, render};
-use config::compile::{Compiler, Settings};
+use config::compile::{Compiler, EndpointSettings, Settings};
 use config::index::{Change, Event, FileContent, Index};
 use config::report::ObjectRef;
 use config::table::explain::{Request, explain};
@@ -78,8 +78,17 @@ fn object(which: u8, version: u32) -> String {
                 "ports: [{port: 80, name: http}]",
                 "type: ExternalName, externalName: x.test",
                 "ports: [{port: 80, name: http, appProtocol: https}]",
-            ][pick(0) % 4];
-            let annotation = ["", ", annotations: {sluicegate.dev/slow-start: 1s}"][pick(2) % 2];
+                "ports: [{port: 80, name: http}], trafficDistribution: PreferSameZone",
+                "ports: [{port: 80, name: http, appProtocol: odd}], publishNotReadyAddresses: true",
+                "ports: [{port: 80, name: http}], clusterIP: 10.9.9.9, ipFamilies: [IPv6]",
+                "ports: [{port: 80, name: http}], clusterIP: None, trafficDistribution: PreferSameNode",
+            ][pick(0) % 8];
+            let annotation = [
+                "",
+                ", annotations: {sluicegate.dev/slow-start: 1s}",
+                ", annotations: {sluicegate.dev/service-upstream: 'true'}",
+                ", annotations: {service.kubernetes.io/topology-mode: Disabled}",
+            ][pick(3) % 4];
             format!(
                 "{{apiVersion: v1, kind: Service, metadata: {{name: s{n}{annotation}}}, spec: {{{spec}}}}}"
             )
@@ -90,8 +99,19 @@ fn object(which: u8, version: u32) -> String {
                     "",
                     ", conditions: {ready: false}",
                     ", conditions: {ready: false, serving: true, terminating: true}",
+                    "",
                 ];
-                format!("{{addresses: [10.0.0.{}]{}}}", pick(shift) % 4, state[pick(shift + 2) % 3])
+                let place = [
+                    "",
+                    ", zone: z1, nodeName: n1",
+                    ", zone: z2, nodeName: n2, hints: {forZones: [{name: z2}, {name: z1}]}",
+                    ", hints: {forZones: [{name: z1}], forNodes: [{name: n1}]}",
+                ][pick(shift + 4) % 4];
+                let address = [format!("10.0.0.{}", pick(shift) % 4), format!("'fd00::{}'", pick(shift) % 2)];
+                let address = &address[usize::from(pick(shift + 6) % 4 == 0)];
+                let pod = pick(shift + 7) % 3;
+                let state = state[pick(shift + 2) % 4];
+                format!("{{addresses: [{address}]{state}{place}, targetRef: {{uid: u{pod}}}}}")
             };
             format!(
                 "{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {{name: e{n}, labels: \
@@ -100,7 +120,7 @@ fn object(which: u8, version: u32) -> String {
                 service(0),
                 8_000 + pick(2) % 2,
                 endpoint(3),
-                endpoint(8),
+                endpoint(13),
             )
         }
         10 => {
@@ -168,6 +188,10 @@ fn step(index: &mut Index, which: u8, version: u32, delete: bool) -> Change {
         }
         return change;
     }
+    if which % 21 == 20 {
+        let zone = [None, Some("z1".into()), Some("z2".into())][version as usize % 3].clone();
+        return index.apply(Event::Zone(zone));
+    }
     if which % 20 == 18 {
         let addresses = ["10.0.0.9", "10.0.0.8", "127.0.0.1"][..(version % 4).min(3) as usize].iter();
         let addresses = addresses.map(|text| text.parse().unwrap()).collect();
@@ -212,7 +236,8 @@ fn settings() -> Settings {
         config::resource::certificate("default", chain.as_bytes(), key.as_bytes()).unwrap()
     });
     let https = Some("127.0.0.1:8443".parse().unwrap());
-    Settings { https, default_certificate: Some(Arc::clone(certificate)), ..Settings::default() }
+    let endpoints = EndpointSettings { node: Some("n1".into()), ..EndpointSettings::default() };
+    Settings { https, default_certificate: Some(Arc::clone(certificate)), endpoints, ..Settings::default() }
 }
 
 fn full(index: &Index) -> String {

@@ -100,13 +100,14 @@ fn a_name_resolves_into_endpoints_and_its_own_host_is_refused_to_services() {
     for text in [service, &ingress("a", "a.test", "/"), native] {
         common::apply(&mut index, "f.yaml", text);
     }
-    let names: Vec<_> = index.dns_names().into_iter().collect();
-    assert_eq!(names, ["api.example.org".into(), Arc::<str>::from("localhost")]);
     let mut compiler = Compiler::new(Settings::default());
     compiler.compile(&index, &Change::default(), common::NOW);
+    let names: Vec<_> = compiler.dns_names().into_iter().collect();
+    // What a Service names is not looked for in search lists.
+    assert_eq!(names, ["api.example.org.".into(), Arc::<str>::from("localhost")]);
     let mut change = Change::default();
     for (name, addresses) in
-        [("api.example.org", ["127.0.0.1", "203.0.113.7"]), ("localhost", ["127.0.0.1", "::1"])]
+        [("api.example.org.", ["127.0.0.1", "203.0.113.7"]), ("localhost", ["127.0.0.1", "::1"])]
     {
         let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
         change.merge(index.apply(Event::Resolved { name: name.into(), addresses }));

@@ -1,7 +1,8 @@
 //! Addresses of endpoints that are given by DNS name, asked for again when their TTL ends.
 //!
 //! It owns when a name is asked for. It never forgets addresses because a lookup failed: the last ones are
-//! used until there is another answer. A name with IPv4 addresses is reached over IPv4, others over IPv6.
+//! used until there is another answer. A name with IPv4 addresses is reached over IPv4, others over IPv6; where there is
+//! no IPv4, it is the other way round.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -25,6 +26,9 @@ pub const MAX_TTL: Duration = Duration::from_secs(3_600);
 pub const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// A name that is said not to exist is believed no longer than this.
 const MAX_NEGATIVE_TTL: Duration = Duration::from_secs(1);
+
+/// Addresses that are used of one name.
+pub const MAX_ADDRESSES: usize = 128;
 
 /// What one lookup gave.
 type Answer = Result<(Vec<IpAddr>, Instant), String>;
@@ -124,13 +128,16 @@ pub struct Dns {
     resolver: Option<Arc<TokioResolver>>,
     lookups: JoinSet<(Arc<str>, Answer)>,
     metrics: Arc<ControlMetrics>,
+    strategy: LookupIpStrategy,
 }
 
 impl Dns {
-    /// A resolver that follows `/etc/resolv.conf` and `/etc/hosts`, read when the first name is asked for.
+    /// A resolver that follows `/etc/resolv.conf` and `/etc/hosts`, read when the first name is asked for. Where
+    /// there is no `ipv4`, IPv6 addresses go first.
     #[must_use]
-    pub fn new(metrics: Arc<ControlMetrics>) -> Self {
-        Self { schedule: Schedule::default(), resolver: None, lookups: JoinSet::new(), metrics }
+    pub fn new(metrics: Arc<ControlMetrics>, ipv4: bool) -> Self {
+        let strategy = if ipv4 { LookupIpStrategy::Ipv4thenIpv6 } else { LookupIpStrategy::Ipv6thenIpv4 };
+        Self { schedule: Schedule::default(), resolver: None, lookups: JoinSet::new(), metrics, strategy }
     }
 
     /// Asks for exactly `names` from now on.
@@ -185,7 +192,7 @@ impl Dns {
         if let Some(resolver) = &self.resolver {
             return Ok(Arc::clone(resolver));
         }
-        let resolver = Arc::new(system_resolver()?);
+        let resolver = Arc::new(system_resolver(self.strategy)?);
         self.resolver = Some(Arc::clone(&resolver));
         Ok(resolver)
     }
@@ -228,11 +235,11 @@ async fn look_up(resolver: &TokioResolver, name: &str) -> Answer {
     if addresses.is_empty() {
         return Err("the answer holds no address".to_owned());
     }
-    Ok((addresses.into_iter().collect(), lookup.valid_until()))
+    Ok((addresses.into_iter().take(MAX_ADDRESSES).collect(), lookup.valid_until()))
 }
 
 /// A resolver with the system's settings; without usable ones, libc's default of a name server on this host.
-fn system_resolver() -> Result<TokioResolver, NetError> {
+fn system_resolver(strategy: LookupIpStrategy) -> Result<TokioResolver, NetError> {
     let builder = TokioResolver::builder_tokio().unwrap_or_else(|error| {
         tracing::warn!(%error, "cannot use /etc/resolv.conf, asking a name server on 127.0.0.1");
         let local = NameServerConfig::udp_and_tcp(Ipv4Addr::LOCALHOST.into());
@@ -241,7 +248,7 @@ fn system_resolver() -> Result<TokioResolver, NetError> {
     });
     let mut builder = builder;
     let options = builder.options_mut();
-    options.ip_strategy = LookupIpStrategy::Ipv4thenIpv6;
+    options.ip_strategy = strategy;
     options.negative_max_ttl = Some(MAX_NEGATIVE_TTL);
     builder.build()
 }
@@ -320,7 +327,7 @@ mod tests {
 
     #[tokio::test]
     async fn localhost_resolves_without_a_name_server() {
-        let mut dns = Dns::new(Arc::default());
+        let mut dns = Dns::new(Arc::default(), true);
         dns.want(&names(&["localhost"]));
         let Event::Resolved { name, addresses } = dns.next().await else { panic!("not an address") };
         assert_eq!(&*name, "localhost");

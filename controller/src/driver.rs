@@ -58,10 +58,10 @@ impl<S: Source, P: Publish> Driver<S, P> {
             source,
             publisher,
             index: Index::new(),
+            dns: Dns::new(Arc::clone(&metrics), settings.endpoints.ipv4),
             compiler: Compiler::new(settings),
             change: Change::default(),
             hold_off: HoldOff::default(),
-            dns: Dns::new(Arc::clone(&metrics)),
             problems: ProblemLog::default(),
             metrics,
             status,
@@ -151,7 +151,7 @@ impl<S: Source, P: Publish> Driver<S, P> {
         let problems = report.problems.len();
         let claims = self.compiler.take_claims();
         self.status.send(Note::Compiled { claims, report });
-        self.dns.want(&self.index.dns_names());
+        self.dns.want(&self.compiler.dns_names());
         self.hold_off.published(Instant::now());
         tracing::debug!(
             table.version,

@@ -36,7 +36,7 @@ pub(crate) use self::log::start_log;
 pub(crate) use self::signals::{Signal, Signals};
 use self::source::Objects;
 use crate::cli::{AccessLogFormat, RunArgs};
-use crate::settings::{compile_settings, http_address, https_address};
+use crate::settings::{http_address, https_address, run_settings};
 
 /// How long the access log may take to write its last lines.
 const LOG_TIMEOUT: Duration = Duration::from_secs(2);
@@ -129,7 +129,7 @@ impl Running {
             Gateway::start(workers, &shared, &registry, &access_log).context("cannot start the workers")?;
         let publishing = Publishing::new(gateway, publisher, report);
         let (commands, receiver) = mpsc::unbounded_channel();
-        let settings = compile_settings(&args.ingress)?;
+        let settings = run_settings(args)?;
         let mut control = ControlThread::start(source, publishing, settings, metrics, notes, receiver)?;
         let started = control.started().await.context("the control thread ended before the first table")?;
         check_binds(args, &started)?;

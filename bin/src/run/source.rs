@@ -66,15 +66,8 @@ impl Source for Objects {
 }
 
 fn settings(args: &RunArgs) -> Settings {
-    let ClusterArgs {
-        kubernetes: _,
-        kubeconfig,
-        watch_namespace,
-        watch_namespace_selector,
-        watch_selector,
-        node_name,
-        zone,
-    } = &args.cluster;
+    let ClusterArgs { kubernetes: _, kubeconfig, watch_namespace, watch_namespace_selector, watch_selector } =
+        &args.cluster;
     let text = |text: &Option<String>| text.as_deref().map(Arc::from);
     Settings {
         kubeconfig: kubeconfig.clone(),
@@ -86,8 +79,8 @@ fn settings(args: &RunArgs) -> Settings {
             .default_certificate
             .as_ref()
             .map(|SecretName(namespace, name)| (namespace.as_str().into(), name.as_str().into())),
-        node: text(node_name),
-        zone: text(zone),
+        node: text(&args.ingress.node_name),
+        zone: text(&args.ingress.zone),
     }
 }
 

@@ -12,6 +12,7 @@
 mod bodies;
 #[path = "../common/mod.rs"]
 mod common;
+mod endpoints;
 mod failures;
 mod framing;
 mod lifecycle;

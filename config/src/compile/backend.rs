@@ -1,17 +1,16 @@
 //! Backends: which endpoints a Service port has now, under which policy.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::native;
+use super::endpoints::{self, Vantage};
+use super::policy::{self, Speech, speech};
+use super::report::Owner;
+use super::{Compiler, Work, native};
 use crate::index::{Index, ServiceKey};
-use crate::report::Problem;
-use crate::resource::endpoint_slice::{EndpointSlice, Readiness};
-use crate::resource::ingress::PortRef;
-use crate::resource::service::{self, ServicePort};
-use crate::resource::{Finding, Object, ObjectSpec};
-use crate::table::Endpoint;
+use crate::report::{Kind, ObjectRef, Problem};
+use crate::table::explain::LeftOut;
+use crate::table::{Backend, BackendPolicy, Endpoint};
 
 /// Identifies a backend for as long as anything refers to it.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -54,111 +53,122 @@ impl BackendKey {
 #[derive(Debug, Default)]
 pub(super) struct Resolved {
     pub(super) endpoints: Vec<Endpoint>,
-    pub(super) problem: Option<Problem>,
+    pub(super) problems: Vec<Problem>,
     /// DNS names that it depends on.
     pub(super) names: Vec<Arc<str>>,
 }
 
-/// The endpoints of `port` of a Service, sorted by address, each address once.
-pub(super) fn service_endpoints(index: &Index, key: &ServiceKey, port: u16) -> Resolved {
-    let Some((object, service)) = index.service(key) else { return Resolved::default() };
-    if let Some(Ok(name)) = &service.external_name {
-        return external_endpoints(index, object, name, port);
-    }
-    let Some(spec) = service.port(&PortRef::Number(port)) else { return Resolved::default() };
-    let mut ready = BTreeMap::new();
-    let mut terminating = BTreeMap::new();
-    let (mut slices, mut with_port) = (0, 0);
-    for slice in index.slices(key) {
-        let ObjectSpec::EndpointSlice(slice) = &slice.spec else { continue };
-        slices += 1;
-        let Some(port) = slice_port(slice, spec) else { continue };
-        with_port += 1;
-        for endpoint in &slice.endpoints {
-            let target = match endpoint.state {
-                Readiness::Ready => &mut ready,
-                Readiness::Terminating => &mut terminating,
-                Readiness::NotReady => continue,
-            };
-            let address = SocketAddr::new(endpoint.address, port);
-            let identity = target.entry(address).or_insert_with(|| endpoint.identity.clone());
-            // Two slices may name one address while Pods move: the order of slices must not matter.
-            if *identity < endpoint.identity {
-                identity.clone_from(&endpoint.identity);
+impl Compiler {
+    /// One user less of a backend, which goes with the last.
+    pub(super) fn release(&mut self, id: u32, work: &mut Work) {
+        let Some(slot) = self.backends.at_mut(id) else { return };
+        slot.users = slot.users.saturating_sub(1);
+        if slot.users > 0 {
+            return;
+        }
+        let key = slot.key.clone();
+        self.set_names(id, Vec::new());
+        self.backends.remove(&key);
+        work.backends.remove(&id);
+        let service = key.service();
+        if let Some(ids) = self.backends_of.get_mut(&service) {
+            ids.retain(|other| *other != id);
+            if ids.is_empty() {
+                self.backends_of.remove(&service);
             }
         }
+        self.backend_table.set(id, None);
+        self.tell(Owner::Backend(key), Vec::new(), work);
     }
-    let usable = if ready.is_empty() { terminating } else { ready };
-    if usable.is_empty() {
-        let (reason, message) = no_endpoints(&key.1, spec, slices, with_port);
-        let finding = Finding::warning("", 0, reason, message);
-        let problem = Some(finding.into_problem(&object.reference, object.location.as_ref()));
-        return Resolved { endpoints: Vec::new(), problem, names: Vec::new() };
-    }
-    let endpoint = |(address, identity)| Endpoint { address, weight: 1, identity, dns_name: None };
-    Resolved { endpoints: usable.into_iter().map(endpoint).collect(), ..Resolved::default() }
-}
 
-/// The port number that `slice` gives to the Service port.
-fn slice_port(slice: &EndpointSlice, port: &ServicePort) -> Option<u16> {
-    let found = slice.ports.iter().find(|candidate| candidate.name == port.name)?;
-    found.port.or(match &port.target {
-        Some(PortRef::Number(target)) => Some(*target),
-        Some(PortRef::Name(_)) => None,
-        None => Some(port.port),
-    })
-}
-
-fn no_endpoints(name: &str, port: &ServicePort, slices: usize, with_port: usize) -> (&'static str, String) {
-    let answer = "requests are answered 503";
-    match (slices, with_port) {
-        (0, _) => (
-            "NoEndpointSlice",
-            format!(
-                "there is no EndpointSlice of this Service, so {answer}; add one with the label \
-                 `kubernetes.io/service-name: {name}`"
-            ),
-        ),
-        (_, 0) => {
-            let wanted = if port.name.is_empty() {
-                "without a name".to_owned()
-            } else {
-                format!("named `{}`", port.name)
-            };
-            (
-                "NoEndpointPort",
-                format!(
-                    "none of the {slices} EndpointSlices of this Service has a port {wanted} for its port {}, so {answer}",
-                    port.port
-                ),
-            )
+    /// Brings one backend up to date. Returns whether it changed.
+    pub(super) fn compile_backend(&mut self, index: &Index, id: u32, work: &mut Work) -> bool {
+        let Some(slot) = self.backends.at(id) else { return false };
+        let key = slot.key.clone();
+        let Some((resolved, policy)) = self.resolve(index, &key) else { return false };
+        self.set_names(id, resolved.names);
+        self.tell(Owner::Backend(key.clone()), resolved.problems, work);
+        let old = self.backend_table.at(id);
+        let same_policy = old.filter(|old| *old.policy == policy).map(|old| Arc::clone(&old.policy));
+        let same_endpoints =
+            old.filter(|old| *old.endpoints == *resolved.endpoints).map(|old| Arc::clone(&old.endpoints));
+        if same_policy.is_some() && same_endpoints.is_some() {
+            return false;
         }
-        _ => ("NoReadyEndpoint", format!("no endpoint of port {} is ready, so {answer}", port.port)),
+        let name = old.map_or_else(|| key.name().into(), |old| Arc::clone(&old.name));
+        let policy = same_policy.unwrap_or_else(|| self.backend_policies.intern(policy));
+        let endpoints = same_endpoints.unwrap_or_else(|| resolved.endpoints.into());
+        self.backend_table.set(id, Some(Arc::new(Backend { name, endpoints, policy })));
+        true
     }
-}
 
-fn external_endpoints(index: &Index, object: &Object, name: &Arc<str>, port: u16) -> Resolved {
-    let names = vec![Arc::clone(name)];
-    let Some(addresses) = index.addresses(name) else { return Resolved { names, ..Resolved::default() } };
-    let (allowed, refused): (Vec<_>, Vec<_>) =
-        addresses.iter().partition(|address| service::is_external(**address));
-    let message = match (allowed.is_empty(), refused.first()) {
-        (_, Some(address)) => Some(format!(
-            "`{name}` resolves to {address}, which is refused: it leads to the gateway's own host or link"
-        )),
-        (true, None) => Some(format!("`{name}` does not resolve, so requests are answered 503")),
-        (false, None) => None,
-    };
-    let problem = message.map(|message| {
-        let reason = if refused.is_empty() { "Unresolved" } else { "RefusedAddress" };
-        Finding::warning("spec.externalName", 0, reason, message)
-            .into_problem(&object.reference, object.location.as_ref())
-    });
-    let endpoint = |address: &std::net::IpAddr| Endpoint {
-        address: SocketAddr::new(*address, port),
-        weight: 1,
-        identity: None,
-        dns_name: Some(Arc::clone(name)),
-    };
-    Resolved { endpoints: allowed.into_iter().map(endpoint).collect(), problem, names }
+    /// The endpoints of a backend, and how they are treated; `None` if it is not known any more.
+    fn resolve(&mut self, index: &Index, key: &BackendKey) -> Option<(Resolved, BackendPolicy)> {
+        let (service, port, via) = match key {
+            BackendKey::Service { service, port, via } => (service, *port, via),
+            BackendKey::Native { name } => {
+                let (_, native) = index.native_backend(name)?;
+                let mut resolved = native::endpoints(index, name);
+                let speech = native::speech(index, &mut self.vault, native, &mut BTreeSet::new())
+                    .unwrap_or_else(|_| {
+                        resolved.endpoints.clear();
+                        Speech::default()
+                    });
+                let policy = native::backend_policy(&native.spec, &self.settings.backend, speech);
+                return Some((resolved, policy));
+            }
+        };
+        let found = index.service(service);
+        let own = via.as_ref().and_then(|name| {
+            let (namespace, name) = (Arc::clone(&service.0), Arc::clone(name));
+            index.ingress(&ObjectRef { kind: Kind::Ingress, namespace, name })?.1.settings.as_deref()
+        });
+        let levels = [own, found.and_then(|(_, service)| service.settings.as_deref())];
+        let vantage = Vantage::new(&self.settings.endpoints, index);
+        let mut resolved = endpoints::service(index, vantage, service, port, policy::upstream(levels));
+        let vault = &mut self.vault;
+        let speech = found
+            .map(|(_, found)| speech(index, vault, levels, (service, found, port), &mut BTreeSet::new()));
+        let speech = match speech {
+            Some(Ok(speech)) => speech,
+            // No rule leads here then; still, nothing must be sent in another way than was asked for.
+            Some(Err(_)) | None => {
+                resolved.endpoints.clear();
+                Speech::default()
+            }
+        };
+        if let Some((object, found)) = found
+            && let Some(text) = policy::unknown_protocol(levels, found, port)
+        {
+            resolved.problems.push(endpoints::unknown_protocol(object, port, text));
+        }
+        Some((resolved, policy::backend(levels, &self.settings.backend, speech)))
+    }
+
+    /// The endpoints that the backend of that name has and does not use, and why. For people.
+    #[must_use]
+    pub fn left_out(&self, index: &Index, backend: &str) -> Vec<LeftOut> {
+        let key = self.backends.keys().find(|key| key.name() == backend);
+        let Some(BackendKey::Service { service, port, .. }) = key else { return Vec::new() };
+        endpoints::left_out(index, Vantage::new(&self.settings.endpoints, index), service, *port)
+    }
+
+    /// Files the backend under the DNS names that it depends on now.
+    fn set_names(&mut self, id: u32, names: Vec<Arc<str>>) {
+        let Some(slot) = self.backends.at_mut(id) else { return };
+        if slot.names == names {
+            return;
+        }
+        for name in std::mem::replace(&mut slot.names, names.clone()) {
+            if let Some(ids) = self.backends_by_name.get_mut(&name) {
+                ids.remove(&id);
+                if ids.is_empty() {
+                    self.backends_by_name.remove(&name);
+                }
+            }
+        }
+        for name in names {
+            self.backends_by_name.entry(name).or_default().insert(id);
+        }
+    }
 }

@@ -284,6 +284,15 @@ impl Compilation<'_, '_> {
         if let Some(Err(Refused)) = &service.external_name {
             return Err(Unavailable::InvalidSetting);
         }
+        if service.external_name.is_some() && !self.shop.settings.endpoints.external_names {
+            let message = format!(
+                "Service `{}` is of type ExternalName, which is not served here (--disable-svc-external-name), so this \
+                 answers 503",
+                key.1
+            );
+            self.tell(Finding::error(format!("{}.service.name", field()), line, "ExternalName", message));
+            return Err(Unavailable::InvalidSetting);
+        }
         let port = match (service.port(wanted), wanted) {
             (Some(port), _) => port,
             // The ports of an ExternalName Service are optional.

@@ -5,6 +5,7 @@
 
 mod backend;
 mod class;
+mod endpoints;
 mod fixed;
 mod groups;
 mod hosts;
@@ -27,13 +28,13 @@ use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 
-pub use self::settings::{ClassSettings, Classless, Settings};
+pub use self::settings::{ClassSettings, Classless, EndpointSettings, Settings};
 
 use self::backend::BackendKey;
 use self::class::{Classes, Verdict};
 use self::groups::{Group, Groups};
 use self::native::Listeners;
-use self::policy::{Shared, Speech, speech};
+use self::policy::Shared;
 use self::report::Owner;
 use self::route::{Outcome, Route};
 use self::settings::ingress_bind;
@@ -179,6 +180,12 @@ impl Compiler {
         std::mem::take(&mut self.claims)
     }
 
+    /// The DNS names that backends in use have endpoints from.
+    #[must_use]
+    pub fn dns_names(&self) -> BTreeSet<Arc<str>> {
+        self.backends_by_name.keys().cloned().collect()
+    }
+
     /// When to compile again although nothing changes, in seconds since 1970: a certificate becomes valid or
     /// expires, or is about to.
     #[must_use]
@@ -227,6 +234,9 @@ impl Compiler {
         }
         work.routes.sort_unstable();
         work.routes.dedup();
+        if change.zone {
+            work.backends.extend(self.backends_of.values().flatten());
+        }
         for name in &change.resolved {
             work.backends.extend(self.backends_by_name.get(name).into_iter().flatten());
         }
@@ -502,99 +512,6 @@ impl Compiler {
         }
         for backend in &old.backends {
             self.release(backend.0, work);
-        }
-    }
-
-    fn release(&mut self, id: u32, work: &mut Work) {
-        let Some(slot) = self.backends.at_mut(id) else { return };
-        slot.users = slot.users.saturating_sub(1);
-        if slot.users > 0 {
-            return;
-        }
-        let key = slot.key.clone();
-        self.set_names(id, Vec::new());
-        self.backends.remove(&key);
-        work.backends.remove(&id);
-        let service = key.service();
-        if let Some(ids) = self.backends_of.get_mut(&service) {
-            ids.retain(|other| *other != id);
-            if ids.is_empty() {
-                self.backends_of.remove(&service);
-            }
-        }
-        self.backend_table.set(id, None);
-        self.tell(Owner::Backend(key), Vec::new(), work);
-    }
-
-    /// Brings one backend up to date. Returns whether it changed.
-    fn compile_backend(&mut self, index: &Index, id: u32, work: &mut Work) -> bool {
-        let Some(slot) = self.backends.at(id) else { return false };
-        let key = slot.key.clone();
-        let (resolved, policy) = match &key {
-            BackendKey::Service { service, port, via } => {
-                let found = index.service(service).map(|(_, service)| service);
-                let own = via.as_ref().and_then(|name| {
-                    let (namespace, name) = (Arc::clone(&service.0), Arc::clone(name));
-                    index.ingress(&ObjectRef { kind: Kind::Ingress, namespace, name })?.1.settings.as_deref()
-                });
-                let levels = [own, found.and_then(|service| service.settings.as_deref())];
-                let vault = &mut self.vault;
-                let speech = found
-                    .map(|found| speech(index, vault, levels, (service, found, *port), &mut BTreeSet::new()));
-                let mut resolved = backend::service_endpoints(index, service, *port);
-                let speech = match speech {
-                    Some(Ok(speech)) => speech,
-                    // No rule leads here then; still, nothing must be sent in another way than was asked for.
-                    Some(Err(_)) | None => {
-                        resolved.endpoints.clear();
-                        Speech::default()
-                    }
-                };
-                (resolved, policy::backend(levels, &self.settings.backend, speech))
-            }
-            BackendKey::Native { name } => {
-                let Some((_, native)) = index.native_backend(name) else { return false };
-                let mut resolved = native::endpoints(index, name);
-                let speech = native::speech(index, &mut self.vault, native, &mut BTreeSet::new())
-                    .unwrap_or_else(|_| {
-                        resolved.endpoints.clear();
-                        Speech::default()
-                    });
-                (resolved, native::backend_policy(&native.spec, &self.settings.backend, speech))
-            }
-        };
-        self.set_names(id, resolved.names);
-        self.tell(Owner::Backend(key.clone()), resolved.problem.into_iter().collect(), work);
-        let old = self.backend_table.at(id);
-        let same_policy = old.filter(|old| *old.policy == policy).map(|old| Arc::clone(&old.policy));
-        let same_endpoints =
-            old.filter(|old| *old.endpoints == *resolved.endpoints).map(|old| Arc::clone(&old.endpoints));
-        if same_policy.is_some() && same_endpoints.is_some() {
-            return false;
-        }
-        let name = old.map_or_else(|| key.name().into(), |old| Arc::clone(&old.name));
-        let policy = same_policy.unwrap_or_else(|| self.backend_policies.intern(policy));
-        let endpoints = same_endpoints.unwrap_or_else(|| resolved.endpoints.into());
-        self.backend_table.set(id, Some(Arc::new(Backend { name, endpoints, policy })));
-        true
-    }
-
-    /// Files the backend under the DNS names that it depends on now.
-    fn set_names(&mut self, id: u32, names: Vec<Arc<str>>) {
-        let Some(slot) = self.backends.at_mut(id) else { return };
-        if slot.names == names {
-            return;
-        }
-        for name in std::mem::replace(&mut slot.names, names.clone()) {
-            if let Some(ids) = self.backends_by_name.get_mut(&name) {
-                ids.remove(&id);
-                if ids.is_empty() {
-                    self.backends_by_name.remove(&name);
-                }
-            }
-        }
-        for name in names {
-            self.backends_by_name.entry(name).or_default().insert(id);
         }
     }
 

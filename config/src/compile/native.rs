@@ -349,12 +349,13 @@ pub(super) fn endpoints(index: &Index, name: &str) -> Resolved {
     } else {
         None
     };
-    let problem = message.map(|(reason, message)| {
+    let problem = |(reason, message)| {
         Finding::warning("endpoints", 0, reason, message)
             .into_problem(&object.reference, object.location.as_ref())
-    });
+    };
+    let problems = message.map(problem).into_iter().collect();
     let endpoint = |(address, (weight, dns_name))| Endpoint { address, weight, identity: None, dns_name };
-    Resolved { endpoints: weights.into_iter().map(endpoint).collect(), problem, names }
+    Resolved { endpoints: weights.into_iter().map(endpoint).collect(), problems, names }
 }
 
 /// How a native backend is treated.

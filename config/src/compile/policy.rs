@@ -99,6 +99,20 @@ pub(super) fn backend(levels: Levels<'_>, default: &BackendPolicy, speech: Speec
     policy
 }
 
+/// Whether requests go to the Service's own address.
+pub(super) fn upstream(levels: Levels<'_>) -> bool {
+    pick(levels, |s| &s.service_upstream) == Some(&true)
+}
+
+/// The `appProtocol` of a Service's port, if that would decide and says nothing to us.
+pub(super) fn unknown_protocol<'s>(levels: Levels<'_>, service: &'s Service, port: u16) -> Option<&'s str> {
+    if pick(levels, |s| &s.backend_protocol).is_some() {
+        return None;
+    }
+    let text = service.port(&PortRef::Number(port))?.app_protocol.as_deref()?;
+    tls::app_protocol(text).is_none().then_some(text)
+}
+
 /// How a backend is spoken to.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Speech {
@@ -161,7 +175,7 @@ pub(super) fn speech(
         }
     };
     let own_name = || match &service.external_name {
-        Some(Ok(name)) => Arc::clone(name),
+        Some(Ok(name)) => name.trim_end_matches('.').into(),
         _ => format!("{}.{}.svc", key.1, key.0).into(),
     };
     let tls = BackendTls {

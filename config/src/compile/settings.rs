@@ -1,6 +1,6 @@
 //! What the operator decides, outside of any object.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use crate::table::{BackendPolicy, BindConfig, Certificate, Limits, Listener, RulePolicy, TrustedProxies};
@@ -26,6 +26,8 @@ pub struct Settings {
     pub abort_on_half_close: bool,
     /// By what an Ingress is ours.
     pub classes: ClassSettings,
+    /// Which endpoints of Services can and may be used.
+    pub endpoints: EndpointSettings,
     /// What backends do unless an annotation or a native backend says otherwise.
     pub backend: BackendPolicy,
     /// What rules do unless an annotation or a native route says otherwise.
@@ -44,9 +46,33 @@ impl Default for Settings {
             limits: Limits::default(),
             abort_on_half_close: false,
             classes: ClassSettings::default(),
+            endpoints: EndpointSettings::default(),
             backend: BackendPolicy::default(),
             rule: RulePolicy::default(),
         }
+    }
+}
+
+/// Which endpoints of Services can and may be used from where the gateway is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct EndpointSettings {
+    /// The node that it runs on.
+    pub node: Option<Arc<str>>,
+    /// The zone that it runs in; else what [`crate::index::Event::Zone`] said last.
+    pub zone: Option<Arc<str>>,
+    /// IPv4 addresses other than its own can be reached.
+    pub ipv4: bool,
+    /// IPv6 addresses other than its own can be reached.
+    pub ipv6: bool,
+    /// Services of type ExternalName are served.
+    pub external_names: bool,
+    /// Addresses that no ExternalName may lead to, such as that of the API server, besides those that none ever may.
+    pub refused: Arc<[IpAddr]>,
+}
+
+impl Default for EndpointSettings {
+    fn default() -> Self {
+        Self { node: None, zone: None, ipv4: true, ipv6: true, external_names: true, refused: Arc::new([]) }
     }
 }
 

@@ -26,6 +26,11 @@ impl<K: Clone + Eq + Hash, V> Slots<K, V> {
         self.ids.get(key).copied()
     }
 
+    /// All keys, in no particular order.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &K> {
+        self.ids.keys()
+    }
+
     pub(super) fn at(&self, id: u32) -> Option<&V> {
         self.values.get(id as usize)?.as_ref()
     }

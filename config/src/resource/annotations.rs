@@ -77,6 +77,8 @@ pub struct Settings {
     pub backend_tls_server_name: Option<Arc<str>>,
     /// `backend-tls-secret`.
     pub backend_tls_secret: Option<Arc<str>>,
+    /// `service-upstream`.
+    pub service_upstream: Option<bool>,
     /// A setting of those that decide who a backend is, or who may reach it, is wrong.
     pub backend_closed: bool,
 }
@@ -369,6 +371,7 @@ const NAMES: &[&str] = &[
     "backend-tls-ca",
     "backend-tls-server-name",
     "backend-tls-secret",
+    "service-upstream",
 ];
 
 fn apply(settings: &mut Settings, name: &str, text: &str) -> Result<(), Wrong> {
@@ -403,6 +406,7 @@ fn apply(settings: &mut Settings, name: &str, text: &str) -> Result<(), Wrong> {
         _ if name.starts_with("backend-") => return apply_to_backend(settings, name, text),
         "ssl-redirect" => settings.ssl_redirect = Some(boolean(text)?),
         "ssl-redirect-port" => settings.ssl_redirect_port = Some(number(text, 1, 65_535)?),
+        "service-upstream" => settings.service_upstream = Some(boolean(text)?),
         "hsts" => settings.hsts = Some(tls::hsts(text).map_err(Wrong::Value)?),
         _ => return Err(unknown(name)),
     }

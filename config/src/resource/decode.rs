@@ -506,7 +506,7 @@ pub(super) fn reference(
     };
     let invalid =
         |field, text: &str, why| (field, "InvalidName", format!("`{text}` is not a valid name: {why}"));
-    syntax::dns_subdomain(&name).map_err(|why| invalid("metadata.name", &name, why))?;
+    syntax::object_name(&name).map_err(|why| invalid("metadata.name", &name, why))?;
     let namespace = match (kind, &meta.namespace) {
         (Kind::IngressClass, _) => "".into(),
         (_, Some(namespace)) if !namespace.is_empty() => {

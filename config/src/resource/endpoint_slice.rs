@@ -41,17 +41,32 @@ pub struct SliceEndpoint {
     pub state: Readiness,
     /// The Pod's uid.
     pub identity: Option<Arc<str>>,
+    /// Where it is and for whom it is meant; `None` if nothing is said.
+    pub locality: Option<Arc<Locality>>,
+}
+
+/// Where an endpoint is, and for whom it is meant.
+#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Locality {
+    /// The zone that it is in.
+    pub zone: Option<Arc<str>>,
+    /// The node that it is on.
+    pub node: Option<Arc<str>>,
+    /// `hints.forZones`: zones that are to use it.
+    pub for_zones: Box<[Arc<str>]>,
+    /// `hints.forNodes`: nodes that are to use it.
+    pub for_nodes: Box<[Arc<str>]>,
 }
 
 /// Whether an endpoint takes new requests.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Readiness {
-    /// It does.
-    Ready,
-    /// Only when no ready endpoint is left: it is going away but still serves.
-    Terminating,
     /// It does not.
     NotReady,
+    /// Only when no ready endpoint is left: it is going away but still serves.
+    Terminating,
+    /// It does.
+    Ready,
 }
 
 #[derive(Debug, Deserialize)]
@@ -73,6 +88,24 @@ struct SliceEndpointSpec {
     #[serde(default, deserialize_with = "reader::absent")]
     conditions: Conditions,
     target_ref: Option<SliceTargetRef>,
+    zone: Option<Arc<str>>,
+    node_name: Option<Arc<str>>,
+    hints: Option<Hints>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename = "EndpointHints", rename_all = "camelCase")]
+struct Hints {
+    #[serde(default, deserialize_with = "reader::absent")]
+    for_zones: Vec<HintFor>,
+    #[serde(default, deserialize_with = "reader::absent")]
+    for_nodes: Vec<HintFor>,
+}
+
+#[derive(Debug, Deserialize)]
+struct HintFor {
+    #[serde(default, deserialize_with = "reader::absent")]
+    name: Arc<str>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -108,6 +141,19 @@ impl Conditions {
     }
 }
 
+impl SliceEndpointSpec {
+    fn locality(&mut self) -> Option<Arc<Locality>> {
+        let names = |list: Vec<HintFor>| list.into_iter().map(|hint| hint.name).collect();
+        let hints = self.hints.take();
+        let (for_zones, for_nodes) =
+            hints.map(|hints| (names(hints.for_zones), names(hints.for_nodes))).unwrap_or_default();
+        let named = |text: Option<Arc<str>>| text.filter(|text| !text.is_empty());
+        let (zone, node) = (named(self.zone.take()), named(self.node_name.take()));
+        let locality = Locality { zone, node, for_zones, for_nodes };
+        (locality != Locality::default()).then(|| Arc::new(locality))
+    }
+}
+
 impl EndpointSliceObject {
     pub(super) fn trim(self, findings: &mut Vec<Finding>) -> EndpointSlice {
         let service = self.metadata.labels.get(SERVICE_LABEL).map(|name| Arc::from(&**name));
@@ -135,14 +181,16 @@ impl EndpointSliceObject {
             }
         }
         let mut endpoints = Vec::new();
-        for (index, spec) in self.endpoints.into_iter().enumerate() {
+        for (index, mut spec) in self.endpoints.into_iter().enumerate() {
             let field = format!("endpoints[{index}].addresses");
             let state = spec.value.conditions.readiness();
-            let identity = spec.value.target_ref.and_then(|target| target.uid);
+            let locality = spec.value.locality();
+            let identity = spec.value.target_ref.and_then(|target| target.uid).filter(|uid| !uid.is_empty());
             // All addresses of one endpoint are the same Pod: the API says that consumers use the first.
             match spec.value.addresses.first().map(|text| (text, text.parse::<IpAddr>())) {
                 Some((_, Ok(address))) => {
-                    endpoints.push(SliceEndpoint { address: address.to_canonical(), state, identity });
+                    let address = address.to_canonical();
+                    endpoints.push(SliceEndpoint { address, state, identity, locality });
                 }
                 Some((text, Err(_))) => {
                     let message = format!("`{text}` is not an IP address; the endpoint is ignored");

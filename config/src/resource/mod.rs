@@ -5,6 +5,7 @@
 
 pub mod annotations;
 mod decode;
+pub(crate) mod destination;
 pub mod endpoint_slice;
 pub mod ingress;
 mod json;

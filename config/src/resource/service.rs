@@ -12,15 +12,44 @@ use super::meta::ObjectMeta;
 use super::reader::{self, At};
 use super::{Finding, syntax};
 
+/// Annotation about topology.
+const TOPOLOGY_MODE: &str = "service.kubernetes.io/topology-mode";
+/// What it was called before.
+const TOPOLOGY_HINTS: &str = "service.kubernetes.io/topology-aware-hints";
+
 /// A trimmed Service.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Service {
     /// Usable ports, in the order of the object.
     pub ports: Box<[ServicePort]>,
-    /// The DNS name of an ExternalName Service, or why it is refused.
+    /// The DNS name of an ExternalName Service as it is looked up, with a dot at its end, or why it is refused.
     pub external_name: Option<Result<Arc<str>, Refused>>,
+    /// Its own addresses, those of its first family first; none if it is headless, or nothing was said.
+    pub cluster_ips: Box<[IpAddr]>,
+    /// `clusterIP: None`.
+    pub is_headless: bool,
+    /// Endpoints count as ready whatever they say.
+    pub publish_not_ready: bool,
+    /// Of a Pod with an address of each family, the IPv6 one is used.
+    pub prefers_ipv6: bool,
+    /// Which endpoints are preferred.
+    pub distribution: Distribution,
     /// Our annotations.
     pub settings: Option<Arc<Settings>>,
+}
+
+/// Which of a Service's ready endpoints are preferred.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Distribution {
+    /// Those that hints say, if there are hints.
+    #[default]
+    Hinted,
+    /// All, whatever hints say: `service.kubernetes.io/topology-mode: Disabled`.
+    Even,
+    /// `PreferSameZone`, or `PreferClose` as it was called.
+    SameZone,
+    /// `PreferSameNode`, then those of the same zone.
+    SameNode,
 }
 
 /// The name of an ExternalName Service leads where no Service may.
@@ -64,6 +93,15 @@ struct ServiceSpec {
     #[serde(rename = "type")]
     kind: Option<String>,
     external_name: Option<At<String>>,
+    #[serde(rename = "clusterIP")]
+    cluster_ip: Option<String>,
+    #[serde(rename = "clusterIPs", default, deserialize_with = "reader::absent")]
+    cluster_ips: Vec<String>,
+    #[serde(default, deserialize_with = "reader::absent")]
+    ip_families: Vec<String>,
+    #[serde(default, deserialize_with = "reader::absent")]
+    publish_not_ready_addresses: bool,
+    traffic_distribution: Option<At<String>>,
     #[serde(default, deserialize_with = "reader::absent")]
     ports: Vec<At<ServicePortSpec>>,
 }
@@ -129,7 +167,47 @@ impl ServiceObject {
                 Refused
             })
         });
-        Service { ports: ports.into(), external_name, settings: annotations.settings }
+        let distribution = distribution(&self.metadata.annotations, self.spec.traffic_distribution, findings);
+        let mut cluster_ips = self.spec.cluster_ips;
+        if cluster_ips.is_empty() {
+            cluster_ips.extend(self.spec.cluster_ip);
+        }
+        let prefers_ipv6 = self.spec.ip_families.first().is_some_and(|family| family == "IPv6");
+        Service {
+            ports: ports.into(),
+            external_name,
+            is_headless: cluster_ips.iter().any(|ip| ip == "None"),
+            cluster_ips: cluster_ips.iter().filter_map(|ip| ip.parse().ok()).collect(),
+            publish_not_ready: self.spec.publish_not_ready_addresses,
+            prefers_ipv6,
+            distribution,
+            settings: annotations.settings,
+        }
+    }
+}
+
+/// What `trafficDistribution` and the older annotation ask for. `Auto` is for whoever writes hints.
+fn distribution(
+    annotations: &annotations::Text,
+    field: Option<At<String>>,
+    findings: &mut Vec<Finding>,
+) -> Distribution {
+    match field.as_ref().map(|field| &*field.value) {
+        Some("PreferClose" | "PreferSameZone") => return Distribution::SameZone,
+        Some("PreferSameNode") => return Distribution::SameNode,
+        Some("") | None => {}
+        Some(other) => {
+            let message = format!(
+                "`{other}` is not one of PreferSameZone, PreferClose, PreferSameNode; it has no effect of its own"
+            );
+            let line = field.as_ref().map_or(0, |field| field.line);
+            findings.push(Finding::warning("spec.trafficDistribution", line, "UnknownValue", message));
+        }
+    }
+    let mode = annotations.get(TOPOLOGY_MODE).or_else(|| annotations.get(TOPOLOGY_HINTS));
+    match mode {
+        Some(mode) if mode.value.eq_ignore_ascii_case("disabled") => Distribution::Even,
+        _ => Distribution::Hinted,
     }
 }
 
@@ -166,37 +244,40 @@ fn port(
     Ok(Some(ServicePort { name: spec.name, port: number, target, app_protocol: spec.app_protocol }))
 }
 
-/// A name that a Service may stand for. The gateway must not become a way into its own host.
+/// A name that a Service may stand for, as it is looked up: as it is, whatever the resolver's search list, in which
+/// others may have names. The gateway must not become a way into its own host, nor to who gives keys away.
 fn external(name: &str) -> Result<Arc<str>, String> {
     let name = name.trim_end_matches('.').to_ascii_lowercase();
     if let Ok(address) = name.parse::<IpAddr>() {
         return Err(format!("`{address}` is an IP address; write an EndpointSlice instead"));
     }
-    if name == "localhost" || name.ends_with(".localhost") {
-        return Err(format!("`{name}` is refused: it leads to the gateway's own host"));
+    if is_refused_name(&name) {
+        return Err(format!(
+            "`{name}` is refused: it leads to the gateway's own host, to a metadata service or to the API server"
+        ));
     }
     syntax::dns_subdomain(&name).map_err(|why| format!("`{name}` is not a DNS name: {why}"))?;
-    Ok(name.into())
+    Ok(format!("{name}.").into())
 }
 
-/// Whether an ExternalName may resolve to `address`: not to the gateway's own host or link, where metadata
-/// services live.
-pub(crate) fn is_external(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => {
-            !(v4.is_loopback()
-                || v4.is_link_local()
-                || v4.is_unspecified()
-                || v4.is_broadcast()
-                || v4.is_multicast())
-        }
-        IpAddr::V6(v6) => {
-            let metadata = v6.segments().first() == Some(&0xfd00) && v6.segments().get(1) == Some(&0xec2);
-            !(v6.is_loopback()
-                || v6.is_unicast_link_local()
-                || v6.is_unspecified()
-                || v6.is_multicast()
-                || metadata)
-        }
-    }
+/// Names of this host, of metadata services and of the API server. Their addresses are refused as well, as far as
+/// they can be known.
+fn is_refused_name(name: &str) -> bool {
+    const NAMES: [&str; 10] = [
+        "localhost",
+        "localhost.localdomain",
+        "ip6-localhost",
+        "ip6-loopback",
+        "metadata",
+        "metadata.google.internal",
+        "metadata.goog",
+        "instance-data",
+        "kubernetes",
+        "kubernetes.default",
+    ];
+    NAMES.contains(&name)
+        || name.ends_with(".localhost")
+        || name.starts_with("instance-data.")
+        || name == "kubernetes.default.svc"
+        || name.starts_with("kubernetes.default.svc.")
 }

@@ -52,13 +52,28 @@ pub(crate) fn dns_subdomain(name: &str) -> Result<(), &'static str> {
     name.split('.').try_for_each(dns_label)
 }
 
+/// Name of a Kubernetes object: as [`dns_subdomain`], but a label may be as long as the whole.
+pub(crate) fn object_name(name: &str) -> Result<(), &'static str> {
+    if name.is_empty() {
+        return Err("it is empty");
+    }
+    if name.len() > 253 {
+        return Err("it is longer than 253 characters");
+    }
+    name.split('.').try_for_each(label_characters)
+}
+
 /// RFC 1123 label.
 pub(crate) fn dns_label(label: &str) -> Result<(), &'static str> {
-    if label.is_empty() {
-        return Err("a label between dots is empty");
-    }
     if label.len() > 63 {
         return Err("a label is longer than 63 characters");
+    }
+    label_characters(label)
+}
+
+fn label_characters(label: &str) -> Result<(), &'static str> {
+    if label.is_empty() {
+        return Err("a label between dots is empty");
     }
     if !label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-') {
         return Err("only lower-case letters, digits, `-` and `.` are allowed");

@@ -131,7 +131,7 @@ pub(crate) fn object_name(name: &str) -> Result<Arc<str>, String> {
     if name.contains('/') {
         return Err(format!("`{name}`: only objects of the same namespace can be named"));
     }
-    syntax::dns_subdomain(name).map_err(|why| format!("`{name}` is not an object's name: {why}"))?;
+    syntax::object_name(name).map_err(|why| format!("`{name}` is not an object's name: {why}"))?;
     Ok(name.into())
 }
 

@@ -123,6 +123,19 @@ pub struct Share {
     pub backend: Option<Arc<Backend>>,
     /// Why this share is answered 503 instead.
     pub unavailable: Option<Unavailable>,
+    /// Endpoints that the Service has and that get no requests. No table knows them: whoever has the compiler adds
+    /// them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
+}
+
+/// An endpoint of a Service that gets no requests.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct LeftOut {
+    /// Its address.
+    pub address: SocketAddr,
+    /// For people.
+    pub why: String,
 }
 
 /// A candidate that lost.
@@ -305,12 +318,15 @@ impl Share {
 fn shares(table: &RouteTable, split: &Split) -> Vec<Share> {
     let backend = |id: &super::BackendId| table.backends.at(id.0).map(Arc::clone);
     match split {
-        Split::One(id) => vec![Share { weight: 1, backend: backend(id), unavailable: None }],
+        Split::One(id) => {
+            vec![Share { weight: 1, backend: backend(id), unavailable: None, left_out: Vec::new() }]
+        }
         Split::Weighted(shares) => {
             let share = |share: &super::WeightedBackend| Share {
                 weight: share.weight,
                 backend: share.backend.as_ref().ok().and_then(backend),
                 unavailable: share.backend.err(),
+                left_out: Vec::new(),
             };
             shares.iter().map(share).collect()
         }

@@ -150,6 +150,12 @@ fn metadata_that_is_none_is_told() {
         assert!(!is_read, "{json}");
         assert_eq!(told, [expected], "{json}");
     }
+    // Names of objects have no labels of 63 characters.
+    let name = "a".repeat(253);
+    let (is_read, told) = outcome(Kind::Service, &format!(r#"{{"metadata":{{"name":"{name}"}}}}"#));
+    assert!(is_read, "{told:?}");
+    let (is_read, _) = outcome(Kind::Service, &format!(r#"{{"metadata":{{"name":"{name}a"}}}}"#));
+    assert!(!is_read);
     // A label of another type costs the object, but not its name.
     let json = r#"{"metadata":{"name":"a","namespace":"n","labels":{"x":5}}}"#;
     let received = decode_json(Kind::Service, json.as_bytes());

@@ -1,0 +1,123 @@
+//! Addresses that no Service may lead to by a name: DNS answers are written by others. Pure facts about addresses.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Whether a name may resolve to `address`: not to the gateway's own host or link, nor to a service of metadata
+/// or keys, however the address is dressed up.
+pub(crate) fn is_allowed(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => is_allowed_v4(v4),
+        IpAddr::V6(v6) => is_allowed_v6(v6) && embedded(v6).into_iter().flatten().all(is_allowed_v4),
+    }
+}
+
+fn is_allowed_v4(address: Ipv4Addr) -> bool {
+    // Azure's host, Alibaba's and Oracle's metadata services; those of others are link-local.
+    const METADATA: [Ipv4Addr; 3] =
+        [Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192)];
+    let [first, ..] = address.octets();
+    !(first == 0
+        || first >= 224
+        || address.is_loopback()
+        || address.is_link_local()
+        || METADATA.contains(&address))
+}
+
+fn is_allowed_v6(address: Ipv6Addr) -> bool {
+    // EC2's, Oracle's and Google's metadata services.
+    const METADATA: [[u16; 2]; 3] = [[0xfd00, 0x0ec2], [0xfd00, 0x00c1], [0xfd20, 0x00ce]];
+    let [first, second, ..] = address.segments();
+    !(address.is_loopback()
+        || address.is_unspecified()
+        || address.is_multicast()
+        || address.is_unicast_link_local()
+        // Site-local (RFC 3879), which some kernels still treat as link-local.
+        || first & 0xffc0 == 0xfec0
+        || METADATA.contains(&[first, second]))
+}
+
+/// The IPv4 addresses that an IPv6 address may be translated to on its way.
+fn embedded(address: Ipv6Addr) -> [Option<Ipv4Addr>; 2] {
+    let of = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
+    match address.segments() {
+        // IPv4-compatible (RFC 4291 §2.5.5.1) and mapped to IPv6 by SIIT (RFC 2765).
+        [0, 0, 0, 0, 0, 0, a, b] | [0, 0, 0, 0, 0xffff, 0, a, b] => [Some(of(a, b)), None],
+        // NAT64: the well-known prefix (RFC 6052 §2.1) and the local ones (RFC 8215).
+        [0x64, 0xff9b, 0, 0, 0, 0, a, b] | [0x64, 0xff9b, 1, _, _, _, a, b] => [Some(of(a, b)), None],
+        // 6to4 (RFC 3056 §2).
+        [0x2002, a, b, ..] => [Some(of(a, b)), None],
+        // Teredo: server, and client with its bits turned over (RFC 4380 §4).
+        [0x2001, 0, a, b, _, _, c, d] => [Some(of(a, b)), Some(of(!c, !d))],
+        // ISATAP (RFC 5214 §6.1).
+        [_, _, _, _, 0 | 0x200, 0x5efe, a, b] => [Some(of(a, b)), None],
+        _ => [None, None],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn l60_own_host_link_and_metadata_are_refused_in_every_form() {
+        for refused in [
+            "127.0.0.1",
+            "127.255.255.254",
+            "0.0.0.0",
+            "0.1.2.3",
+            "169.254.169.254",
+            "169.254.170.2",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+            "168.63.129.16",
+            "100.100.100.200",
+            "192.0.0.192",
+            "::",
+            "::1",
+            "fe80::1",
+            "fe80::a9fe:a9fe",
+            "fec0::1",
+            "ff02::1",
+            "fd00:ec2::254",
+            "fd00:c1::a9fe:a9fe",
+            "fd20:ce::254",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+            "::127.0.0.1",
+            "::ffff:0:169.254.169.254",
+            "64:ff9b::169.254.169.254",
+            "64:ff9b::7f00:1",
+            "64:ff9b:1::a9fe:a9fe",
+            "64:ff9b:1:2:3:4:7f00:1",
+            "2002:7f00:1::",
+            "2002:a9fe:a9fe::1",
+            "2001:0:1234:5678::5601:5601",
+            "2001:0:7f00:1::",
+            "2001:db8::5efe:169.254.169.254",
+            "2001:db8::200:5efe:127.0.0.1",
+        ] {
+            assert!(!is_allowed(refused.parse().unwrap()), "{refused}");
+        }
+    }
+
+    #[test]
+    fn others_are_allowed_in_every_form() {
+        for allowed in [
+            "10.0.0.1",
+            "172.16.0.1",
+            "192.168.1.1",
+            "100.64.0.1",
+            "203.0.113.7",
+            "223.255.255.255",
+            "2001:db8::1",
+            "fd00::1",
+            "2606:4700::1111",
+            "::ffff:10.0.0.1",
+            "64:ff9b::203.0.113.7",
+            "2002:cb00:7107::1",
+        ] {
+            assert!(is_allowed(allowed.parse().unwrap()), "{allowed}");
+        }
+    }
+}

@@ -156,6 +156,27 @@ pub(crate) struct ClusterArgs {
     /// Only Ingresses with these labels, as in `edge in (public,partner)`
     #[arg(long, value_name = "LABELS", conflicts_with = "config", value_parser = NonEmptyStringValueParser::new(), env = "SLUICEGATE_WATCH_SELECTOR", help_heading = CLUSTER)]
     pub(crate) watch_selector: Option<String>,
+
+    /// Folder in which the objects in use are kept, keys among them, for a start while the API server is away; or "none".
+    /// Default: /var/lib/sluicegate in a cluster, if it is there and can be written to
+    #[arg(long, value_name = "PATH", conflicts_with = "config", env = "SLUICEGATE_STATE_DIR", help_heading = CLUSTER)]
+    pub(crate) state_dir: Option<StateDir>,
+}
+
+/// Where something is kept, or that nothing is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct StateDir(pub(crate) Option<PathBuf>);
+
+impl FromStr for StateDir {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "" => Err("expected a folder, or \"none\"".to_owned()),
+            "none" => Ok(Self(None)),
+            path => Ok(Self(Some(path.into()))),
+        }
+    }
 }
 
 /// What shapes the compiled table besides the objects.

@@ -17,10 +17,14 @@ pub(crate) const SELF_SIGNED: &str = "(self-signed)";
 /// How long it is valid; nobody renews it while the process runs.
 const SELF_SIGNED_DAYS: u32 = 3_650;
 
+/// True in a Pod.
+pub(crate) fn in_cluster() -> bool {
+    std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
+}
+
 /// Where Ingresses are served if nothing is said: the well-known port where it can be had and is meant.
 fn default_address(well_known: u16, other: u16) -> SocketAddr {
-    let in_cluster = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
-    if in_cluster || rustix::process::geteuid().is_root() {
+    if in_cluster() || rustix::process::geteuid().is_root() {
         (Ipv4Addr::UNSPECIFIED, well_known).into()
     } else {
         (Ipv4Addr::LOCALHOST, other).into()

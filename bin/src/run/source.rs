@@ -1,17 +1,22 @@
 //! Where the objects come from, as the arguments have it: files, or a cluster.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
 use config::index::Event;
 use controller::cluster;
 use controller::source::file::FileSource;
-use controller::source::kube::{KubeSource, Progress, Settings};
+use controller::source::kube::{KubeSource, Progress, Settings, prepare_state};
 use controller::source::{Batch, Source};
 use controller::status::Notes;
 
-use crate::cli::{ClusterArgs, RunArgs, SecretName};
+use crate::cli::{ClusterArgs, RunArgs, SecretName, StateDir};
+use crate::settings::in_cluster;
+
+/// Where a cluster's objects are kept if nothing is said.
+const STATE_DIR: &str = "/var/lib/sluicegate";
 
 /// One of the two.
 #[derive(Debug)]
@@ -30,7 +35,8 @@ impl Objects {
         let config = cluster::configuration(args.cluster.kubeconfig.as_deref()).await?;
         // Only to see that it can be made: the source makes its own, on its own thread.
         drop(cluster::client(&config)?);
-        Ok(Self::Cluster(Box::new(KubeSource::new(config, settings(args), notes.clone()))))
+        let settings = Settings { state: state_dir(args.cluster.state_dir.as_ref())?, ..settings(args) };
+        Ok(Self::Cluster(Box::new(KubeSource::new(config, settings, notes.clone()))))
     }
 
     /// How far a cluster's objects are.
@@ -66,8 +72,14 @@ impl Source for Objects {
 }
 
 fn settings(args: &RunArgs) -> Settings {
-    let ClusterArgs { kubernetes: _, kubeconfig, watch_namespace, watch_namespace_selector, watch_selector } =
-        &args.cluster;
+    let ClusterArgs {
+        kubernetes: _,
+        kubeconfig,
+        watch_namespace,
+        watch_namespace_selector,
+        watch_selector,
+        state_dir: _,
+    } = &args.cluster;
     let text = |text: &Option<String>| text.as_deref().map(Arc::from);
     Settings {
         kubeconfig: kubeconfig.clone(),
@@ -81,6 +93,25 @@ fn settings(args: &RunArgs) -> Settings {
             .map(|SecretName(namespace, name)| (namespace.as_str().into(), name.as_str().into())),
         node: text(&args.ingress.node_name),
         zone: text(&args.ingress.zone),
+        state: None,
+    }
+}
+
+/// Where objects are kept.
+fn state_dir(given: Option<&StateDir>) -> anyhow::Result<Option<PathBuf>> {
+    match given {
+        Some(StateDir(None)) => Ok(None),
+        Some(StateDir(Some(path))) => {
+            prepare_state(path).with_context(|| {
+                format!("--state-dir: cannot write to {}; choose another folder, or `none`", path.display())
+            })?;
+            Ok(Some(path.clone()))
+        }
+        None => {
+            let path = Path::new(STATE_DIR);
+            let is_usable = in_cluster() && path.is_dir() && prepare_state(path).is_ok();
+            Ok(is_usable.then(|| path.to_owned()))
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use config::resource::{Object, Received, decode_json};
 use foldhash::quality::FixedState;
 
 use super::item::{self, Happened, Item};
+use super::journal;
 use super::known::{Key, Known, Seen, Verdict};
 use super::reflector::Found;
 use super::resource::Target;
@@ -39,6 +40,8 @@ pub(super) struct Applied {
     pub(super) version: Option<Version>,
     /// What the status writer is told.
     pub(super) observed: Option<Observed>,
+    /// The object as it is kept on disk; empty if nothing is.
+    pub(super) raw: Box<[u8]>,
 }
 
 /// An object that says nothing of who it is, or a namespace that is not ours.
@@ -50,6 +53,8 @@ pub(super) struct Unreadable;
 pub(super) struct Extras {
     /// Somebody writes status.
     pub(super) observes: bool,
+    /// Objects are kept on disk.
+    pub(super) keeps: bool,
 }
 
 /// Namespaces whose objects are taken in.
@@ -335,7 +340,8 @@ impl Intake {
                 let observed = (self.extras.observes && kind == Kind::Ingress)
                     .then(|| Observed::from_json(json))
                     .flatten();
-                changes.push(Change::Apply(Applied { object, version: item.version.clone(), observed }));
+                let raw = if self.extras.keeps { journal::trim(json) } else { Box::default() };
+                changes.push(Change::Apply(Applied { object, version: item.version.clone(), observed, raw }));
                 key
             }
             None => {
@@ -393,15 +399,21 @@ impl Intake {
         if item.is_partial {
             self.pending.push(Change::Touched(reference));
         } else {
-            self.pending.extend(decode_material(reference, item, json));
+            self.pending.extend(decode_material(reference, item, json, self.extras.keeps));
         }
     }
 }
 
 /// Decodes a Secret or ConfigMap that is named.
-pub(super) fn decode_material(reference: ObjectRef, item: &Item<'_>, json: &[u8]) -> Vec<Change> {
+pub(super) fn decode_material(
+    reference: ObjectRef,
+    item: &Item<'_>,
+    json: &[u8],
+    keeps: bool,
+) -> Vec<Change> {
     let Received { object, problems, .. } = decode_json(reference.kind, json);
     let version = item.version.clone();
-    let apply = object.map(|object| Change::Apply(Applied { object, version, observed: None }));
+    let raw = || if keeps { journal::trim(json) } else { Box::default() };
+    let apply = object.map(|object| Change::Apply(Applied { object, version, observed: None, raw: raw() }));
     apply.into_iter().chain([Change::Problems(reference, problems)]).collect()
 }

@@ -9,12 +9,14 @@
 //!   known yet is held back for a moment, so that nothing is served without it.
 //! - What cannot be asked for any more stays as it was.
 
+mod disk;
 mod failure;
 mod feed;
 mod fetch;
 mod held;
 mod intake;
 mod item;
+mod journal;
 mod known;
 mod outage;
 mod progress;
@@ -36,10 +38,13 @@ use config::report::{Kind, ObjectRef};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 
+use self::disk::Disk;
 use self::feed::{Common, Feed, News, Order};
 use self::fetch::Fetched;
 use self::held::Held;
 use self::intake::{Applied, Change, Extras, Intake, Namespaces, decode_material};
+pub use self::journal::prepare as prepare_state;
+use self::journal::{ReadError, Restored, Scope};
 use self::outage::Outage;
 pub use self::progress::Progress;
 use self::progress::{FeedId, Origin};
@@ -59,6 +64,8 @@ const REFRESH: Duration = Duration::from_secs(30);
 const ZONE_PATIENCE: Duration = Duration::from_secs(2);
 /// Secrets are waited for this long at the start, once it is known which.
 const MATERIAL_PATIENCE: Duration = Duration::from_secs(10);
+/// What is overdue and cannot be done is looked at again after this time.
+const TURN: Duration = Duration::from_millis(50);
 /// News that go into one batch.
 const MAX_NEWS: usize = 4_096;
 
@@ -79,6 +86,23 @@ pub struct Settings {
     pub node: Option<Arc<str>>,
     /// Where we run, whatever the node says.
     pub zone: Option<Arc<str>>,
+    /// Folder in which objects are kept for a start without the API server; `None` for nowhere.
+    pub state: Option<PathBuf>,
+}
+
+impl Settings {
+    /// Whose objects are kept on disk.
+    fn scope(&self, config: &kube::Config) -> Scope {
+        let namespaces: Vec<&str> = self.namespaces.iter().map(|name| &**name).collect();
+        let text = |text: &Option<Arc<str>>| text.as_deref().unwrap_or("*").to_owned();
+        let selection = format!(
+            "namespaces={} namespace-selector={} selector={}",
+            if namespaces.is_empty() { "*".to_owned() } else { namespaces.join(",") },
+            text(&self.namespace_selector),
+            text(&self.selector)
+        );
+        Scope { cluster: config.cluster_url.to_string(), selection }
+    }
 }
 
 /// What comes from the tasks of the source.
@@ -87,6 +111,7 @@ enum Message {
     Feed(News),
     Fetched { reference: ObjectRef, fetched: Fetched },
     Zone(Event),
+    Disk(Result<Restored, ReadError>),
 }
 
 /// How far the start is.
@@ -137,6 +162,9 @@ pub struct KubeSource {
     turns: Arc<Semaphore>,
     /// Lists that may not be seen → when what is wanted of them is asked for by name
     forbidden: BTreeMap<FeedId, Instant>,
+    disk: Disk,
+    /// What the disk has, if it is to be passed on.
+    from_disk: Option<Vec<Event>>,
     /// The zone is still to come.
     awaits_zone: bool,
     /// What is to be passed on.
@@ -150,6 +178,7 @@ impl KubeSource {
         let named = settings.default_certificate.clone();
         let always = named.map(|(namespace, name)| ObjectRef { kind: Kind::Secret, namespace, name });
         let awaits_zone = settings.zone.is_none() && settings.node.is_some();
+        let disk = Disk::new(settings.state.clone(), settings.scope(&config));
         Self {
             config,
             settings,
@@ -167,6 +196,8 @@ impl KubeSource {
             again: BTreeSet::new(),
             turns: Arc::new(Semaphore::new(FETCHES)),
             forbidden: BTreeMap::new(),
+            disk,
+            from_disk: None,
             awaits_zone,
             events: Vec::new(),
         }
@@ -201,6 +232,7 @@ impl KubeSource {
             tokio::spawn(fetch::follow_zone(common.clone(), Arc::clone(node)));
         }
         self.common = Some(common);
+        self.disk.start(&self.progress);
         if self.settings.namespace_selector.is_some() {
             self.phase = Phase::Namespaces;
             self.follow(Resource::Namespaces, now);
@@ -242,7 +274,7 @@ impl KubeSource {
         let is_filtered =
             self.settings.namespace_selector.is_some() && target.resource != Resource::Namespaces;
         let namespaces = is_filtered.then(|| self.joined.clone());
-        let extras = Extras { observes: self.notes.are_read() };
+        let extras = Extras { observes: self.notes.are_read(), keeps: self.disk.keeps() };
         let intake = Intake::new(target.clone(), self.wants.wanted().clone(), extras, namespaces);
         let (orders, receiver) = mpsc::unbounded_channel();
         let whole = Arc::new(AtomicBool::new(self.are_many_unknown(target.resource)));
@@ -274,9 +306,27 @@ impl KubeSource {
             let awaits_zone =
                 self.awaits_zone && self.started.is_some_and(|started| now < started + ZONE_PATIENCE);
             if self.progress.is_settled(now) && !awaits_material && !awaits_zone {
-                self.phase = Phase::Live;
-                self.progress.serve(Origin::Live);
+                self.go_live(now);
             }
+        }
+    }
+
+    /// Everything is there: from now on, every change is passed on as it comes.
+    fn go_live(&mut self, now: Instant) {
+        self.phase = Phase::Live;
+        self.progress.serve(Origin::Live);
+        self.disk.complete(now);
+        for resource in Resource::OF_OBJECTS {
+            self.end_restored(resource);
+        }
+    }
+
+    /// Takes away what only the disk had of a resource whose lists are complete.
+    fn end_restored(&mut self, resource: Resource) {
+        if let Some(kind) = resource.kind()
+            && self.progress.is_resource_synced(resource)
+        {
+            self.events.extend(self.disk.is_listed(kind).into_iter().map(Event::Delete));
         }
     }
 
@@ -335,14 +385,24 @@ impl KubeSource {
                 self.awaits_zone = false;
                 self.events.push(event);
             }
+            Message::Disk(outcome) => {
+                let restored = self.disk.take(outcome, &self.progress, now);
+                if let Some(mut events) = restored.filter(|_| self.phase != Phase::Live) {
+                    events.extend(self.settings.zone.clone().map(|zone| Event::Zone(Some(zone))));
+                    self.from_disk = Some(events);
+                }
+            }
         }
     }
 
     fn is_complete(&mut self, feed: FeedId) {
         self.forbidden.remove(&feed);
-        if let Some(follower) = self.followers.iter().find(|follower| follower.id == feed) {
-            // Later changes are few.
-            follower.whole.store(false, Relaxed);
+        let Some(follower) = self.followers.iter().find(|follower| follower.id == feed) else { return };
+        // Later changes are few.
+        follower.whole.store(false, Relaxed);
+        let resource = follower.target.resource;
+        if self.phase == Phase::Live {
+            self.end_restored(resource);
         }
     }
 
@@ -377,7 +437,7 @@ impl KubeSource {
         match fetched {
             Fetched::Object(json) => match item::peek(&json) {
                 Some(item) => {
-                    let changes = decode_material(reference.clone(), &item, &json);
+                    let changes = decode_material(reference.clone(), &item, &json, self.disk.keeps());
                     changes.into_iter().for_each(|change| self.change(change, now));
                 }
                 None => self.resolve(reference, Material::Absent, now),
@@ -403,11 +463,13 @@ impl KubeSource {
         match change {
             Change::Apply(applied) => self.apply(applied, now),
             Change::Problems(reference, problems) => {
+                self.disk.is_known(&reference);
                 self.events.push(Event::Problems { source: reference.to_string().into(), problems });
             }
             Change::Gone(reference)
                 if reference.kind == Kind::Secret || reference.kind == Kind::ConfigMap =>
             {
+                self.disk.remove(&reference);
                 self.events.push(Event::Delete(reference.clone()));
                 self.resolve(&reference, Material::Absent, now);
             }
@@ -415,6 +477,7 @@ impl KubeSource {
                 if reference.kind == Kind::Ingress {
                     self.notes.send(Note::Gone(reference.clone()));
                 }
+                self.disk.remove(&reference);
                 self.held.remove(&reference);
                 self.events.push(Event::Delete(reference.clone()));
                 let unwanted = self.wants.keep(&reference, &BTreeSet::new());
@@ -426,18 +489,20 @@ impl KubeSource {
     }
 
     fn apply(&mut self, applied: Applied, now: Instant) {
-        let Applied { object, version, observed } = applied;
+        let Applied { object, version, observed, raw } = applied;
         if let Some(observed) = observed {
             self.notes.send(Note::Observed(observed));
         }
         let reference = object.reference.clone();
         if matches!(reference.kind, Kind::Secret | Kind::ConfigMap) {
             if self.wants.wanted().material(&reference).is_some() {
+                self.disk.put(&reference, raw);
                 self.events.push(Event::Apply(object));
                 self.resolve(&reference, Material::Loaded(version), now);
             }
             return;
         }
+        self.disk.put(&reference, raw);
         let named = object.material();
         for reference in self.wants.add(&reference, named.clone()) {
             self.want(reference, now);
@@ -475,6 +540,7 @@ impl KubeSource {
             if let Some(task) = self.fetching.remove(&reference) {
                 task.abort();
             }
+            self.disk.remove(&reference);
             self.events.push(Event::Problems { source: reference.to_string().into(), problems: Vec::new() });
             self.events.push(Event::Delete(reference));
         }
@@ -528,7 +594,11 @@ impl KubeSource {
             }
         };
         let refresh = self.forbidden.values().min().copied();
-        start.into_iter().chain(self.held.deadline()).chain(refresh).min()
+        let disk = match self.phase {
+            Phase::Live => self.disk.confirm_at(),
+            _ => self.started.and_then(|started| self.disk.deadline(started)),
+        };
+        start.into_iter().chain(self.held.deadline()).chain(refresh).chain(disk).min()
     }
 }
 
@@ -551,16 +621,23 @@ impl Source for KubeSource {
             }
             self.refresh(now);
             self.release(now);
+            self.disk.confirm(&self.progress, now);
             let was_live = self.phase == Phase::Live;
             // What feeds have noted may lie in what was not taken in yet.
             if is_drained {
                 self.advance(now);
             }
+            if let Some(started) = self.started.filter(|_| self.phase != Phase::Live) {
+                self.disk.read_if_away(&self.progress, started, now, &self.news.0);
+            }
             if self.phase == Phase::Live && (!was_live || !self.events.is_empty()) {
                 return Batch { events: std::mem::take(&mut self.events) };
             }
+            if let Some(events) = self.from_disk.take() {
+                return Batch { events };
+            }
             // A deadline that has passed without effect must not make this a busy loop.
-            let deadline = self.deadline().map(|at| at.max(now + Duration::from_millis(1)));
+            let deadline = self.deadline().map(|at| at.max(now + TURN));
             let sleep = async {
                 match deadline {
                     Some(at) => tokio::time::sleep_until(at.into()).await,

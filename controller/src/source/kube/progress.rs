@@ -7,12 +7,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::failure::Failure;
-use super::resource::Target;
+use super::resource::{Resource, Target};
 
 /// A resource that can be done without is waited for this long when it fails …
 const GRACE: Duration = Duration::from_secs(10);
 /// … and this long when nothing at all is heard of it.
 const LONG_GRACE: Duration = Duration::from_secs(30);
+/// Without an answer for this long, a server that has answered once counts as away.
+const AWAY: Duration = Duration::from_secs(5);
+/// What was said longer ago is not the last word: watches are renewed more often.
+const CURRENT: Duration = Duration::from_secs(60);
+
 /// One list that is followed.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct FeedId(pub(super) usize);
@@ -23,6 +28,8 @@ pub(super) enum Origin {
     /// There are none yet.
     #[default]
     Nothing,
+    /// The disk, where they were written last at this time.
+    Disk(SystemTime),
     /// The API server.
     Live,
 }
@@ -43,6 +50,15 @@ struct Inner {
     /// resource, cause → how many
     failures: BTreeMap<(&'static str, &'static str), u64>,
     counts: BTreeMap<(Count, &'static str), u64>,
+    journal: Option<Figures>,
+}
+
+struct Figures(Box<dyn Fn() -> [u64; 3] + Send + Sync>);
+
+impl std::fmt::Debug for Figures {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Figures")
+    }
 }
 
 #[derive(Debug)]
@@ -51,9 +67,18 @@ struct Feed {
     since: Instant,
     is_synced: bool,
     objects: usize,
-    failing: Option<(String, Instant)>,
+    failing: Option<Failing>,
     /// When the server last said that we know everything.
     contact: Option<SystemTime>,
+}
+
+/// A list that cannot be followed.
+#[derive(Debug)]
+struct Failing {
+    text: String,
+    since: Instant,
+    /// A server says so that is in its right mind.
+    is_answer: bool,
 }
 
 /// What is counted for each resource.
@@ -85,6 +110,7 @@ impl Default for Progress {
                 events: BTreeMap::new(),
                 failures: BTreeMap::new(),
                 counts: BTreeMap::new(),
+                journal: None,
             }),
         }
     }
@@ -123,9 +149,9 @@ impl Progress {
         let Some(feed) = inner.feeds.get_mut(id.0) else { return false };
         let resource = feed.target.resource.name();
         let text = failure.to_string();
-        let since = feed.failing.as_ref().map_or(now, |(_, since)| *since);
-        let is_news = feed.failing.as_ref().is_none_or(|(former, _)| *former != text);
-        feed.failing = Some((text, since));
+        let since = feed.failing.as_ref().map_or(now, |failing| failing.since);
+        let is_news = feed.failing.as_ref().is_none_or(|former| former.text != text);
+        feed.failing = Some(Failing { text, since, is_answer: failure.is_answer() });
         *inner.failures.entry((resource, failure.cause())).or_default() += 1;
         is_news
     }
@@ -149,6 +175,36 @@ impl Progress {
         self.lock().last_answer = Some(now);
     }
 
+    /// True if no server answers that is in its right mind. One of which nothing was heard yet, neither an answer nor an
+    /// error, is given until `patience`.
+    pub(super) fn is_away(&self, now: Instant, patience: Instant) -> bool {
+        let inner = self.lock();
+        if now < patience
+            && inner.last_answer.is_none()
+            && inner.feeds.iter().all(|feed| feed.failing.is_none())
+        {
+            return false;
+        }
+        let is_refused = |feed: &Feed| feed.failing.as_ref().is_some_and(|failing| failing.is_answer);
+        inner.last_answer.is_none_or(|at| now - at >= AWAY) && !inner.feeds.iter().any(is_refused)
+    }
+
+    /// True if the server has said of every list, lately, that it is complete.
+    pub(super) fn is_current(&self) -> bool {
+        let inner = self.lock();
+        inner.age(SystemTime::now()) < CURRENT
+    }
+
+    /// Figures of what is kept on disk: size, writes, failures.
+    pub(super) fn watch_journal(&self, figures: Box<dyn Fn() -> [u64; 3] + Send + Sync>) {
+        self.lock().journal = Some(Figures(figures));
+    }
+
+    /// True if all lists of the resource are complete.
+    pub(super) fn is_resource_synced(&self, resource: Resource) -> bool {
+        self.lock().feeds.iter().filter(|feed| feed.target.resource == resource).all(|feed| feed.is_synced)
+    }
+
     /// The objects in use come from there now.
     pub(super) fn serve(&self, origin: Origin) {
         self.lock().origin = origin;
@@ -165,7 +221,9 @@ impl Progress {
         let inner = self.lock();
         let missing = inner.feeds.iter().filter(|feed| !feed.is_synced);
         missing
-            .map(|feed| feed.failing.as_ref().map_or(feed.since + LONG_GRACE, |(_, since)| *since + GRACE))
+            .map(|feed| {
+                feed.failing.as_ref().map_or(feed.since + LONG_GRACE, |failing| failing.since + GRACE)
+            })
             .min()
     }
 
@@ -179,11 +237,15 @@ impl Progress {
             Origin::Live => {}
             Origin::Nothing if inner.feeds.is_empty() => lines.push("waiting for the API server".to_owned()),
             Origin::Nothing => {}
+            Origin::Disk(saved) => lines.push(format!(
+                "serving the last known configuration from disk, {} old, until the API server answers",
+                duration(saved.elapsed().unwrap_or_default())
+            )),
         }
         for feed in &inner.feeds {
             let verb = if feed.is_synced { "not following" } else { "waiting for" };
             match &feed.failing {
-                Some((text, since)) => {
+                Some(Failing { text, since, .. }) => {
                     lines.push(format!("{verb} {}: {text} (for {})", feed.target, duration(now - *since)));
                 }
                 None if !feed.is_synced => lines.push(format!("{verb} {}", feed.target)),
@@ -197,6 +259,13 @@ impl Progress {
     pub fn render_metrics(&self, out: &mut String) {
         let inner = self.lock();
         let now = SystemTime::now();
+        let from_disk = u8::from(matches!(inner.origin, Origin::Disk(_)));
+        single(
+            out,
+            "served_from_disk",
+            "1 while the configuration in use is the one kept on disk.",
+            &from_disk,
+        );
         single(
             out,
             "config_age_seconds",
@@ -229,6 +298,18 @@ impl Progress {
         }
         labelled(out, "events_total", "type", "Events of watches, by resource and type.", &inner.events);
         labelled(out, "failures_total", "cause", "Failed requests, by resource and cause.", &inner.failures);
+        let Some(Figures(journal)) = &inner.journal else { return };
+        let [bytes, writes, failures] = journal();
+        single(out, "state_bytes", "Size of the configuration kept on disk.", &bytes);
+        head(
+            out,
+            "state_writes_total",
+            "counter",
+            "Times that the configuration kept on disk was written to.",
+        );
+        let _ = writeln!(out, "{PREFIX}state_writes_total {writes}");
+        head(out, "state_failures_total", "counter", "Times that it could not be written to.");
+        let _ = writeln!(out, "{PREFIX}state_failures_total {failures}");
     }
 }
 
@@ -245,7 +326,7 @@ impl Inner {
             return true;
         }
         match &feed.failing {
-            Some((_, since)) => now < *since + GRACE,
+            Some(failing) => now < failing.since + GRACE,
             None => now < feed.since + LONG_GRACE,
         }
     }
@@ -253,6 +334,7 @@ impl Inner {
     fn age(&self, now: SystemTime) -> Duration {
         let oldest = match self.origin {
             Origin::Nothing => None,
+            Origin::Disk(saved) => Some(saved),
             Origin::Live => {
                 self.feeds.iter().filter(|feed| feed.is_synced).filter_map(|feed| feed.contact).min()
             }

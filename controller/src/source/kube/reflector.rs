@@ -390,3 +390,6 @@ impl Ration {
         self.left = self.left.saturating_sub(1);
     }
 }
+
+#[cfg(test)]
+mod tests;

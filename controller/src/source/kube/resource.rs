@@ -26,6 +26,16 @@ pub(super) enum Resource {
 }
 
 impl Resource {
+    /// All but namespaces.
+    pub(super) const OF_OBJECTS: [Self; 6] = [
+        Self::IngressClasses,
+        Self::Ingresses,
+        Self::Services,
+        Self::EndpointSlices,
+        Self::Secrets,
+        Self::ConfigMaps,
+    ];
+
     /// The list of objects of `kind`, if an API server has them.
     pub(super) fn of(kind: Kind) -> Option<Self> {
         match kind {

@@ -1,0 +1,192 @@
+//! What is kept on disk of the objects in use, and what was taken from there. Owns when the disk is read and what of it
+//! still counts; the bytes are [`journal`]'s.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use config::index::Event;
+use config::report::{Kind, ObjectRef};
+use foldhash::quality::FixedState;
+use tokio::sync::mpsc;
+
+use super::Message;
+use super::journal::{self, Journal, ReadError, Restored, Scope};
+use super::progress::{Origin, Progress};
+
+/// An API server that cannot be reached is given this long at the start …
+const PATIENCE: Duration = Duration::from_millis(300);
+/// … and one that does not say anything this long.
+const LONG_PATIENCE: Duration = Duration::from_millis(700);
+/// What is on disk is confirmed this often.
+const CONFIRM: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Reading {
+    NotYet,
+    Running,
+    Over,
+}
+
+/// Objects on disk.
+#[derive(Debug)]
+pub(super) struct Disk {
+    folder: Option<PathBuf>,
+    scope: Scope,
+    journal: Option<Journal>,
+    reading: Reading,
+    /// Objects from disk that are in use, and that the API server has not said anything of.
+    restored: HashSet<ObjectRef, FixedState>,
+    confirm_at: Option<Instant>,
+}
+
+impl Disk {
+    /// Nothing is read or written yet; nothing ever is without a `folder`.
+    pub(super) fn new(folder: Option<PathBuf>, scope: Scope) -> Self {
+        let restored = HashSet::default();
+        Self { folder, scope, journal: None, reading: Reading::NotYet, restored, confirm_at: None }
+    }
+
+    /// Begins to keep what comes.
+    pub(super) fn start(&mut self, progress: &Progress) {
+        let Some(folder) = &self.folder else { return };
+        match Journal::start(folder, self.scope.clone()) {
+            Ok(journal) => {
+                progress.watch_journal(journal.figures());
+                self.journal = Some(journal);
+            }
+            Err(error) => {
+                tracing::warn!(folder = %folder.display(), %error, "the last known configuration is not kept on disk");
+            }
+        }
+    }
+
+    /// True if objects are kept.
+    pub(super) fn keeps(&self) -> bool {
+        self.journal.is_some()
+    }
+
+    /// When [`Self::read_if_away`] has something to do at the earliest.
+    pub(super) fn deadline(&self, started: Instant) -> Option<Instant> {
+        (self.folder.is_some() && self.reading == Reading::NotYet).then_some(started + PATIENCE)
+    }
+
+    /// Reads the disk, on a thread of its own, if the API server is away.
+    pub(super) fn read_if_away(
+        &mut self,
+        progress: &Progress,
+        started: Instant,
+        now: Instant,
+        news: &mpsc::UnboundedSender<Message>,
+    ) {
+        let is_due = self.deadline(started).is_some_and(|at| at <= now);
+        let Some(folder) =
+            self.folder.clone().filter(|_| is_due && progress.is_away(now, started + LONG_PATIENCE))
+        else {
+            return;
+        };
+        self.reading = Reading::Running;
+        let (scope, news) = (self.scope.clone(), news.clone());
+        tokio::task::spawn_blocking(move || {
+            // Nobody is interested any more if the process is being ended.
+            let _ = news.send(Message::Disk(journal::restore(&folder, &scope)));
+        });
+    }
+
+    /// Takes what was read: the objects to serve, if they are to be served.
+    pub(super) fn take(
+        &mut self,
+        outcome: Result<Restored, ReadError>,
+        progress: &Progress,
+        now: Instant,
+    ) -> Option<Vec<Event>> {
+        self.reading = Reading::Over;
+        match outcome {
+            Ok(Restored { events, objects, saved, damaged }) => {
+                if !progress.is_away(now, now) {
+                    // It is back: what it says goes before what it said. If it goes again, the disk is read again.
+                    self.reading = Reading::NotYet;
+                    return None;
+                }
+                if damaged > 0 {
+                    tracing::warn!(
+                        places = damaged,
+                        "the configuration kept on disk is damaged; what is left of it is used"
+                    );
+                }
+                tracing::warn!(
+                    objects = objects.len(),
+                    age_seconds = saved.elapsed().unwrap_or_default().as_secs(),
+                    "the API server does not answer: serving the last known configuration from disk until it does"
+                );
+                self.restored = objects.into_iter().collect();
+                progress.serve(Origin::Disk(saved));
+                Some(events)
+            }
+            Err(ReadError::None) => {
+                tracing::warn!("the API server does not answer, and no configuration was kept on disk yet");
+                None
+            }
+            Err(error) => {
+                tracing::error!("the configuration kept on disk is not used: {error}");
+                None
+            }
+        }
+    }
+
+    /// The API server says what this object is.
+    pub(super) fn put(&mut self, object: &ObjectRef, json: Box<[u8]>) {
+        self.is_known(object);
+        if let Some(journal) = &self.journal {
+            journal.put(object.clone(), json);
+        }
+    }
+
+    /// The API server says something of this object, so that it stays as it is.
+    pub(super) fn is_known(&mut self, object: &ObjectRef) {
+        if !self.restored.is_empty() {
+            self.restored.remove(object);
+        }
+    }
+
+    /// The object is gone.
+    pub(super) fn remove(&mut self, object: &ObjectRef) {
+        self.is_known(object);
+        if let Some(journal) = &self.journal {
+            journal.remove(object.clone());
+        }
+    }
+
+    /// Everything of `kind` was listed: what only the disk has is gone.
+    pub(super) fn is_listed(&mut self, kind: Kind) -> Vec<ObjectRef> {
+        if self.restored.is_empty() {
+            return Vec::new();
+        }
+        self.restored.extract_if(|object| object.kind == kind).collect()
+    }
+
+    /// Everything was listed, and is kept from now on.
+    pub(super) fn complete(&mut self, now: Instant) {
+        if let Some(journal) = &self.journal {
+            journal.complete();
+            self.confirm_at = Some(now + CONFIRM);
+        }
+    }
+
+    /// Notes from time to time that what is on disk is still right.
+    pub(super) fn confirm(&mut self, progress: &Progress, now: Instant) {
+        if let (Some(journal), Some(at)) = (&self.journal, self.confirm_at)
+            && at <= now
+        {
+            self.confirm_at = Some(now + CONFIRM);
+            if progress.is_current() {
+                journal.confirm();
+            }
+        }
+    }
+
+    /// When [`Self::confirm`] has something to do.
+    pub(super) fn confirm_at(&self) -> Option<Instant> {
+        self.confirm_at
+    }
+}

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use config::report::{Kind, ObjectRef, Problem};
+use config::report::{ObjectRef, Problem};
 use config::resource::{Object, Received, decode_json};
 use foldhash::quality::FixedState;
 
@@ -12,7 +12,7 @@ use super::item::{self, Happened, Item};
 use super::journal;
 use super::known::{Key, Known, Seen, Verdict};
 use super::reflector::Found;
-use super::resource::Target;
+use super::resource::{Resource, Target};
 use super::version::Version;
 use super::wanted::{Material, Wanted};
 use crate::status::Observed;
@@ -23,6 +23,8 @@ use crate::status::Observed;
 pub(super) enum Change {
     /// The object is new or has changed.
     Apply(Applied),
+    /// The object is what it was, under another version.
+    Observed(Observed),
     /// There is something else to say about the object.
     Problems(ObjectRef, Vec<Problem>),
     /// The object is gone.
@@ -150,7 +152,12 @@ impl Intake {
         }
         if self.target.resource.is_material() {
             self.material_item(&item, json);
-        } else if self.known.mark(&item) == Verdict::New {
+            return;
+        }
+        let verdict = self.known.mark(&item);
+        if verdict == Verdict::Renumbered {
+            self.pending.extend(self.observed(json).map(Change::Observed));
+        } else if verdict == Verdict::New {
             let (change, key, seen) = self.read(&item, json);
             if !self.is_synced {
                 // Nothing is served yet, so that it need not wait for the rest.
@@ -236,13 +243,18 @@ impl Intake {
             self.material_event(happened, &item, json);
         } else {
             match (self.known.judge(&item), happened) {
-                (Verdict::Stale, _) | (Verdict::Same, Happened::Applied) => {}
+                (Verdict::Stale, _) => {}
+                (Verdict::Same, Happened::Applied) => {}
+                (Verdict::Renumbered, Happened::Applied) => {
+                    self.known.update(&item);
+                    self.pending.extend(self.observed(json).map(Change::Observed));
+                }
                 (Verdict::New, Happened::Applied) => {
                     let (change, key, seen) = self.read(&item, json);
                     self.known.accept(&key, seen);
                     self.pending.extend(change);
                 }
-                (Verdict::New | Verdict::Same, Happened::Deleted) => {
+                (Verdict::New | Verdict::Same | Verdict::Renumbered, Happened::Deleted) => {
                     let key: Key = (Arc::from(&*item.namespace), Arc::from(&*item.name));
                     if let Some(seen) = self.known.remove(&key, version.clone()) {
                         let mut changes = Vec::new();
@@ -327,7 +339,7 @@ impl Intake {
         let Some(kind) = self.target.resource.kind() else {
             let key: Key = key();
             let change = Change::Namespace(Arc::clone(&key.1), true);
-            return (vec![change], key, Known::memory_of(item, false));
+            return (vec![change], key, self.known.memory_of(item, false));
         };
         let Received { reference: _, object, problems } = decode_json(kind, json);
         let had_problems = self.known.has_problems(item);
@@ -337,9 +349,7 @@ impl Intake {
             Some(mut object) => {
                 object.reference.namespace = self.known.namespace(&object.reference.namespace);
                 let key = (Arc::clone(&object.reference.namespace), Arc::clone(&object.reference.name));
-                let observed = (self.extras.observes && kind == Kind::Ingress)
-                    .then(|| Observed::from_json(json))
-                    .flatten();
+                let observed = self.observed(json);
                 let raw = if self.extras.keeps { journal::trim(json) } else { Box::default() };
                 changes.push(Change::Apply(Applied { object, version: item.version.clone(), observed, raw }));
                 key
@@ -353,7 +363,13 @@ impl Intake {
             let reference = ObjectRef { kind, namespace: Arc::clone(&key.0), name: Arc::clone(&key.1) };
             changes.push(Change::Problems(reference, problems));
         }
-        (changes, key, Known::memory_of(item, has_problems))
+        (changes, key, self.known.memory_of(item, has_problems))
+    }
+
+    /// What the status writer is told of an Ingress.
+    fn observed(&self, json: &[u8]) -> Option<Observed> {
+        let is_observed = self.extras.observes && self.target.resource == Resource::Ingresses;
+        is_observed.then(|| Observed::from_json(json)).flatten()
     }
 
     fn material_item(&mut self, item: &Item<'_>, json: &[u8]) {

@@ -2,9 +2,10 @@
 //! lists and watches. Never keeps what it was given.
 
 use std::borrow::Cow;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hasher};
 
-use foldhash::quality::FixedState;
+use foldhash::quality::RandomState;
+use memchr::memmem;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
@@ -23,13 +24,38 @@ pub(super) struct Item<'a> {
     pub(super) created: Cow<'a, str>,
     /// Only its `metadata` was sent.
     pub(super) is_partial: bool,
+    /// What it says, before and after its version.
+    content: (&'a [u8], &'a [u8]),
 }
 
 impl Item<'_> {
     /// Short for the uid; two are different if their marks are, and hardly ever otherwise.
-    pub(super) fn uid_mark(&self) -> u64 {
-        FixedState::with_seed(0).hash_one(&*self.uid)
+    pub(super) fn uid_mark(&self, state: &RandomState) -> u64 {
+        state.hash_one(&*self.uid)
     }
+
+    /// Short for everything that it says besides its version. Watches say `kind` and `apiVersion` first, lists do not, so
+    /// that they are left out.
+    pub(super) fn content_mark(&self, state: &RandomState) -> u64 {
+        let mut hasher = state.build_hasher();
+        hasher.write(self.content.0);
+        hasher.write(self.content.1);
+        hasher.finish()
+    }
+}
+
+/// `json` from its metadata on, without `version`, which is a part of it.
+fn content<'a>(json: &'a [u8], version: Option<&Cow<'a, str>>) -> (&'a [u8], &'a [u8]) {
+    let start = memmem::find(json, b"\"metadata\"").unwrap_or(0);
+    let range = match version {
+        Some(Cow::Borrowed(text)) => {
+            let at = (text.as_ptr() as usize).saturating_sub(json.as_ptr() as usize);
+            Some((at, at + text.len()))
+        }
+        _ => None,
+    };
+    let (from, to) = range.filter(|(from, to)| *from >= start && *to <= json.len()).unwrap_or((start, start));
+    (json.get(start..from).unwrap_or_default(), json.get(to..).unwrap_or_default())
 }
 
 #[derive(Deserialize)]
@@ -50,13 +76,23 @@ struct PeekMeta<'a> {
     #[serde(borrow)]
     name: Cow<'a, str>,
     #[serde(borrow)]
-    namespace: Option<Cow<'a, str>>,
+    namespace: Option<Text<'a>>,
     #[serde(borrow)]
-    uid: Option<Cow<'a, str>>,
+    uid: Option<Text<'a>>,
     #[serde(borrow)]
-    resource_version: Option<Cow<'a, str>>,
+    resource_version: Option<Text<'a>>,
     #[serde(borrow)]
-    creation_timestamp: Option<Cow<'a, str>>,
+    creation_timestamp: Option<Text<'a>>,
+}
+
+/// A text that is not copied. (Within an `Option`, serde would copy it.)
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'a> Text<'a> {
+    fn or_empty(text: Option<Self>) -> Cow<'a, str> {
+        text.map(|text| text.0).unwrap_or_default()
+    }
 }
 
 /// Looks at the object's `metadata`; `None` if it has no name, or is no JSON.
@@ -67,24 +103,26 @@ pub(super) fn peek(json: &[u8]) -> Option<Item<'_>> {
         return None;
     }
     Some(Item {
-        namespace: metadata.namespace.unwrap_or_default(),
+        content: content(json, metadata.resource_version.as_ref().map(|text| &text.0)),
+        namespace: Text::or_empty(metadata.namespace),
         name: metadata.name,
-        uid: metadata.uid.unwrap_or_default(),
-        version: metadata.resource_version.and_then(|version| Version::parse(&version)),
-        created: metadata.creation_timestamp.unwrap_or_default(),
+        uid: Text::or_empty(metadata.uid),
+        version: metadata.resource_version.and_then(|version| Version::parse(&version.0)),
+        created: Text::or_empty(metadata.creation_timestamp),
         is_partial: spec.is_none() && data.is_none() && secret_type.is_none() && binary_data.is_none(),
     })
 }
 
 /// The slow way, which is not put off by a wrong type next to the name.
-fn look(json: &[u8]) -> Option<Item<'static>> {
+fn look(json: &[u8]) -> Option<Item<'_>> {
     let object: serde_json::Value = serde_json::from_slice(json).ok()?;
     let text = |field: &str| {
         let text = object.get("metadata")?.get(field)?.as_str()?;
-        Some(Cow::<'static, str>::Owned(text.to_owned()))
+        Some(Cow::<'_, str>::Owned(text.to_owned()))
     };
     let name = text("name").filter(|name| !name.is_empty())?;
     Some(Item {
+        content: content(json, None),
         namespace: text("namespace").unwrap_or_default(),
         name,
         uid: text("uid").unwrap_or_default(),
@@ -233,6 +271,18 @@ mod tests {
         assert!(peek(br#"{"kind":"PartialObjectMetadata","metadata":{"name":"a"}}"#).unwrap().is_partial);
         assert!(!peek(br#"{"metadata":{"name":"a"},"type":"Opaque"}"#).unwrap().is_partial);
         assert!(!peek(br#"{"metadata":{"name":"a"},"data":{}}"#).unwrap().is_partial);
+    }
+
+    #[test]
+    fn content_is_all_but_the_version_and_the_same_in_lists_and_watches() {
+        let state = RandomState::default();
+        let mark = |json: &str| peek(json.as_bytes()).unwrap().content_mark(&state);
+        let listed =
+            mark(r#"{"metadata":{"name":"a","resourceVersion":"12","labels":{"x":"12"}},"spec":{}}"#);
+        let watched = r#"{"kind":"Service","apiVersion":"v1","metadata":{"name":"a","resourceVersion":"9","labels":{"x":"12"}},"spec":{}}"#;
+        assert_eq!(mark(watched), listed);
+        assert_ne!(mark(&watched.replace(r#""x":"12""#, r#""x":"9""#)), listed);
+        assert_ne!(mark(&watched.replace(r#""spec":{}"#, r#""spec":{"a":1}"#)), listed);
     }
 
     #[test]

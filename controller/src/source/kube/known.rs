@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use foldhash::quality::FixedState;
+use foldhash::quality::{FixedState, RandomState};
 
 use super::item::Item;
 use super::version::Version;
@@ -17,6 +17,8 @@ const MAX_GONE: usize = 1_024;
 pub(super) struct Seen {
     version: Option<Version>,
     uid: u64,
+    /// Mark of all that it says.
+    content: u64,
     /// `creationTimestamp`, seconds since 1970 as far as it can be read.
     created: i64,
     /// The last list that had it.
@@ -30,6 +32,8 @@ pub(super) struct Seen {
 pub(super) enum Verdict {
     /// It is this very version.
     Same,
+    /// It says the same as the version that is known.
+    Renumbered,
     /// It is to be taken in.
     New,
     /// What is known is newer.
@@ -44,6 +48,8 @@ pub(super) struct Known {
     count: usize,
     /// The last list that was begun.
     list: u32,
+    /// What marks are made with, so that nobody can choose them.
+    marks: RandomState,
     /// Namespace, name and version of the last deletions, the oldest first.
     gone: VecDeque<(Arc<str>, Arc<str>, Version)>,
 }
@@ -81,7 +87,9 @@ impl Known {
 
     /// Judges what a watch sent.
     pub(super) fn judge(&self, item: &Item<'_>) -> Verdict {
-        let Some(version) = &item.version else { return Verdict::New };
+        let Some(version) = &item.version else {
+            return self.seen(item).map_or(Verdict::New, |seen| self.compare(item, seen));
+        };
         let gone = self
             .gone
             .iter()
@@ -91,33 +99,48 @@ impl Known {
             return Verdict::Stale;
         }
         match self.seen(item) {
-            Some(seen) if seen.version.as_ref() == Some(version) && seen.uid == item.uid_mark() => {
-                Verdict::Same
-            }
             Some(Seen { version: Some(known), .. }) if version.is_before(known) => Verdict::Stale,
-            _ => Verdict::New,
+            Some(seen) => self.compare(item, seen),
+            None => Verdict::New,
+        }
+    }
+
+    fn compare(&self, item: &Item<'_>, seen: &Seen) -> Verdict {
+        if seen.uid != item.uid_mark(&self.marks) {
+            Verdict::New
+        } else if item.version.is_some() && seen.version == item.version {
+            Verdict::Same
+        } else if seen.content == item.content_mark(&self.marks) {
+            Verdict::Renumbered
+        } else {
+            Verdict::New
         }
     }
 
     /// Judges what a list has: a list is the truth, so nothing in it is stale. What is the same is marked as still there.
     pub(super) fn mark(&mut self, item: &Item<'_>) -> Verdict {
-        let list = self.list;
-        let uid = item.uid_mark();
+        let verdict = self.seen(item).map_or(Verdict::New, |seen| self.compare(item, seen));
+        if verdict != Verdict::New {
+            self.update(item);
+        }
+        verdict
+    }
+
+    /// Notes that an object which is the same has this version now.
+    pub(super) fn update(&mut self, item: &Item<'_>) {
         let seen = self.objects.get_mut(&*item.namespace).and_then(|names| names.get_mut(&*item.name));
-        match seen {
-            Some(seen) if item.version.is_some() && seen.version == item.version && seen.uid == uid => {
-                seen.list = list;
-                Verdict::Same
-            }
-            _ => Verdict::New,
+        if let Some(seen) = seen {
+            seen.list = self.list;
+            seen.version.clone_from(&item.version);
         }
     }
 
     /// What an object is remembered as, if it is taken in.
-    pub(super) fn memory_of(item: &Item<'_>, has_problems: bool) -> Seen {
+    pub(super) fn memory_of(&self, item: &Item<'_>, has_problems: bool) -> Seen {
         Seen {
             version: item.version.clone(),
-            uid: item.uid_mark(),
+            uid: item.uid_mark(&self.marks),
+            content: item.content_mark(&self.marks),
             created: seconds(&item.created),
             list: 0,
             has_problems,
@@ -185,9 +208,13 @@ impl Known {
     pub(super) fn is_of_another_history(&self, item: &Item<'_>, position: &Version) -> bool {
         let (Some(seen), Some(version)) = (self.seen(item), &item.version) else { return false };
         let Some(known) = &seen.version else { return false };
-        if seen.uid != item.uid_mark() {
+        if seen.uid != item.uid_mark(&self.marks) {
             // The same name was given again. In one history the later object has the later version.
             return version.is_before(known) && seconds(&item.created) >= seen.created;
+        }
+        if version.is_before(known) {
+            // An older version of an object says something else, or there would not be a newer one.
+            return seen.content == item.content_mark(&self.marks);
         }
         // A version that we should have seen, and have not.
         known.is_before(version) && version.is_before(position)
@@ -198,8 +225,9 @@ impl Known {
         let Some(version) = item.version.as_ref().filter(|version| !position.is_before(version)) else {
             return false;
         };
-        self.seen(item)
-            .is_none_or(|seen| seen.version.as_ref() != Some(version) || seen.uid != item.uid_mark())
+        self.seen(item).is_none_or(|seen| {
+            seen.version.as_ref() != Some(version) || seen.uid != item.uid_mark(&self.marks)
+        })
     }
 }
 
@@ -216,7 +244,9 @@ mod tests {
     fn json(name: &str, uid: &str, version: u64, second: u32) -> String {
         format!(
             r#"{{"metadata":{{"name":"{name}","namespace":"n","uid":"{uid}","resourceVersion":"{version}",
-            "creationTimestamp":"2026-01-02T03:04:{second:02}Z"}},"spec":{{}}}}"#
+            "creationTimestamp":"2026-01-02T03:04:{second:02}Z","generation":{}}},"spec":{{}}}}"#,
+            // Versions 4 and 50 say the same.
+            if version == 4 { 50 } else { version }
         )
     }
 
@@ -227,7 +257,8 @@ mod tests {
     fn accept(known: &mut Known, name: &str, uid: &str, version: u64) {
         let json = json(name, uid, version, 5);
         let item = peek(json.as_bytes()).unwrap();
-        known.accept(&key(name), Known::memory_of(&item, false));
+        let memory = known.memory_of(&item, false);
+        known.accept(&key(name), memory);
     }
 
     fn judge(known: &Known, name: &str, uid: &str, version: u64) -> Verdict {
@@ -243,6 +274,8 @@ mod tests {
         assert_eq!(judge(&known, "a", "u", 6), Verdict::Stale);
         assert_eq!(judge(&known, "a", "u", 8), Verdict::New);
         assert_eq!(judge(&known, "a", "other", 9), Verdict::New);
+        accept(&mut known, "b", "u", 4);
+        assert_eq!(judge(&known, "b", "u", 50), Verdict::Renumbered);
     }
 
     #[test]
@@ -293,6 +326,8 @@ mod tests {
         };
         assert!(!is_other("u", 50, 5), "the same version");
         assert!(!is_other("u", 40, 5), "an older version of it");
+        assert!(!is_other("u", 49, 5), "an older version of it");
+        assert!(is_other("u", 4, 5), "what it says now, under an older version");
         assert!(!is_other("before", 30, 1), "the object that had the name before");
         assert!(is_other("new", 3, 59), "made later, and yet in an earlier version");
         assert!(is_other("u", 60, 5), "a version that we would have seen");

@@ -462,6 +462,7 @@ impl KubeSource {
     fn change(&mut self, change: Change, now: Instant) {
         match change {
             Change::Apply(applied) => self.apply(applied, now),
+            Change::Observed(observed) => self.notes.send(Note::Observed(observed)),
             Change::Problems(reference, problems) => {
                 self.disk.is_known(&reference);
                 self.events.push(Event::Problems { source: reference.to_string().into(), problems });

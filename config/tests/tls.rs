@@ -198,7 +198,7 @@ fn bad_secrets() -> Vec<(&'static str, String)> {
 }
 
 #[test]
-fn a_bad_secret_keeps_the_good_one_that_was_there_and_says_why() {
+fn k16_a_bad_secret_keeps_the_good_one_that_was_there_and_says_why() {
     let good = tls_secret("cert", &pair(&["a.test", "good.test"]));
     for (reason, bad) in bad_secrets() {
         let mut world = world_with("", &["a.test"], "{hosts: [a.test], secretName: cert}");
@@ -235,17 +235,61 @@ fn a_bad_secret_without_a_good_one_before_leaves_the_default_but_for_its_time() 
 }
 
 #[test]
-fn a_secret_that_is_gone_is_an_error_of_each_ingress_that_names_it() {
+fn k18_a_secret_that_is_deleted_stays_in_use_and_is_an_error_of_each_ingress_that_names_it() {
     let mut world = world_with("", &["a.test"], "{hosts: [a.test], secretName: cert}");
+    let missing = || ("(self-signed)".to_owned(), vec!["web SecretNotFound".to_owned()]);
+    assert_eq!(world.outcome("a.test"), missing());
     world.apply(&tls_secret("cert", &pair(&["a.test"]))).compile();
+    let both = || vec!["web SecretNotFound".to_owned(), "cert SecretNotFound".to_owned()];
     world.delete(Kind::Secret, "cert");
-    assert_eq!(world.outcome("a.test"), ("(self-signed)".to_owned(), vec!["web SecretNotFound".to_owned()]));
+    assert_eq!(world.outcome("a.test"), ("default/cert".to_owned(), both()));
+    // What else happens does not bring it back, nor take it away.
+    world.apply(&ingress("other", "", &["b.test"], ""));
+    assert_eq!(world.outcome("a.test"), ("default/cert".to_owned(), both()));
     world.apply(&tls_secret("cert", &pair(&["a.test"])));
     assert_eq!(world.outcome("a.test"), ("default/cert".to_owned(), vec![]));
+    // A bad one after that is judged as ever.
+    world.delete(Kind::Secret, "cert").compile();
+    world.apply(&secret("cert", &[("password", "x")]));
+    assert_eq!(world.outcome("a.test"), ("default/cert".to_owned(), vec!["cert WrongType".to_owned()]));
+    // Once nobody uses it, it is forgotten: in one change, and in two.
+    world.delete(Kind::Secret, "cert").delete(Kind::Ingress, "web");
+    assert_eq!(world.outcome("a.test").1, Vec::<String>::new());
+    world.apply(&ingress("web", "", &["a.test"], "{hosts: [a.test], secretName: cert}"));
+    assert_eq!(world.outcome("a.test"), missing());
+    world.apply(&tls_secret("cert", &pair(&["a.test"]))).compile();
+    world.delete(Kind::Secret, "cert").compile();
+    world.delete(Kind::Ingress, "web").compile();
+    world.apply(&ingress("web", "", &["a.test"], "{hosts: [a.test], secretName: cert}"));
+    assert_eq!(world.outcome("a.test"), missing());
 }
 
 #[test]
-fn a_certificate_is_taken_into_use_when_it_becomes_valid() {
+fn k18_the_default_certificate_and_those_for_backends_outlive_their_secrets() {
+    let name = (Arc::from("default"), Arc::from("cert"));
+    let mut world = World::with(|settings| settings.default_secret = Some(name));
+    world.apply(&tls_secret("cert", &pair(&["a.test"]))).compile();
+    world.delete(Kind::Secret, "cert");
+    assert_eq!(
+        world.outcome("any.test"),
+        ("default/cert".to_owned(), vec!["cert SecretNotFound".to_owned()])
+    );
+    let annotations = "sluicegate.dev/backend-protocol: HTTPS, sluicegate.dev/backend-tls-secret: cert";
+    let mut world = World::new();
+    world
+        .apply(&ingress("web", annotations, &["a.test"], ""))
+        .apply(&tls_secret("cert", &pair(&["us.test"])));
+    world.compile();
+    world.delete(Kind::Secret, "cert");
+    let (table, report) = world.compile();
+    assert_eq!(reasons(&report), ["cert SecretNotFound"]);
+    assert_eq!(common::route(&table, &common::get("a.test", "/")), "default/web:80@web");
+    let policy = &table.backends.iter().next().unwrap().1.policy;
+    assert!(policy.tls.as_ref().unwrap().certificate.is_some());
+}
+
+#[test]
+fn k17_a_certificate_is_taken_into_use_when_it_becomes_valid() {
     let mut world = world_with("", &["a.test"], "{hosts: [a.test], secretName: cert}");
     world.apply(&tls_secret("cert", &pair(&["a.test"]))).compile();
     let old = Arc::clone(&tls(&world.compile().0).policy("a.test").unwrap().certificates[0]);
@@ -259,7 +303,7 @@ fn a_certificate_is_taken_into_use_when_it_becomes_valid() {
 }
 
 #[test]
-fn the_end_of_a_certificate_is_told_before_and_after() {
+fn k17_the_end_of_a_certificate_is_told_before_and_after() {
     let mut world = world_with("", &["a.test"], "{hosts: [a.test], secretName: cert}");
     world.apply(&tls_secret("cert", &pair_valid(&["a.test"], NOW - DAY, NOW + 90 * DAY)));
     assert_eq!(world.outcome("a.test").1, Vec::<String>::new());

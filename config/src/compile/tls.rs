@@ -14,7 +14,7 @@ use super::hosts::HostState;
 use super::members::Members;
 use super::policy::Shared;
 use super::route::{Order, Route};
-use super::vault::{Lack, Origin, Vault};
+use super::vault::{GONE, Lack, Origin, Vault};
 use crate::index::Index;
 use crate::report::{ObjectRef, Problem};
 use crate::resource::tls::{ClientSetting, RootsRef, TlsSettings};
@@ -343,9 +343,10 @@ impl<'r, R: Fn(u32) -> Option<&'r Route>> Build<'_, '_, R> {
             let certificate = self.tools.vault.certificate(entry.origin.as_ref()?).ok()?;
             is_for(certificate, host).then(|| Choice { entry, certificate: Some(Arc::clone(certificate)) })
         });
-        if by_name.is_some() {
+        if let Some(choice) = by_name {
             *wanted = true;
-            return by_name;
+            self.tell_if_gone(route, choice.entry);
+            return Some(choice);
         }
         // An entry without hosts is for all of them, also where its certificate is not.
         let general = route.tls.iter().find(|entry| !entry.has_hosts)?;
@@ -355,6 +356,7 @@ impl<'r, R: Fn(u32) -> Option<&'r Route>> Build<'_, '_, R> {
 
     fn certificate_of(&mut self, route: &'r Route, entry: &'r TlsEntry) -> Option<Choice<'r>> {
         let Some(origin) = &entry.origin else { return Some(Choice { entry, certificate: None }) };
+        self.tell_if_gone(route, entry);
         match self.tools.vault.certificate(origin) {
             Ok(certificate) => Some(Choice { entry, certificate: Some(Arc::clone(certificate)) }),
             Err(lack) => {
@@ -364,6 +366,13 @@ impl<'r, R: Fn(u32) -> Option<&'r Route>> Build<'_, '_, R> {
                 self.tell(route, Finding::error(field, entry.line, reason, message));
                 None
             }
+        }
+    }
+
+    fn tell_if_gone(&mut self, route: &'r Route, entry: &'r TlsEntry) {
+        if entry.origin.as_ref().is_some_and(|origin| self.tools.vault.is_gone(origin)) {
+            let field = format!("{}.secretName", entry.field);
+            self.tell(route, Finding::error(field, entry.line, "SecretNotFound", GONE.to_owned()));
         }
     }
 

@@ -78,6 +78,8 @@ struct Held<T> {
     trouble: Option<Trouble>,
     /// When to look again although nothing changes, seconds since 1970.
     wake: Option<i64>,
+    /// The object was deleted while it was in use.
+    is_gone: bool,
 }
 
 /// What is wrong with the current version.
@@ -146,7 +148,7 @@ impl Vault {
         if users.is_empty() {
             self.users.remove(origin);
             // What is good of an object stays known for as long as the object is there.
-            if matches!(origin, Origin::Pair(..) | Origin::RootsFile(_)) {
+            if matches!(origin, Origin::Pair(..) | Origin::RootsFile(_)) || self.is_gone(origin) {
                 self.certificates.remove(origin);
                 self.roots.remove(origin);
             }
@@ -176,6 +178,11 @@ impl Vault {
         lookup(&self.certificates, origin)
     }
 
+    /// True if `origin` was deleted while it was in use, so that its last version is.
+    pub(super) fn is_gone(&self, origin: &Origin) -> bool {
+        self.certificates.get(origin).is_some_and(|held| held.is_gone)
+    }
+
     /// The authorities of `origin`, which must have been looked at.
     pub(super) fn roots(&self, origin: &Origin) -> Result<&Arc<TrustRoots>, Lack> {
         lookup(&self.roots, origin)
@@ -187,8 +194,12 @@ impl Vault {
             Origin::Certificate(_) | Origin::Pair(..) => {
                 let former = self.certificates.remove(origin);
                 let now = self.now;
-                let held = current_certificate(index, origin)
-                    .map(|current| judge(current, former.as_ref().and_then(|held| held.good.clone()), now));
+                let good = || former.as_ref().and_then(|held| held.good.clone());
+                let held = match current_certificate(index, origin) {
+                    Some(current) => Some(judge(current, good(), now)),
+                    // Deleted by mistake more often than not; those who use it are told.
+                    None => good().filter(|_| self.is_used(origin)).map(gone),
+                };
                 let is_new = !same(former.as_ref(), held.as_ref());
                 if let Some(held) = held {
                     self.certificates.insert(origin.clone(), held);
@@ -200,7 +211,9 @@ impl Vault {
                 let held = current_roots(index, origin).map(|current| {
                     let good = former.as_ref().and_then(|held| held.good.clone());
                     match current {
-                        Ok(current) => Held { good: Some(current), trouble: None, wake: None },
+                        Ok(current) => {
+                            Held { good: Some(current), trouble: None, wake: None, is_gone: false }
+                        }
                         Err(flaw) => flawed(flaw, good),
                     }
                 });
@@ -215,6 +228,20 @@ impl Vault {
 
     /// What there is to say about `origin`.
     pub(super) fn problem(&self, index: &Index, origin: &Origin) -> Option<Problem> {
+        if let Origin::Certificate(object) = origin
+            && self.is_gone(origin)
+        {
+            let (object, field, severity) = (object.clone(), String::new(), Severity::Error);
+            let message = format!("{GONE}; it is lost when the gateway restarts");
+            return Some(Problem {
+                object,
+                location: None,
+                field,
+                severity,
+                reason: "SecretNotFound",
+                message,
+            });
+        }
         let trouble = self.certificates.get(origin).and_then(|held| held.trouble.as_ref());
         let trouble = trouble.or_else(|| self.roots.get(origin).and_then(|held| held.trouble.as_ref()))?;
         let (object, location, field) = match origin {
@@ -254,7 +281,7 @@ fn lookup<'v, T>(all: &'v HashMap<Origin, Held<T>, FixedState>, origin: &Origin)
 fn same<T: Eq>(a: Option<&Held<T>>, b: Option<&Held<T>>) -> bool {
     match (a, b) {
         (None, None) => true,
-        (Some(a), Some(b)) => a.good == b.good && a.trouble == b.trouble,
+        (Some(a), Some(b)) => a.good == b.good && a.trouble == b.trouble && a.is_gone == b.is_gone,
         _ => false,
     }
 }
@@ -297,6 +324,8 @@ fn content<'i>(index: &'i Index, file: &str, part: Part) -> Result<&'i [u8], Fla
 }
 
 const KEPT: &str = "the previous version stays in use";
+/// What is said of an object that was deleted while it was in use.
+pub(super) const GONE: &str = "there is no such Secret any more, and its last version stays in use";
 
 fn flawed<T>(flaw: Flaw, good: Option<Arc<T>>) -> Held<T> {
     let message = match good {
@@ -304,7 +333,12 @@ fn flawed<T>(flaw: Flaw, good: Option<Arc<T>>) -> Held<T> {
         None => format!("{}; there is no earlier version to go on with", flaw.message),
     };
     let Flaw { part, reason, .. } = flaw;
-    Held { good, trouble: Some(Trouble { part, severity: Severity::Error, reason, message }), wake: None }
+    let trouble = Some(Trouble { part, severity: Severity::Error, reason, message });
+    Held { good, trouble, wake: None, is_gone: false }
+}
+
+fn gone<T>(good: Arc<T>) -> Held<T> {
+    Held { good: Some(good), trouble: None, wake: None, is_gone: true }
 }
 
 /// What `current` amounts to at `now`, given what was in use before.
@@ -328,22 +362,22 @@ fn judge(
     if now < current.not_before {
         let message = format!("it is not valid before {}; {consequence}", time(current.not_before));
         let (wake, good) = (Some(current.not_before), Some(fallback.unwrap_or(current)));
-        return Held { good, trouble: error("CertificateNotYetValid", message), wake };
+        return Held { good, trouble: error("CertificateNotYetValid", message), wake, is_gone: false };
     }
     if now > current.not_after {
         let message = format!("it expired on {}; {consequence}", time(current.not_after));
         let good = Some(fallback.unwrap_or(current));
-        return Held { good, trouble: error("CertificateExpired", message), wake: None };
+        return Held { good, trouble: error("CertificateExpired", message), wake: None, is_gone: false };
     }
     let lifetime = current.not_after.saturating_sub(current.not_before);
     let warn_at = current.not_after.saturating_sub(WARN_BEFORE.min(lifetime / 3));
     if now < warn_at {
-        return Held { wake: Some(warn_at), good: Some(current), trouble: None };
+        return Held { wake: Some(warn_at), good: Some(current), trouble: None, is_gone: false };
     }
     let message = format!("it expires on {}; renew it", time(current.not_after));
     let wake = Some(current.not_after.saturating_add(1));
     let trouble = trouble(Severity::Warning, "CertificateExpiresSoon", message);
-    Held { good: Some(current), trouble, wake }
+    Held { good: Some(current), trouble, wake, is_gone: false }
 }
 
 fn time(seconds: i64) -> String {

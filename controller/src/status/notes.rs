@@ -135,6 +135,7 @@ mod tests {
             uid: "u".into(),
             resource_version: version.into(),
             entries: Box::default(),
+            writer: None,
         }
     }
 

@@ -18,6 +18,8 @@ pub struct Observed {
     pub resource_version: Arc<str>,
     /// `status.loadBalancer.ingress`, in the order of the object.
     pub entries: Box<[Entry]>,
+    /// The field manager that changed the entries last, if there are any and the server says so.
+    pub writer: Option<Arc<str>>,
 }
 
 /// One entry of `status.loadBalancer.ingress`.
@@ -45,11 +47,13 @@ impl Observed {
     pub fn from_json(json: &[u8]) -> Option<Self> {
         let Object { metadata, status } = serde_json::from_slice(json).ok()?;
         let entries = status.and_then(entries).unwrap_or_default();
+        let writer = metadata.managed_fields.filter(|_| !entries.is_empty()).and_then(writer);
         Some(Self {
             object: ObjectRef { kind: Kind::Ingress, namespace: metadata.namespace, name: metadata.name },
             uid: metadata.uid,
             resource_version: metadata.resource_version,
             entries,
+            writer,
         })
     }
 }
@@ -129,20 +133,32 @@ impl Entry {
 
 #[derive(Deserialize)]
 struct Object<'j> {
-    metadata: Metadata,
+    #[serde(borrow)]
+    metadata: Metadata<'j>,
     #[serde(borrow)]
     status: Option<&'j RawValue>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Metadata {
+struct Metadata<'j> {
     name: Arc<str>,
     #[serde(default = "nothing")]
     namespace: Arc<str>,
     #[serde(default = "nothing")]
     uid: Arc<str>,
     resource_version: Arc<str>,
+    #[serde(borrow)]
+    managed_fields: Option<&'j RawValue>,
+}
+
+/// Who has changed what, as the server keeps book of it.
+#[derive(Deserialize)]
+struct Managed<'j> {
+    #[serde(default)]
+    manager: Arc<str>,
+    #[serde(borrow, default, rename = "fieldsV1")]
+    fields: Option<&'j RawValue>,
 }
 
 fn nothing() -> Arc<str> {
@@ -176,6 +192,16 @@ fn entries(status: &RawValue) -> Option<Box<[Entry]>> {
     let status: Status<'_> = serde_json::from_str(status.get()).ok()?;
     let entries = status.load_balancer?.ingress?;
     Some(entries.into_iter().map(Entry::read).collect())
+}
+
+/// The manager of `status.loadBalancer.ingress`, which is one value to the server and so has one writer.
+fn writer(managed: &RawValue) -> Option<Arc<str>> {
+    let managers: Vec<Managed<'_>> = serde_json::from_str(managed.get()).ok()?;
+    let wrote = |one: &&Managed<'_>| {
+        let fields = one.fields.and_then(|text| serde_json::from_str::<serde_json::Value>(text.get()).ok());
+        fields.is_some_and(|fields| fields.pointer("/f:status/f:loadBalancer/f:ingress").is_some())
+    };
+    managers.iter().find(wrote).map(|one| Arc::clone(&one.manager))
 }
 
 #[cfg(test)]
@@ -233,6 +259,16 @@ mod tests {
             assert!(Observed::from_json(json.as_bytes()).unwrap().entries.is_empty(), "{json}");
         }
         assert_eq!(Observed::from_json(br#"{"metadata":{"name":"a"}}"#), None);
+    }
+
+    #[test]
+    fn writer_of_the_entries_is_read() {
+        let json = br#"{"metadata":{"name":"a","resourceVersion":"7","managedFields":[
+            {"manager":"kubectl","operation":"Apply","fieldsV1":{"f:spec":{"f:rules":{}}}},
+            {"manager":"one","operation":"Apply","subresource":"status","fieldsV1":{"f:status":{}}},
+            {"manager":"two","operation":"Update","subresource":"status","fieldsV1":{"f:status":{"f:loadBalancer":{"f:ingress":{}}}}}]},
+            "status":{"loadBalancer":{"ingress":[{"ip":"192.0.2.1"}]}}}"#;
+        assert_eq!(Observed::from_json(json).unwrap().writer.as_deref(), Some("two"));
     }
 
     #[test]

@@ -1,0 +1,281 @@
+//! One Ingress: what its status says, what it should say, and what became of attempts to write it. Pure.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::status::clock::Moment;
+use crate::status::observed::{Address, Entry, Observed};
+
+/// After an object changed, for how long a version that looks older is taken for a late message.
+const LATE: Duration = Duration::from_secs(10);
+/// An Ingress that was never ours is left alone this long, so that whoever decides whose it is has seen it.
+const SETTLING: Duration = Duration::from_secs(10);
+/// An object is left alone for this long after as many attempts as there may be in a row.
+const SET_ASIDE: Duration = Duration::from_secs(30);
+/// Attempts in a row that end in a conflict.
+const MAX_CONFLICTS: u32 = 5;
+/// Attempts in a row that fail without a conflict, before others go first.
+const MAX_FAILURES: u32 = 3;
+/// Somebody else undoes what we write: this many times in …
+const STRIKES: usize = 5;
+/// … this time, then the object is left alone for as long again.
+const STRIKE_TIME: Duration = Duration::from_secs(600);
+/// How long an object is left alone whose status the server does not accept.
+const INVALID: Duration = Duration::from_secs(600);
+
+/// What is ours, in whatever object it stands.
+#[derive(Debug)]
+pub(super) struct Ours<'l> {
+    /// To be published.
+    pub(super) current: &'l BTreeSet<Address>,
+    /// Published formerly.
+    pub(super) former: &'l BTreeSet<Address>,
+    /// Our field manager.
+    pub(super) manager: &'l str,
+    /// Tables served so far.
+    pub(super) compiles: u64,
+}
+
+impl Ours<'_> {
+    fn contains(&self, entry: &Entry) -> bool {
+        let is_ours = |address: &Address| self.current.contains(address) || self.former.contains(address);
+        entry.address.as_ref().is_some_and(is_ours)
+    }
+}
+
+/// What is to be done with an object.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Want {
+    Nothing,
+    /// Something, then.
+    Later(Moment),
+    /// Read it.
+    Look,
+    /// Write these entries.
+    Write(Box<[Entry]>),
+}
+
+/// In which order objects come to their turn.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Lane {
+    /// Something happened to the object itself.
+    Hot,
+    /// Something happened to all.
+    Cold,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Item {
+    pub(super) observed: Option<Observed>,
+    pub(super) claimed: bool,
+    /// It was ours, and our entries have not been seen gone since.
+    taking_back: bool,
+    /// When it was first observed: tables served until then, and the moment.
+    since: (u64, Moment),
+    /// When we heard of the version that `observed` has.
+    heard: Moment,
+    /// Looks older than `observed`, and came soon after it.
+    late: Option<Observed>,
+    /// What we wrote was accepted, and has not been seen changed.
+    standing: bool,
+    must_look: bool,
+    conflicts: u32,
+    failures: u32,
+    not_before: Moment,
+    strikes: Vec<Moment>,
+    contended: bool,
+    pub(super) lane: Option<Lane>,
+    pub(super) flight: Option<u64>,
+}
+
+impl Item {
+    /// What is to be done with it at `now`.
+    pub(super) fn want(&self, ours: &Ours<'_>, now: Moment) -> Want {
+        let Some(observed) = &self.observed else { return Want::Nothing };
+        let (mine, foreign): (Vec<&Entry>, Vec<&Entry>) =
+            observed.entries.iter().partition(|entry| ours.contains(entry));
+        let nothing = BTreeSet::new();
+        let desired = if self.claimed { ours.current } else { &nothing };
+        let stands: BTreeSet<&Address> = mine.iter().filter_map(|entry| entry.address.as_ref()).collect();
+        if stands.iter().copied().eq(desired) {
+            return Want::Nothing;
+        }
+        if !self.claimed && !self.taking_back {
+            if observed.writer.as_deref() != Some(ours.manager) || ours.compiles <= self.since.0 {
+                return Want::Nothing;
+            }
+            let settled = self.since.1 + SETTLING;
+            if now < settled {
+                return Want::Later(settled);
+            }
+        }
+        if now < self.not_before {
+            return Want::Later(self.not_before);
+        }
+        if self.must_look {
+            return Want::Look;
+        }
+        Want::Write(foreign.into_iter().cloned().chain(desired.iter().cloned().map(Entry::of)).collect())
+    }
+
+    /// True if it is ours and its status names addresses that are not.
+    pub(super) fn has_foreign(&self, ours: &Ours<'_>) -> bool {
+        let entries = self.observed.iter().flat_map(|observed| &observed.entries);
+        self.claimed && entries.into_iter().any(|entry| !ours.contains(entry))
+    }
+
+    /// It was seen like this. Returns when to look at it again, if what was seen may be old, and whether somebody undid
+    /// what we wrote.
+    pub(super) fn observe(
+        &mut self,
+        observed: Observed,
+        ours: &Ours<'_>,
+        now: Moment,
+    ) -> (Option<Moment>, bool) {
+        if self.observed.as_ref().is_none_or(|old| old.uid != observed.uid) {
+            self.vanish();
+            self.since = (ours.compiles, now);
+            self.heard = now;
+            self.observed = Some(observed);
+            return (None, false);
+        }
+        let again = self.heard + LATE;
+        if now < again && self.is_known_newer(&observed) {
+            self.late = Some(observed);
+            return (Some(again), false);
+        }
+        self.late = None;
+        if self.observed.as_ref().is_some_and(|old| old.resource_version != observed.resource_version) {
+            self.must_look = false;
+            self.heard = now;
+        }
+        self.observed = Some(observed);
+        let undone = self.standing && self.claimed && !matches!(self.want(ours, now), Want::Nothing);
+        self.standing &= !undone;
+        let contended = undone && self.strike(now);
+        self.settle(ours);
+        (None, contended)
+    }
+
+    /// It is gone, and may come again as another one.
+    pub(super) fn vanish(&mut self) {
+        let (claimed, lane) = (self.claimed, self.lane);
+        *self = Self { claimed, lane, ..Self::default() };
+    }
+
+    /// What came late has not been followed by anything: it is how things are.
+    pub(super) fn believe_late(&mut self, now: Moment) {
+        if self.heard + LATE <= now
+            && let Some(late) = self.late.take()
+        {
+            self.observed = Some(late);
+            self.heard = now;
+            // Whatever is wrong with it is for the server to say.
+            self.must_look = true;
+        }
+    }
+
+    /// It became ours, or ceased to be.
+    pub(super) fn claim(&mut self, claimed: bool, ours: &Ours<'_>) {
+        self.taking_back = self.claimed && !claimed;
+        self.claimed = claimed;
+        self.standing = false;
+        self.settle(ours);
+    }
+
+    /// The addresses are others.
+    pub(super) fn forget_standing(&mut self) {
+        self.standing = false;
+    }
+
+    /// A server that can be believed says this, after we asked.
+    pub(super) fn answered(&mut self, observed: Observed, is_write: bool, ours: &Ours<'_>, now: Moment) {
+        self.must_look = false;
+        self.failures = 0;
+        if is_write {
+            self.conflicts = 0;
+            self.contended = false;
+        }
+        if self
+            .observed
+            .as_ref()
+            .is_some_and(|old| is_older(&observed.resource_version, &old.resource_version))
+        {
+            // It was changed again, and that was told before the answer was.
+            return;
+        }
+        self.heard = now;
+        self.late = None;
+        self.observed = Some(observed);
+        self.standing |= is_write && self.claimed && !ours.current.is_empty();
+        self.settle(ours);
+    }
+
+    /// Somebody changed it in between. Returns whether it is given up for long because of that.
+    pub(super) fn conflict(&mut self, version: &str, delay: Duration, now: Moment) -> bool {
+        self.must_look = self.observed.as_ref().is_none_or(|observed| *observed.resource_version == *version);
+        self.conflicts += 1;
+        self.not_before = now + delay;
+        if self.conflicts < MAX_CONFLICTS {
+            return false;
+        }
+        self.conflicts = 0;
+        self.not_before = now + SET_ASIDE;
+        self.strike(now)
+    }
+
+    /// The server did not do it, for no fault of the object's.
+    pub(super) fn failed(&mut self, now: Moment) {
+        self.failures += 1;
+        if self.failures >= MAX_FAILURES {
+            self.failures = 0;
+            self.not_before = now + SET_ASIDE;
+        }
+    }
+
+    /// The server will not have it.
+    pub(super) fn invalid(&mut self, now: Moment) {
+        self.must_look = true;
+        self.not_before = now + INVALID;
+    }
+
+    /// Somebody else writes other entries again and again, so it is left alone.
+    pub(super) fn is_contended(&self, now: Moment) -> bool {
+        self.contended && now < self.not_before
+    }
+
+    /// Notes that what we wrote does not last; returns whether that is now too often.
+    fn strike(&mut self, now: Moment) -> bool {
+        self.strikes.retain(|at| now.since(*at) < STRIKE_TIME);
+        self.strikes.push(now);
+        let contended = self.strikes.len() >= STRIKES;
+        if contended {
+            // After the pause, one more is enough.
+            self.not_before = now + STRIKE_TIME;
+            self.strikes = vec![self.not_before; STRIKES - 1];
+        }
+        self.contended = contended;
+        contended
+    }
+
+    /// What we know already is newer for certain.
+    fn is_known_newer(&self, observed: &Observed) -> bool {
+        let known = self.observed.as_ref();
+        known.is_some_and(|known| is_older(&observed.resource_version, &known.resource_version))
+    }
+
+    /// Nothing of ours is left where it should not be.
+    fn settle(&mut self, ours: &Ours<'_>) {
+        let Some(observed) = &self.observed else { return };
+        self.taking_back &= observed.entries.iter().any(|entry| ours.contains(entry));
+    }
+}
+
+/// True if version `one` was made before `other` for certain. Versions of one server are decimal numbers that only grow.
+fn is_older(one: &str, other: &str) -> bool {
+    match (one.parse::<u64>(), other.parse::<u64>()) {
+        (Ok(one), Ok(other)) => one < other,
+        _ => false,
+    }
+}

@@ -1,0 +1,372 @@
+//! Which status is to be written next: what should stand in every Ingress against what stands there. Pure: time and
+//! randomness are arguments, and requests are made by others. Level-triggered: whatever was missed, repeated or reordered,
+//! what is written depends on the latest of each object only.
+//!
+//! `status.loadBalancer.ingress` is one value to an API server (an atomic list), so no field manager can own a part of
+//! it. Entries are ours if they name an address that we publish, or have published; all others are kept as they are. A
+//! write names the version that it is based on, and a server refuses it if there is a newer one.
+
+mod item;
+mod queue;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use config::report::ObjectRef;
+use foldhash::quality::FixedState;
+
+use self::item::{Item, Lane, Ours, Want};
+use super::clock::Moment;
+use super::observed::{Address, Entry, Observed};
+use super::pace::{Bucket, backoff};
+
+/// Requests in a burst, and the time for each after that.
+const BURST: u32 = 400;
+const INTERVAL: Duration = Duration::from_millis(5);
+/// For how long a former address is remembered that stands nowhere: changes may come late.
+const MEMORY: Duration = Duration::from_secs(3_600);
+/// How often it is looked whether they stand anywhere.
+const LOOK_INTERVAL: Duration = Duration::from_secs(60);
+/// Former addresses that are remembered at most.
+const MAX_FORMER: usize = 256;
+/// Delays of one object after a conflict.
+const FIRST_CONFLICT: Duration = Duration::from_millis(20);
+const MAX_CONFLICT: Duration = Duration::from_secs(1);
+
+static NOTHING: BTreeSet<Address> = BTreeSet::new();
+
+/// A request to be made.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Task {
+    pub(super) object: ObjectRef,
+    pub(super) flight: u64,
+    pub(super) action: Action,
+}
+
+/// What a [`Task`] asks for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Action {
+    /// Read the object.
+    Look,
+    /// Write `status.loadBalancer.ingress`.
+    Write {
+        /// Only if the object has this version.
+        version: Arc<str>,
+        entries: Box<[Entry]>,
+    },
+}
+
+/// What became of a [`Task`].
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Outcome {
+    /// It was done, and this is the object now.
+    Done(Observed),
+    /// There is no such object.
+    Gone,
+    /// The object has another version.
+    Conflict,
+    /// The server does not accept the status.
+    Invalid,
+    /// We may not do this here.
+    Denied,
+    /// The server has too much to do.
+    Busy(Option<Duration>),
+    /// Nothing is known of it, or the server failed.
+    Failed,
+    /// It was not sent, or given up.
+    Aborted,
+}
+
+/// What to do next.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Next {
+    Task(Task),
+    /// Nothing before then, or before something happens.
+    Wait(Option<Moment>),
+}
+
+/// What changed by an outcome or an observation, for whoever tells of it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Told {
+    /// Somebody else keeps undoing what we write to the object, so it is left alone for a time.
+    pub(super) contended: bool,
+}
+
+/// The state of all Ingresses.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    manager: Arc<str>,
+    /// Ingress → its state
+    items: HashMap<ObjectRef, Item, FixedState>,
+    /// To be published; `None` until it is known.
+    current: Option<BTreeSet<Address>>,
+    former: BTreeSet<Address>,
+    /// former address → since when it has stood nowhere
+    absent: BTreeMap<Address, Moment>,
+    /// When that was looked at.
+    looked: Moment,
+    /// What whoever leads next will know for ours.
+    recorded: BTreeSet<Address>,
+    compiles: u64,
+    /// Unclaimed when first observed, to be looked at after the next compile.
+    unsettled: Vec<ObjectRef>,
+    hot: VecDeque<ObjectRef>,
+    cold: VecDeque<ObjectRef>,
+    turn: u32,
+    timers: BTreeSet<(Moment, ObjectRef)>,
+    /// namespace in which we may not write → until when we do not try, and failures in a row
+    denied: HashMap<Arc<str>, (Moment, u32), FixedState>,
+    paused_until: Moment,
+    failures: u32,
+    bucket: Bucket,
+    in_flight: usize,
+    flights: u64,
+    leads: bool,
+    random: fastrand::Rng,
+}
+
+impl Ledger {
+    /// Nothing is known yet. `manager` is our field manager.
+    pub(super) fn new(manager: Arc<str>, random: fastrand::Rng) -> Self {
+        Self {
+            manager,
+            items: HashMap::default(),
+            current: None,
+            former: BTreeSet::new(),
+            absent: BTreeMap::new(),
+            looked: Moment::START,
+            recorded: BTreeSet::new(),
+            compiles: 0,
+            unsettled: Vec::new(),
+            hot: VecDeque::new(),
+            cold: VecDeque::new(),
+            turn: 0,
+            timers: BTreeSet::new(),
+            denied: HashMap::default(),
+            paused_until: Moment::START,
+            failures: 0,
+            bucket: Bucket::new(INTERVAL, BURST),
+            in_flight: 0,
+            flights: 0,
+            leads: false,
+            random,
+        }
+    }
+
+    /// The object is like this.
+    pub(super) fn observe(&mut self, observed: Observed, now: Moment) -> Told {
+        let object = observed.object.clone();
+        let has_entries = !observed.entries.is_empty();
+        let (item, ours) = self.item(&object);
+        let is_new = item.observed.is_none();
+        let (again, contended) = item.observe(observed, &ours, now);
+        let is_stranger = is_new && has_entries && !item.claimed;
+        if is_stranger {
+            self.unsettled.push(object.clone());
+        }
+        if let Some(again) = again {
+            self.timers.insert((again, object.clone()));
+        }
+        self.touch(object, Lane::Hot, now);
+        Told { contended }
+    }
+
+    /// The object is gone.
+    pub(super) fn gone(&mut self, object: &ObjectRef) {
+        let Some(item) = self.items.get_mut(object) else { return };
+        if item.claimed {
+            item.vanish();
+        } else {
+            self.items.remove(object);
+        }
+    }
+
+    /// The object became ours, or ceased to be.
+    pub(super) fn claim(&mut self, object: &ObjectRef, claimed: bool, now: Moment) {
+        let (item, ours) = self.item(object);
+        item.claim(claimed, &ours);
+        if !claimed && item.observed.is_none() {
+            self.items.remove(object);
+            return;
+        }
+        self.touch(object.clone(), Lane::Hot, now);
+    }
+
+    /// A table is served.
+    pub(super) fn compiled(&mut self, now: Moment) {
+        self.compiles += 1;
+        for object in std::mem::take(&mut self.unsettled) {
+            self.touch(object, Lane::Cold, now);
+        }
+    }
+
+    /// These are to be published.
+    pub(super) fn publish(&mut self, addresses: BTreeSet<Address>, now: Moment) {
+        if self.current.as_ref() == Some(&addresses) {
+            return;
+        }
+        if let Some(old) = self.current.replace(addresses) {
+            self.former.extend(old);
+        }
+        self.items.values_mut().for_each(Item::forget_standing);
+        self.touch_all(now);
+    }
+
+    /// Whoever leads next will know that these are ours.
+    pub(super) fn record(&mut self, addresses: BTreeSet<Address>, now: Moment) {
+        let is_new = !addresses.is_subset(&self.former);
+        self.former.extend(addresses.iter().cloned());
+        self.recorded = addresses;
+        if is_new {
+            self.touch_all(now);
+        }
+    }
+
+    /// What is to be recorded: all that we publish or that may stand somewhere from former times. `None` until it is
+    /// known what we publish.
+    pub(super) fn to_record(&mut self, now: Moment) -> Option<BTreeSet<Address>> {
+        let current = self.current.as_ref()?;
+        if now.since(self.looked) >= LOOK_INTERVAL && self.compiles > 0 && self.is_idle() {
+            self.looked = now;
+            let entries = self.items.values().filter_map(|item| item.observed.as_ref());
+            let standing: BTreeSet<&Address> = entries
+                .flat_map(|observed| observed.entries.iter().filter_map(|entry| entry.address.as_ref()))
+                .collect();
+            self.absent.retain(|address, _| !standing.contains(address));
+            for address in self.former.iter().filter(|address| !standing.contains(address)) {
+                self.absent.entry(address.clone()).or_insert(now);
+            }
+            let absent = &self.absent;
+            let is_forgotten =
+                |address: &Address| absent.get(address).is_some_and(|at| now.since(*at) >= MEMORY);
+            self.former.retain(|address| !is_forgotten(address));
+            let former = &self.former;
+            self.absent.retain(|address, _| former.contains(address));
+        }
+        // A cluster whose nodes come and go must not make this grow without end.
+        let many = self.former.len().saturating_sub(MAX_FORMER);
+        for address in self.absent.keys().take(many).cloned().collect::<Vec<_>>() {
+            self.absent.remove(&address);
+            self.former.remove(&address);
+        }
+        let rest = self.former.iter().filter(|address| !current.contains(address)).take(MAX_FORMER);
+        Some(rest.chain(current).cloned().collect())
+    }
+
+    /// We may write, or may not.
+    pub(super) fn lead(&mut self, leads: bool, now: Moment) {
+        if leads && !self.leads {
+            self.denied.clear();
+            self.failures = 0;
+            self.paused_until = now;
+        }
+        self.leads = leads;
+    }
+
+    /// This became of `task`.
+    pub(super) fn outcome(&mut self, task: &Task, outcome: Outcome, now: Moment) -> Told {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.pace(&task.object, &outcome, now);
+        let delay = match outcome {
+            Outcome::Conflict => backoff(1, FIRST_CONFLICT, MAX_CONFLICT, &mut self.random),
+            _ => Duration::ZERO,
+        };
+        let (item, ours) = self.item(&task.object);
+        if item.flight != Some(task.flight) {
+            // It is another object by now, or none.
+            self.forget_if_unknown(&task.object);
+            return Told::default();
+        }
+        item.flight = None;
+        let mut told = Told::default();
+        match outcome {
+            Outcome::Done(observed) => {
+                let is_write = matches!(task.action, Action::Write { .. });
+                item.answered(observed, is_write, &ours, now);
+            }
+            Outcome::Gone => item.observed = None,
+            Outcome::Conflict => {
+                if let Action::Write { version, .. } = &task.action {
+                    told.contended = item.conflict(version, delay, now);
+                }
+            }
+            Outcome::Invalid => item.invalid(now),
+            Outcome::Failed => item.failed(now),
+            Outcome::Denied | Outcome::Busy(_) | Outcome::Aborted => {}
+        }
+        self.forget_if_unknown(&task.object);
+        self.touch(task.object.clone(), Lane::Hot, now);
+        told
+    }
+
+    /// The object as it was last observed.
+    pub(super) fn observed(&self, object: &ObjectRef) -> Option<&Observed> {
+        self.items.get(object)?.observed.as_ref()
+    }
+
+    /// True if the object is ours.
+    pub(super) fn is_claimed(&self, object: &ObjectRef) -> bool {
+        self.items.get(object).is_some_and(|item| item.claimed)
+    }
+
+    /// True if there is nothing to be done, now or later.
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight == 0 && self.hot.is_empty() && self.cold.is_empty() && self.timers.is_empty()
+    }
+
+    /// Counts for metrics, of all objects.
+    pub(super) fn figures(&self, now: Moment) -> Figures {
+        let mut figures = Figures::default();
+        let ours = self.ours();
+        for item in self.items.values() {
+            figures.claimed += u64::from(item.claimed);
+            figures.foreign += u64::from(item.has_foreign(&ours));
+            figures.contended += u64::from(item.is_contended(now));
+            figures.pending += u64::from(self.current.is_some() && item.want(&ours, now) != Want::Nothing);
+        }
+        figures
+    }
+
+    fn ours(&self) -> Ours<'_> {
+        Ours {
+            current: self.current.as_ref().unwrap_or(&NOTHING),
+            former: &self.former,
+            manager: &self.manager,
+            compiles: self.compiles,
+        }
+    }
+
+    /// The state of `object`, and what it is compared with.
+    fn item(&mut self, object: &ObjectRef) -> (&mut Item, Ours<'_>) {
+        let ours = Ours {
+            current: self.current.as_ref().unwrap_or(&NOTHING),
+            former: &self.former,
+            manager: &self.manager,
+            compiles: self.compiles,
+        };
+        (self.items.entry(object.clone()).or_default(), ours)
+    }
+
+    fn forget_if_unknown(&mut self, object: &ObjectRef) {
+        if self.items.get(object).is_some_and(|item| item.observed.is_none() && !item.claimed) {
+            self.items.remove(object);
+        }
+    }
+}
+
+/// Counts of objects.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Figures {
+    /// Ours.
+    pub(super) claimed: u64,
+    /// To be written.
+    pub(super) pending: u64,
+    /// Ours, with addresses of others in their status.
+    pub(super) foreign: u64,
+    /// Left alone because somebody else undoes what we write.
+    pub(super) contended: u64,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,436 @@
+use config::report::Kind;
+
+use super::*;
+
+mod simulation;
+
+const MANAGER: &str = "sluicegate/test";
+
+fn moment(ms: u64) -> Moment {
+    Moment::at(Duration::from_millis(ms))
+}
+
+fn object(name: &str) -> ObjectRef {
+    ObjectRef { kind: Kind::Ingress, namespace: "shop".into(), name: name.into() }
+}
+
+fn address(text: &str) -> Address {
+    Address::ip(text).or_else(|| Address::hostname(text)).unwrap()
+}
+
+fn addresses(texts: &[&str]) -> BTreeSet<Address> {
+    texts.iter().map(|text| address(text)).collect()
+}
+
+fn entries(texts: &[&str]) -> Box<[Entry]> {
+    texts.iter().map(|text| Entry::of(address(text))).collect()
+}
+
+fn seen(name: &str, version: u64, texts: &[&str]) -> Observed {
+    Observed {
+        object: object(name),
+        uid: name.into(),
+        resource_version: version.to_string().into(),
+        entries: entries(texts),
+        writer: None,
+    }
+}
+
+/// A ledger that leads, publishes 192.0.2.1 and 2001:db8::1, and has seen a compile.
+fn ledger() -> Ledger {
+    let mut ledger = Ledger::new(MANAGER.into(), fastrand::Rng::with_seed(7));
+    ledger.publish(addresses(&["192.0.2.1", "2001:db8::1"]), moment(0));
+    ledger.record(addresses(&["192.0.2.1", "2001:db8::1"]), moment(0));
+    ledger.compiled(moment(0));
+    ledger.lead(true, moment(0));
+    ledger
+}
+
+fn task(ledger: &mut Ledger, ms: u64) -> Task {
+    match ledger.next(moment(ms)) {
+        Next::Task(task) => task,
+        other @ Next::Wait(_) => panic!("{other:?}"),
+    }
+}
+
+fn written(task: &Task) -> Vec<String> {
+    match &task.action {
+        Action::Write { entries, .. } => entries.iter().map(Entry::to_json).collect(),
+        Action::Look => panic!("a look"),
+    }
+}
+
+fn is_quiet(ledger: &mut Ledger, ms: u64) -> bool {
+    matches!(ledger.next(moment(ms)), Next::Wait(_))
+}
+
+#[test]
+fn ingress_of_ours_gets_our_addresses_once() {
+    let mut ledger = ledger();
+    ledger.observe(seen("a", 1, &[]), moment(0));
+    assert!(is_quiet(&mut ledger, 0), "it is not ours yet");
+    ledger.claim(&object("a"), true, moment(0));
+    let task = task(&mut ledger, 0);
+    assert_eq!(written(&task), [r#"{"ip":"192.0.2.1"}"#, r#"{"ip":"2001:db8::1"}"#]);
+    assert!(is_quiet(&mut ledger, 0), "one request at a time");
+    let done = seen("a", 2, &["192.0.2.1", "2001:db8::1"]);
+    ledger.outcome(&task, Outcome::Done(done.clone()), moment(5));
+    ledger.observe(done, moment(6));
+    ledger.observe(seen("a", 1, &[]), moment(7));
+    assert!(is_quiet(&mut ledger, 7), "an older version came late");
+}
+
+#[test]
+fn order_and_form_of_addresses_do_not_matter() {
+    let mut ledger = ledger();
+    ledger.claim(&object("a"), true, moment(0));
+    let mut observed = seen("a", 1, &["2001:db8::1", "192.0.2.1"]);
+    observed.entries[0].text = Some(r#"{"ip":"2001:DB8:0::1"}"#.into());
+    ledger.observe(observed, moment(0));
+    assert!(is_quiet(&mut ledger, 0));
+}
+
+#[test]
+fn entries_of_others_stay_as_they_are() {
+    let mut ledger = ledger();
+    ledger.claim(&object("a"), true, moment(0));
+    let mut observed = seen("a", 1, &["203.0.113.9", "192.0.2.1"]);
+    let text = r#"{"hostname":"x.example","ports":[]}"#;
+    observed.entries =
+        observed.entries.iter().cloned().chain([Entry { address: None, text: Some(text.into()) }]).collect();
+    ledger.observe(observed, moment(0));
+    let task = task(&mut ledger, 0);
+    assert_eq!(
+        written(&task),
+        [r#"{"ip":"203.0.113.9"}"#, text, r#"{"ip":"192.0.2.1"}"#, r#"{"ip":"2001:db8::1"}"#]
+    );
+    assert_eq!(ledger.figures(moment(0)).foreign, 1);
+}
+
+#[test]
+fn entries_are_taken_back_when_the_class_changes() {
+    let mut ledger = ledger();
+    ledger.claim(&object("a"), true, moment(0));
+    ledger.observe(seen("a", 1, &["203.0.113.9", "192.0.2.1", "2001:db8::1"]), moment(0));
+    assert!(is_quiet(&mut ledger, 0));
+    ledger.claim(&object("a"), false, moment(1));
+    let task = task(&mut ledger, 1);
+    assert_eq!(written(&task), [r#"{"ip":"203.0.113.9"}"#]);
+    // Whose class it is now publishes the same address: that is not ours to take back.
+    ledger.outcome(&task, Outcome::Done(seen("a", 2, &["203.0.113.9"])), moment(2));
+    let mut theirs = seen("a", 3, &["192.0.2.1"]);
+    theirs.writer = Some("other".into());
+    ledger.observe(theirs, moment(3));
+    assert!(is_quiet(&mut ledger, 60_000));
+}
+
+#[test]
+fn what_a_former_process_wrote_is_taken_back_when_it_is_certain_whose_it_is() {
+    let mut ledger = Ledger::new(MANAGER.into(), fastrand::Rng::with_seed(7));
+    ledger.lead(true, moment(0));
+    ledger.record(addresses(&["192.0.2.1", "192.0.2.7"]), moment(0));
+    ledger.publish(addresses(&["192.0.2.1"]), moment(0));
+    for (name, writer) in [("mine", MANAGER), ("theirs", "other")] {
+        let mut observed = seen(name, 1, &["192.0.2.7", "192.0.2.1"]);
+        observed.writer = Some(writer.into());
+        ledger.observe(observed, moment(0));
+    }
+    assert!(is_quiet(&mut ledger, 60_000), "nothing was compiled yet");
+    ledger.compiled(moment(60_000));
+    let task = task(&mut ledger, 60_000);
+    assert_eq!(task.object, object("mine"));
+    assert!(written(&task).is_empty());
+    assert!(is_quiet(&mut ledger, 60_000));
+}
+
+#[test]
+fn stranger_is_left_alone_for_a_moment_after_it_appears() {
+    let mut ledger = ledger();
+    let mut observed = seen("a", 1, &["192.0.2.1"]);
+    observed.writer = Some(MANAGER.into());
+    ledger.observe(observed, moment(0));
+    ledger.compiled(moment(1));
+    assert_eq!(ledger.next(moment(1)), Next::Wait(Some(moment(10_000))));
+    assert!(matches!(ledger.next(moment(10_000)), Next::Task(_)));
+}
+
+#[test]
+fn other_addresses_replace_the_former_ones() {
+    let mut ledger = ledger();
+    ledger.claim(&object("a"), true, moment(0));
+    ledger.observe(seen("a", 1, &["192.0.2.1", "2001:db8::1"]), moment(0));
+    ledger.publish(addresses(&["lb.example"]), moment(1));
+    assert!(is_quiet(&mut ledger, 1), "nobody would know them for ours");
+    ledger.record(addresses(&["192.0.2.1", "2001:db8::1", "lb.example"]), moment(2));
+    let task = task(&mut ledger, 2);
+    assert_eq!(written(&task), [r#"{"hostname":"lb.example"}"#]);
+    ledger.outcome(&task, Outcome::Done(seen("a", 2, &["lb.example"])), moment(3));
+    let all = addresses(&["192.0.2.1", "2001:db8::1", "lb.example"]);
+    assert_eq!(ledger.to_record(moment(100_000)), Some(all), "a change may come late");
+    assert_eq!(ledger.to_record(moment(3_800_000)), Some(addresses(&["lb.example"])));
+}
+
+#[test]
+fn former_addresses_are_remembered_for_as_long_as_they_stand_somewhere() {
+    let mut ledger = ledger();
+    ledger.claim(&object("a"), true, moment(0));
+    ledger.observe(seen("a", 1, &["192.0.2.1", "2001:db8::1"]), moment(0));
+    ledger.publish(addresses(&["lb.example"]), moment(1));
+    for now in [0, 3_600_000, 7_200_000] {
+        let all = addresses(&["192.0.2.1", "2001:db8::1", "lb.example"]);
+        assert_eq!(ledger.to_record(moment(now)), Some(all));
+    }
+}
+
+#[test]
+fn no_address_is_no_entry() {
+    let mut ledger = ledger();
+    ledger.claim(&object("a"), true, moment(0));
+    ledger.observe(seen("a", 1, &["192.0.2.1", "2001:db8::1"]), moment(0));
+    ledger.publish(addresses(&[]), moment(1));
+    assert!(written(&task(&mut ledger, 1)).is_empty());
+}
+
+#[test]
+fn nothing_is_written_by_those_who_do_not_lead() {
+    let mut ledger = ledger();
+    ledger.lead(false, moment(0));
+    ledger.observe(seen("a", 1, &[]), moment(0));
+    ledger.claim(&object("a"), true, moment(0));
+    assert_eq!(ledger.next(moment(0)), Next::Wait(None));
+    ledger.lead(true, moment(1));
+    assert!(matches!(ledger.next(moment(1)), Next::Task(_)), "what is to be done was known all the time");
+}
+
+#[test]
+fn conflict_is_looked_at_and_tried_again_at_most_five_times() {
+    let mut ledger = ledger();
+    ledger.claim(&object("a"), true, moment(0));
+    ledger.observe(seen("a", 1, &[]), moment(0));
+    let (mut now, mut version, mut writes) = (0, 1, 0);
+    while now < 29_000 {
+        match ledger.next(moment(now)) {
+            Next::Task(task @ Task { action: Action::Look, .. }) => {
+                version += 1;
+                ledger.outcome(&task, Outcome::Done(seen("a", version, &[])), moment(now));
+            }
+            Next::Task(task) => {
+                writes += 1;
+                ledger.outcome(&task, Outcome::Conflict, moment(now));
+            }
+            Next::Wait(Some(until)) => now = u64::try_from(until.since(moment(0)).as_millis()).unwrap() + 1,
+            Next::Wait(None) => break,
+        }
+    }
+    assert_eq!(writes, 5);
+}
+
+#[test]
+fn conflict_after_which_news_came_needs_no_look() {
+    let mut ledger = ledger();
+    ledger.claim(&object("a"), true, moment(0));
+    ledger.observe(seen("a", 1, &[]), moment(0));
+    let first = task(&mut ledger, 0);
+    ledger.observe(seen("a", 2, &[]), moment(1));
+    ledger.outcome(&first, Outcome::Conflict, moment(2));
+    let again = task(&mut ledger, 50);
+    assert!(matches!(&again.action, Action::Write { version, .. } if &**version == "2"));
+}
+
+#[test]
+fn status_that_somebody_else_undoes_is_given_up_for_a_time() {
+    let mut ledger = ledger();
+    ledger.claim(&object("a"), true, moment(0));
+    ledger.observe(seen("a", 1, &[]), moment(0));
+    let (mut version, mut told) = (1, 0);
+    for round in 0..20 {
+        let now = round * 20_000;
+        if let Next::Task(task) = ledger.next(moment(now)) {
+            let done = seen("a", version + 1, &["192.0.2.1", "2001:db8::1"]);
+            ledger.outcome(&task, Outcome::Done(done), moment(now));
+            version += 2;
+            told +=
+                u32::from(ledger.observe(seen("a", version, &["203.0.113.9"]), moment(now + 1)).contended);
+        }
+    }
+    assert_eq!((version, told), (11, 1), "five writes, and it was told once");
+    assert_eq!(ledger.figures(moment(100_000)).contended, 1);
+    // Another try after the time; if it is undone again, it is given up at once.
+    let again = task(&mut ledger, 700_000);
+    ledger.outcome(&again, Outcome::Done(seen("a", 12, &["192.0.2.1", "2001:db8::1"])), moment(700_000));
+    assert!(ledger.observe(seen("a", 13, &["203.0.113.9"]), moment(700_001)).contended);
+}
+
+#[test]
+fn failing_server_is_asked_less_and_less_and_one_thing_at_a_time() {
+    let mut ledger = ledger();
+    for name in 0..50 {
+        ledger.claim(&object(&name.to_string()), true, moment(0));
+        ledger.observe(seen(&name.to_string(), 1, &[]), moment(0));
+    }
+    let (mut now, mut requests) = (0, 0);
+    while now < 120_000 {
+        match ledger.next(moment(now)) {
+            Next::Task(task) => {
+                requests += 1;
+                ledger.outcome(&task, Outcome::Failed, moment(now));
+            }
+            Next::Wait(Some(until)) => now = u64::try_from(until.since(moment(0)).as_millis()).unwrap() + 1,
+            Next::Wait(None) => panic!("nothing waits"),
+        }
+    }
+    assert!((8..=16).contains(&requests), "{requests}");
+}
+
+#[test]
+fn server_that_says_how_long_is_left_alone_that_long() {
+    let mut ledger = ledger();
+    ledger.claim(&object("a"), true, moment(0));
+    ledger.observe(seen("a", 1, &[]), moment(0));
+    let first = task(&mut ledger, 0);
+    ledger.outcome(&first, Outcome::Busy(Some(Duration::from_secs(20))), moment(0));
+    assert_eq!(ledger.next(moment(1)), Next::Wait(Some(moment(20_000))));
+    let second = task(&mut ledger, 20_000);
+    ledger.outcome(&second, Outcome::Busy(Some(Duration::from_secs(86_400))), moment(20_000));
+    assert_eq!(ledger.next(moment(20_001)), Next::Wait(Some(moment(80_000))), "but not for a day");
+}
+
+#[test]
+fn one_forbidden_namespace_does_not_hold_up_others() {
+    let mut ledger = ledger();
+    for name in 0..20 {
+        ledger.claim(&object(&name.to_string()), true, moment(0));
+        ledger.observe(seen(&name.to_string(), 1, &[]), moment(0));
+    }
+    let denied = task(&mut ledger, 0);
+    ledger.outcome(&denied, Outcome::Denied, moment(0));
+    assert!(is_quiet(&mut ledger, 1), "no more of this namespace");
+    let other = ObjectRef { namespace: "other".into(), ..object("a") };
+    ledger.claim(&other, true, moment(2));
+    ledger.observe(Observed { object: other.clone(), ..seen("a", 1, &[]) }, moment(2));
+    assert_eq!(task(&mut ledger, 2).object, other);
+    assert!(matches!(ledger.next(moment(31_000)), Next::Task(_)), "it is tried again");
+}
+
+#[test]
+fn what_changed_goes_first_and_the_rest_does_not_starve() {
+    let mut ledger = ledger();
+    for name in 0..100 {
+        let name = format!("old-{name}");
+        ledger.claim(&object(&name), true, moment(0));
+        ledger.observe(seen(&name, 1, &["192.0.2.1", "2001:db8::1"]), moment(0));
+    }
+    ledger.record(addresses(&["192.0.2.1", "2001:db8::1", "192.0.2.2"]), moment(0));
+    ledger.publish(addresses(&["192.0.2.2"]), moment(0));
+    for name in 0..30 {
+        let name = format!("new-{name}");
+        ledger.claim(&object(&name), true, moment(1));
+        ledger.observe(seen(&name, 1, &[]), moment(1));
+    }
+    let mut order = String::new();
+    for _ in 0..32 {
+        let task = task(&mut ledger, 1);
+        order.push(task.object.name.chars().next().unwrap());
+        let mut done = seen(&task.object.name, 2, &["192.0.2.2"]);
+        done.object = task.object.clone();
+        ledger.outcome(&task, Outcome::Done(done), moment(1));
+    }
+    assert_eq!(order, "nnnnnnno".repeat(4));
+}
+
+#[test]
+fn thousand_new_ingresses_take_a_thousand_writes_at_a_bounded_rate() {
+    let mut ledger = ledger();
+    for name in 0..1_000 {
+        ledger.observe(seen(&name.to_string(), 1, &[]), moment(0));
+        ledger.claim(&object(&name.to_string()), true, moment(0));
+    }
+    let (mut now, mut version) = (0, 1);
+    let (mut writes, mut in_flight) = (0, Vec::new());
+    loop {
+        match ledger.next(moment(now)) {
+            Next::Task(task) => {
+                writes += 1;
+                in_flight.push(task);
+                assert!(in_flight.len() <= 10);
+            }
+            Next::Wait(until) => {
+                let is_waiting = until.is_some() || !in_flight.is_empty();
+                for task in in_flight.drain(..) {
+                    version += 1;
+                    let done = Observed {
+                        object: task.object.clone(),
+                        ..seen(&task.object.name, version, &["192.0.2.1", "2001:db8::1"])
+                    };
+                    ledger.outcome(&task, Outcome::Done(done.clone()), moment(now));
+                    ledger.observe(done, moment(now));
+                }
+                if !is_waiting {
+                    break;
+                }
+                now += 1;
+            }
+        }
+    }
+    assert_eq!(writes, 1_000);
+    assert!((2_900..4_000).contains(&now), "{now} ms");
+}
+
+#[test]
+fn object_that_was_made_anew_is_another_object() {
+    let mut ledger = ledger();
+    ledger.claim(&object("a"), true, moment(0));
+    ledger.observe(seen("a", 1, &[]), moment(0));
+    let old = task(&mut ledger, 0);
+    let new = Observed { uid: "another".into(), ..seen("a", 5, &[]) };
+    ledger.observe(new, moment(1));
+    let again = task(&mut ledger, 1);
+    ledger.outcome(&old, Outcome::Gone, moment(2));
+    assert!(is_quiet(&mut ledger, 2));
+    let done = Observed { uid: "another".into(), ..seen("a", 6, &["192.0.2.1", "2001:db8::1"]) };
+    ledger.outcome(&again, Outcome::Done(done), moment(3));
+    assert!(ledger.is_idle());
+}
+
+#[test]
+fn nothing_is_kept_of_objects_that_are_gone() {
+    let mut ledger = ledger();
+    for name in 0..100 {
+        let name = name.to_string();
+        ledger.observe(seen(&name, 1, &[]), moment(0));
+        ledger.claim(&object(&name), true, moment(0));
+        ledger.gone(&object(&name));
+        ledger.claim(&object(&name), false, moment(1));
+    }
+    assert!(is_quiet(&mut ledger, 1));
+    assert!(ledger.items.is_empty() && ledger.hot.is_empty() && ledger.is_idle());
+}
+
+#[test]
+fn message_that_came_late_is_believed_if_nothing_follows_it() {
+    let mut ledger = ledger();
+    ledger.claim(&object("a"), true, moment(0));
+    ledger.observe(seen("a", 8, &[]), moment(0));
+    let first = task(&mut ledger, 0);
+    ledger.outcome(&first, Outcome::Done(seen("a", 9, &["192.0.2.1", "2001:db8::1"])), moment(0));
+    // The server was restored from a backup, and its versions began again.
+    ledger.observe(seen("a", 3, &[]), moment(1_000));
+    assert_eq!(ledger.next(moment(1_000)), Next::Wait(Some(moment(10_000))));
+    let look = task(&mut ledger, 10_000);
+    assert_eq!(look.action, Action::Look);
+    ledger.outcome(&look, Outcome::Done(seen("a", 3, &[])), moment(10_001));
+    assert!(matches!(task(&mut ledger, 10_001).action, Action::Write { .. }));
+}
+
+#[test]
+fn queues_do_not_grow_while_nothing_is_written() {
+    let mut ledger = ledger();
+    ledger.lead(false, moment(0));
+    ledger.claim(&object("a"), true, moment(0));
+    for version in 0..1_000 {
+        ledger.observe(seen("a", version, &[]), moment(version));
+        ledger
+            .publish(addresses(&[if version % 2 == 0 { "192.0.2.1" } else { "192.0.2.2" }]), moment(version));
+    }
+    assert!(ledger.hot.len() + ledger.cold.len() <= 2, "{} {}", ledger.hot.len(), ledger.cold.len());
+}

@@ -4,6 +4,8 @@
 #[allow(dead_code)]
 mod clock;
 #[allow(dead_code)]
+mod journal;
+#[allow(dead_code)]
 mod lease;
 #[allow(dead_code)]
 mod ledger;
@@ -11,6 +13,8 @@ mod notes;
 mod observed;
 #[allow(dead_code)]
 mod pace;
+#[allow(dead_code)]
+mod publish;
 
 pub use self::notes::{Inbox, News, Note, Notes};
 pub use self::observed::{Address, Entry, Observed};

@@ -1,0 +1,266 @@
+//! Which Events are to be written: what is wrong with objects, each thing once, told again before the server forgets it,
+//! and one word when all is well. Pure: time and randomness are arguments, and requests are made by others.
+//!
+//! The name of an Event follows from what it says, so that another replica, or the next process, finds it written.
+
+mod line;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use config::report::{Kind, ObjectRef};
+use foldhash::quality::FixedState;
+
+use self::line::Line;
+use super::clock::Moment;
+use super::pace::{Bucket, backoff};
+
+/// What is wrong with an object, as people read it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Matter {
+    pub(super) object: ObjectRef,
+    /// Stable, in CamelCase.
+    pub(super) reason: &'static str,
+    /// At most [`MAX_NOTE`] bytes are told.
+    pub(super) note: String,
+}
+
+/// An Event to be written.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Telling {
+    /// Number of the matter; 0 for a word that all is well.
+    pub(super) key: u64,
+    pub(super) object: ObjectRef,
+    pub(super) action: Action,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Action {
+    /// A new one.
+    Create { is_warning: bool, reason: &'static str, note: Arc<str> },
+    /// It is still so: the Event of this name has happened so often now.
+    Repeat { name: Arc<str>, count: u32 },
+}
+
+/// What became of a [`Telling`].
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Outcome {
+    /// The Event has this name and has happened so often.
+    Done { name: Arc<str>, count: u32 },
+    /// There is no such Event any more.
+    Gone,
+    /// There is no such object, or it cannot be read.
+    NoObject,
+    /// The server does not accept it.
+    Invalid,
+    /// We may not write Events.
+    Denied,
+    /// The server fails, or has too much to do.
+    Failed,
+    /// It was not sent.
+    Aborted,
+}
+
+/// What to do next.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Next {
+    Tell(Telling),
+    /// Nothing before then, or before something happens.
+    Wait(Option<Moment>),
+}
+
+/// The longest text of an Event, in bytes; a server takes 1,024 characters.
+pub(super) const MAX_NOTE: usize = 1_024;
+/// Reason of the word that all is well.
+pub(super) const RESOLVED: &str = "ProblemsResolved";
+/// Matters of one object that have an Event each.
+const MAX_PER_OBJECT: usize = 10;
+/// Matters of all objects.
+const MAX_LINES: usize = 5_000;
+/// What goes away before this is not told.
+const SETTLING: Duration = Duration::from_secs(2);
+/// How long all must be well before it is told.
+const RELIEF: Duration = Duration::from_secs(5);
+/// Servers forget Events after an hour without a change.
+const REPEAT: Duration = Duration::from_secs(30 * 60);
+/// What comes and goes is told again at most this often.
+const COMES_AGAIN: Duration = Duration::from_secs(5 * 60);
+/// For how long it is remembered that something was told, after it went away.
+const MEMORY: Duration = Duration::from_secs(3_600);
+/// Until a matter is tried again that could not be told for a reason of its own.
+const SET_ASIDE: Duration = Duration::from_secs(600);
+const DENIED: Duration = Duration::from_secs(300);
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(60);
+
+/// The state of everything that was or is to be told.
+#[derive(Debug)]
+pub(super) struct Journal {
+    /// number of a matter → its state
+    lines: HashMap<u64, Line, FixedState>,
+    /// object of which something was told and all is well now → since when
+    relieved: BTreeMap<ObjectRef, Moment>,
+    bucket: Bucket,
+    paused_until: Moment,
+    failures: u32,
+    is_busy: bool,
+    leads: bool,
+    random: fastrand::Rng,
+}
+
+impl Journal {
+    /// Nothing is known.
+    pub(super) fn new(random: fastrand::Rng) -> Self {
+        Self {
+            lines: HashMap::default(),
+            relieved: BTreeMap::new(),
+            bucket: Bucket::new(Duration::from_millis(200), 50),
+            paused_until: Moment::START,
+            failures: 0,
+            is_busy: false,
+            leads: false,
+            random,
+        }
+    }
+
+    /// All that is wrong at `now`, those of one object together.
+    pub(super) fn report(&mut self, matters: impl Iterator<Item = Matter>, now: Moment) {
+        let mut seen: HashSet<u64, FixedState> = HashSet::default();
+        let mut count: (Option<ObjectRef>, usize) = (None, 0);
+        for matter in matters {
+            if count.0.as_ref() != Some(&matter.object) {
+                count = (Some(matter.object.clone()), 0);
+            }
+            count.1 += 1;
+            let matter = match count.1 {
+                ..MAX_PER_OBJECT => matter,
+                MAX_PER_OBJECT => {
+                    let note =
+                        "there are more problems than these; the log and /debug/table have all of them";
+                    Matter { reason: "MoreProblems", note: note.to_owned(), ..matter }
+                }
+                _ => continue,
+            };
+            let key = key(&matter);
+            if self.lines.len() < MAX_LINES || self.lines.contains_key(&key) {
+                seen.insert(key);
+                self.relieved.remove(&matter.object);
+                self.lines.entry(key).or_insert_with(|| Line::new(matter, now)).stands(now);
+            }
+        }
+        let mut afflicted: HashSet<ObjectRef, FixedState> = HashSet::default();
+        let mut relieved: Vec<ObjectRef> = Vec::new();
+        for (key, line) in &mut self.lines {
+            if seen.contains(key) {
+                afflicted.insert(line.object.clone());
+            } else if line.goes(now) {
+                relieved.push(line.object.clone());
+            }
+        }
+        for object in relieved.into_iter().filter(|object| !afflicted.contains(object)) {
+            self.relieved.entry(object).or_insert(now);
+        }
+    }
+
+    /// The object is gone, or another one by now: nothing that was told is about it.
+    pub(super) fn forget(&mut self, object: &ObjectRef) {
+        self.relieved.remove(object);
+        self.lines.retain(|_, line| line.object != *object || !line.is_gone());
+        self.lines.values_mut().filter(|line| line.object == *object).for_each(Line::forget);
+    }
+
+    /// We may write, or may not.
+    pub(super) fn lead(&mut self, leads: bool) {
+        self.leads = leads;
+    }
+
+    /// What to do at `now`.
+    pub(super) fn next(&mut self, now: Moment) -> Next {
+        self.lines.retain(|_, line| !line.is_forgotten(now));
+        if !self.leads || self.is_busy {
+            return Next::Wait(None);
+        }
+        let lines = self.lines.iter().filter_map(|(key, line)| Some((line.due()?, *key)));
+        let relieved = self.relieved.iter().map(|(object, since)| (*since + RELIEF, object));
+        let (line, relief) = (lines.min(), relieved.min());
+        let due = line.map(|(due, _)| due).into_iter().chain(relief.as_ref().map(|(due, _)| *due)).min();
+        let Some(due) = due else { return Next::Wait(None) };
+        let ready = due.max(self.bucket.ready(now)).max(self.paused_until);
+        if now < ready {
+            return Next::Wait(Some(ready));
+        }
+        self.bucket.take(now);
+        self.is_busy = true;
+        if let Some((_, object)) = relief.filter(|(at, _)| *at <= now) {
+            let object = object.clone();
+            self.relieved.remove(&object);
+            let note = "what was wrong with this object is no longer so".into();
+            let action = Action::Create { is_warning: false, reason: RESOLVED, note };
+            return Next::Tell(Telling { key: 0, object, action });
+        }
+        match line.and_then(|(_, key)| Some((key, self.lines.get(&key)?))) {
+            Some((key, line)) => {
+                Next::Tell(Telling { key, object: line.object.clone(), action: line.action() })
+            }
+            None => Next::Wait(None),
+        }
+    }
+
+    /// This became of `telling`.
+    pub(super) fn outcome(&mut self, telling: &Telling, outcome: Outcome, now: Moment) {
+        self.is_busy = false;
+        match outcome {
+            Outcome::Denied => self.paused_until = now + DENIED,
+            Outcome::Failed => {
+                self.failures += 1;
+                self.paused_until = now + backoff(self.failures, FIRST_PAUSE, MAX_PAUSE, &mut self.random);
+            }
+            Outcome::Aborted => {}
+            Outcome::Done { .. } | Outcome::Gone | Outcome::NoObject | Outcome::Invalid => self.failures = 0,
+        }
+        let Some(line) = self.lines.get_mut(&telling.key) else { return };
+        match outcome {
+            Outcome::Done { name, count } => {
+                // Not all at once, half an hour after a start.
+                let next = now + REPEAT.mul_f64(0.8 + self.random.f64() / 5.0);
+                line.told(name, count, now, next);
+            }
+            Outcome::Gone => line.forget(),
+            Outcome::NoObject | Outcome::Invalid => line.set_aside(now + SET_ASIDE),
+            Outcome::Denied | Outcome::Failed | Outcome::Aborted => {}
+        }
+    }
+}
+
+/// A number that is the same in every process: FNV-1a.
+pub(super) fn number(parts: &[&str]) -> u64 {
+    let bytes = parts.iter().flat_map(|part| part.bytes().chain([0]));
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+fn key(matter: &Matter) -> u64 {
+    let Matter { object: ObjectRef { kind, namespace, name }, reason, note } = matter;
+    number(&[kind_name(*kind), namespace, name, reason, note]).max(1)
+}
+
+fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Ingress => "Ingress",
+        Kind::IngressClass => "IngressClass",
+        Kind::Service => "Service",
+        Kind::EndpointSlice => "EndpointSlice",
+        Kind::Secret => "Secret",
+        Kind::ConfigMap => "ConfigMap",
+        Kind::Config => "Config",
+        Kind::Listener => "Listener",
+        Kind::Route => "Route",
+        Kind::Backend => "Backend",
+        Kind::File => "File",
+    }
+}
+
+#[cfg(test)]
+mod tests;

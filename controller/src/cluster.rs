@@ -4,12 +4,14 @@
 use std::path::Path;
 use std::time::Duration;
 
+use http::Uri;
+use hyper::rt::{Read, Write};
 use hyper_util::client::legacy::Client as HttpClient;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{Connection, HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::ConfigExt;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use tower::ServiceBuilder;
+use tower::{BoxError, Service, ServiceBuilder};
 
 /// Time for a TCP connection. The kernel would repeat its first packet after a second; we try again instead.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -42,7 +44,7 @@ pub enum ClusterError {
     Credentials(Box<kube::Error>),
     /// We speak to API servers directly.
     #[error("the configuration names a proxy ({0}), which is not supported")]
-    Proxy(http::Uri),
+    Proxy(Uri),
 }
 
 /// Reads the configuration: the file `kubeconfig`, else those of `$KUBECONFIG` or `~/.kube/config`, else the service
@@ -67,6 +69,20 @@ pub async fn configuration(kubeconfig: Option<&Path>) -> Result<kube::Config, Cl
 /// # Errors
 /// If certificates, keys or credentials cannot be used.
 pub fn client(config: &kube::Config) -> Result<kube::Client, ClusterError> {
+    client_over(config, |connector| connector)
+}
+
+/// As [`client`], over connections that `wrap` makes of ours.
+pub(crate) fn client_over<C>(
+    config: &kube::Config,
+    wrap: impl FnOnce(HttpConnector) -> C,
+) -> Result<kube::Client, ClusterError>
+where
+    C: Service<Uri> + Clone + Send + Sync + 'static,
+    C::Response: Connection + Read + Write + Send + Unpin + 'static,
+    C::Future: Send + 'static,
+    C::Error: Into<BoxError>,
+{
     if let Some(proxy) = &config.proxy_url {
         return Err(ClusterError::Proxy(proxy.clone()));
     }
@@ -78,7 +94,7 @@ pub fn client(config: &kube::Config) -> Result<kube::Client, ClusterError> {
     connector.set_keepalive(Some(KEEPALIVE));
     connector.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
     connector.set_keepalive_retries(Some(KEEPALIVE_RETRIES));
-    let connector = config.rustls_https_connector_with_connector(connector).map_err(credentials)?;
+    let connector = config.rustls_https_connector_with_connector(wrap(connector)).map_err(credentials)?;
     let connections = HttpClient::builder(TokioExecutor::new())
         .pool_idle_timeout(POOL_IDLE)
         .pool_timer(TokioTimer::new())
@@ -87,7 +103,7 @@ pub fn client(config: &kube::Config) -> Result<kube::Client, ClusterError> {
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer().map_err(credentials)?)
         .layer(config.extra_headers_layer().map_err(credentials)?)
-        .map_err(tower::BoxError::from)
+        .map_err(BoxError::from)
         .service(connections);
     Ok(kube::Client::new(service, config.default_namespace.clone()))
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use config::compile::{Compiler, Settings};
 use config::index::{Change, Event, Index};
+use config::report::{Kind, ObjectRef, Report};
 use tokio::sync::mpsc;
 
 use crate::Publish;
@@ -150,7 +151,8 @@ impl<S: Source, P: Publish> Driver<S, P> {
         self.problems.update(&report);
         let problems = report.problems.len();
         let claims = self.compiler.take_claims();
-        self.status.send(Note::Compiled { claims, report });
+        let used = self.used(&report);
+        self.status.send(Note::Compiled { claims, report, used });
         self.dns.want(&self.compiler.dns_names());
         self.hold_off.published(Instant::now());
         tracing::debug!(
@@ -159,6 +161,19 @@ impl<S: Source, P: Publish> Driver<S, P> {
             problems,
             "table published"
         );
+    }
+
+    /// The Services and EndpointSlices of which the report tells and that are in use, for whoever tells it further.
+    fn used(&self, report: &Report) -> Vec<ObjectRef> {
+        if !self.status.are_read() {
+            return Vec::new();
+        }
+        let objects = report.problems.iter().map(|problem| &problem.object);
+        let parts = objects.filter(|object| matches!(object.kind, Kind::Service | Kind::EndpointSlice));
+        let mut used: Vec<ObjectRef> =
+            parts.filter(|object| self.compiler.uses(&self.index, object)).cloned().collect();
+        used.dedup();
+        used
     }
 }
 

@@ -186,6 +186,17 @@ impl Compiler {
         self.backends_by_name.keys().cloned().collect()
     }
 
+    /// True if a route that is served names `object`: a Service, or one that an EndpointSlice is of.
+    #[must_use]
+    pub fn uses(&self, index: &Index, object: &ObjectRef) -> bool {
+        let service = match index.object(object).map(|object| &object.spec) {
+            Some(ObjectSpec::EndpointSlice(slice)) => slice.service.clone(),
+            _ if object.kind == Kind::Service => Some(Arc::clone(&object.name)),
+            _ => None,
+        };
+        service.is_some_and(|name| self.routes_of.contains_key(&(Arc::clone(&object.namespace), name)))
+    }
+
     /// When to compile again although nothing changes, in seconds since 1970: a certificate becomes valid or
     /// expires, or is about to.
     #[must_use]

@@ -27,6 +27,11 @@ impl Moment {
         Self(after)
     }
 
+    /// Nanoseconds since the machine was started.
+    pub(super) fn as_nanos(self) -> u64 {
+        u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
+    }
+
     /// The time since `earlier`; zero if it is not earlier.
     pub(super) fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)

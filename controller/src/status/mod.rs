@@ -1,20 +1,25 @@
 //! Status and events of the objects that are ours, written back to the API server. Owns what is written; never decides
 //! traffic, and nothing of it is ever waited for by whoever serves.
+//!
+//! What decides is pure: [`ledger`] which status is to be written next, [`journal`] which Event, [`lease`] whether it is us
+//! who write, [`publish`] which addresses. [`writer`] does what they say, over [`api`]; [`gate`] has the last word on
+//! whether bytes may leave. Every replica keeps all of this up to date; only the one that holds the Lease writes.
 
-#[allow(dead_code)]
+mod api;
 mod clock;
-#[allow(dead_code)]
+mod gate;
 mod journal;
-#[allow(dead_code)]
 mod lease;
-#[allow(dead_code)]
 mod ledger;
+mod metrics;
 mod notes;
 mod observed;
-#[allow(dead_code)]
 mod pace;
-#[allow(dead_code)]
 mod publish;
+mod writer;
 
+pub use self::metrics::StatusMetrics;
 pub use self::notes::{Inbox, News, Note, Notes};
 pub use self::observed::{Address, Entry, Observed};
+pub use self::publish::{NodeAddress, Pods, Publish};
+pub use self::writer::{Settings, run};

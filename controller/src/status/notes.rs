@@ -23,6 +23,8 @@ pub enum Note {
         claims: Vec<(ObjectRef, bool)>,
         /// What there is to say about every object.
         report: Arc<Report>,
+        /// Of the Services and EndpointSlices in `report`, those that routes of ours use.
+        used: Vec<ObjectRef>,
     },
 }
 
@@ -41,8 +43,9 @@ pub struct News {
     pub objects: HashMap<ObjectRef, Option<Observed>, FixedState>,
     /// Ingress → whether it is ours
     pub claims: HashMap<ObjectRef, bool, FixedState>,
-    /// What there is to say about every object, if a table was served.
-    pub report: Option<Arc<Report>>,
+    /// What there is to say about every object, and which Services and EndpointSlices of these we use, if a table was
+    /// served.
+    pub report: Option<(Arc<Report>, Vec<ObjectRef>)>,
 }
 
 #[derive(Debug, Default)]
@@ -85,10 +88,10 @@ impl Notes {
             Note::Gone(object) => {
                 news.objects.insert(object, None);
             }
-            Note::Compiled { claims, report } => {
+            Note::Compiled { claims, report, used } => {
                 let is_silent = claims.is_empty();
                 news.claims.extend(claims);
-                news.report = Some(report);
+                news.report = Some((report, used));
                 if is_silent {
                     drop(news);
                     shared.report.notify_one();
@@ -158,8 +161,11 @@ mod tests {
     #[tokio::test]
     async fn claims_of_several_tables_add_up() {
         let (notes, inbox) = Notes::new();
-        let compiled =
-            |name, ours| Note::Compiled { claims: vec![(object(name), ours)], report: Arc::default() };
+        let compiled = |name, ours| Note::Compiled {
+            claims: vec![(object(name), ours)],
+            report: Arc::default(),
+            used: Vec::new(),
+        };
         notes.send(compiled("a", true));
         notes.send(compiled("b", true));
         notes.send(compiled("a", false));

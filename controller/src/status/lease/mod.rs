@@ -79,6 +79,11 @@ impl Election {
         self.valid_until.is_some_and(|until| now < until)
     }
 
+    /// True if `record` says that we hold the Lease.
+    pub(super) fn is_ours(&self, record: &Record) -> bool {
+        *record.holder == *self.identity
+    }
+
     /// Who holds the Lease, as far as we know; empty if nobody does.
     pub(super) fn holder(&self) -> &str {
         self.seen.as_ref().map_or("", |(record, _)| &record.holder)

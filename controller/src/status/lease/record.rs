@@ -1,11 +1,11 @@
 //! A Lease (`coordination.k8s.io/v1`) as text. Keeps what we read of it; writes patches, so that what others put there
 //! stays.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 
 /// The annotation with the addresses that we have written, so that whoever leads next knows them for ours.
 const PUBLISHED: &str = "sluicegate.dev/published-addresses";
@@ -53,7 +53,7 @@ struct Lease {
 struct Metadata {
     resource_version: Arc<str>,
     #[serde(default)]
-    annotations: Option<std::collections::BTreeMap<String, Arc<str>>>,
+    annotations: Option<BTreeMap<String, Arc<str>>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -92,42 +92,74 @@ impl Record {
 impl Claim {
     /// A whole Lease, for one that does not exist. `now` is RFC 3339 with microseconds.
     pub(in crate::status) fn to_object(&self, name: &str, now: &str) -> String {
-        let mut object = self.fields(now);
-        object["apiVersion"] = json!("coordination.k8s.io/v1");
-        object["kind"] = json!("Lease");
-        object["metadata"]["name"] = json!(name);
-        object.to_string()
+        let metadata = Patch { name: Some(name), resource_version: None, annotations: self.annotations() };
+        let version = Some("coordination.k8s.io/v1");
+        text(&Written { api_version: version, kind: Some("Lease"), metadata, spec: self.spec(now) })
     }
 
     /// A merge patch for the Lease at `version`; a server refuses it if there is a newer one.
     pub(in crate::status) fn to_patch(&self, version: &str, now: &str) -> String {
-        let mut patch = self.fields(now);
-        patch["metadata"]["resourceVersion"] = json!(version);
-        patch.to_string()
+        let metadata = Patch { name: None, resource_version: Some(version), annotations: self.annotations() };
+        text(&Written { api_version: None, kind: None, metadata, spec: self.spec(now) })
     }
 
-    fn fields(&self, now: &str) -> serde_json::Value {
-        let mut fields = json!({
-            "metadata": {},
-            "spec": {
-                "holderIdentity": &*self.holder,
-                "leaseDurationSeconds": self.duration.as_secs(),
-                "renewTime": now,
-                "leaseTransitions": self.transitions,
-            },
-        });
-        if self.is_new {
-            fields["spec"]["acquireTime"] = json!(now);
-        }
-        if let Some(published) = &self.published {
-            fields["metadata"]["annotations"] = json!({ PUBLISHED: &**published });
-        }
-        fields
+    fn annotations(&self) -> Option<BTreeMap<&str, &str>> {
+        self.published.as_deref().map(|published| BTreeMap::from([(PUBLISHED, published)]))
     }
+
+    fn spec<'c>(&'c self, now: &'c str) -> WrittenSpec<'c> {
+        WrittenSpec {
+            holder_identity: &self.holder,
+            lease_duration_seconds: self.duration.as_secs(),
+            acquire_time: self.is_new.then_some(now),
+            renew_time: now,
+            lease_transitions: self.transitions,
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Written<'c> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    api_version: Option<&'c str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<&'c str>,
+    metadata: Patch<'c>,
+    spec: WrittenSpec<'c>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Patch<'c> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'c str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resource_version: Option<&'c str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    annotations: Option<BTreeMap<&'c str, &'c str>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct WrittenSpec<'c> {
+    holder_identity: &'c str,
+    lease_duration_seconds: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    acquire_time: Option<&'c str>,
+    renew_time: &'c str,
+    lease_transitions: u32,
+}
+
+fn text(written: &Written<'_>) -> String {
+    // Texts and numbers under fixed names cannot fail to be written.
+    serde_json::to_string(written).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

@@ -300,28 +300,29 @@ fn simulate(seed: u64) -> (u32, u64) {
     for now in (0..600_000).step_by(10) {
         let calm = now > 500_000;
         deliver(&mut replicas, &mut world, now, calm, &mut random);
-        for index in 0..replicas.len() {
+        for (index, replica) in replicas.iter_mut().enumerate() {
             if !calm && random.u32(..20_000) == 0 {
-                replicas[index].paused_until = now + random.u64(..30_000);
+                replica.paused_until = now + random.u64(..30_000);
             }
             if !calm && random.u32(..20_000) == 0 {
-                replicas[index].cut_until = now + random.u64(..40_000);
+                replica.cut_until = now + random.u64(..40_000);
             }
             if !calm && random.u32(..40_000) == 0 {
                 // It is killed, and started again as another one; or ended properly.
                 starts += 1;
-                if random.bool() && now >= replicas[index].paused_until {
-                    if let Some((version, claim)) = replicas[index].election.release() {
-                        world.send(now, index, moment(0), Message::Change(version, claim));
-                    }
+                if random.bool()
+                    && now >= replica.paused_until
+                    && let Some((version, claim)) = replica.election.release()
+                {
+                    world.send(now, index, moment(0), Message::Change(version, claim));
                 }
                 let next = Replica::new(&format!("replica-{starts}-{seed}"), &mut random);
-                replicas[index] = next;
+                *replica = next;
                 world
                     .messages
                     .retain(|_, (to, _, message)| *to != index || !matches!(message, Message::Answer(_)));
             }
-            turn(&mut replicas[index], index, &mut world, now, calm, &mut random);
+            turn(replica, index, &mut world, now, calm, &mut random);
         }
         let leaders: Vec<usize> = (0..replicas.len())
             .filter(|index| replicas[*index].election.leads(replicas[*index].clock(now)))

@@ -1,7 +1,6 @@
 //! One Ingress: what its status says, what it should say, and what became of attempts to write it. Pure.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::status::clock::Moment;

@@ -225,7 +225,7 @@ impl Ledger {
 
     /// What is to be recorded: all that we publish or that may stand somewhere from former times. `None` until it is
     /// known what we publish.
-    pub(super) fn to_record(&mut self, now: Moment) -> Option<BTreeSet<Address>> {
+    pub(super) fn known_addresses(&mut self, now: Moment) -> Option<BTreeSet<Address>> {
         let current = self.current.as_ref()?;
         if now.since(self.looked) >= LOOK_INTERVAL && self.compiles > 0 && self.is_idle() {
             self.looked = now;
@@ -313,6 +313,11 @@ impl Ledger {
     /// True if there is nothing to be done, now or later.
     pub(super) fn is_idle(&self) -> bool {
         self.in_flight == 0 && self.hot.is_empty() && self.cold.is_empty() && self.timers.is_empty()
+    }
+
+    /// The objects that are left alone because somebody else undoes what we write.
+    pub(super) fn contended(&self, now: Moment) -> impl Iterator<Item = &ObjectRef> {
+        self.items.iter().filter(move |(_, item)| item.is_contended(now)).map(|(object, _)| object)
     }
 
     /// Counts for metrics, of all objects.

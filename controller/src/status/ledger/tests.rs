@@ -166,8 +166,8 @@ fn other_addresses_replace_the_former_ones() {
     assert_eq!(written(&task), [r#"{"hostname":"lb.example"}"#]);
     ledger.outcome(&task, Outcome::Done(seen("a", 2, &["lb.example"])), moment(3));
     let all = addresses(&["192.0.2.1", "2001:db8::1", "lb.example"]);
-    assert_eq!(ledger.to_record(moment(100_000)), Some(all), "a change may come late");
-    assert_eq!(ledger.to_record(moment(3_800_000)), Some(addresses(&["lb.example"])));
+    assert_eq!(ledger.known_addresses(moment(100_000)), Some(all), "a change may come late");
+    assert_eq!(ledger.known_addresses(moment(3_800_000)), Some(addresses(&["lb.example"])));
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn former_addresses_are_remembered_for_as_long_as_they_stand_somewhere() {
     ledger.publish(addresses(&["lb.example"]), moment(1));
     for now in [0, 3_600_000, 7_200_000] {
         let all = addresses(&["192.0.2.1", "2001:db8::1", "lb.example"]);
-        assert_eq!(ledger.to_record(moment(now)), Some(all));
+        assert_eq!(ledger.known_addresses(moment(now)), Some(all));
     }
 }
 

@@ -1,12 +1,15 @@
 //! Which addresses are published: those that are given, those of a Service, or those of the nodes that our Pods run on.
 //! Pure: reads the answers of an API server, asks nothing.
 
+mod watch;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
 
+pub(super) use self::watch::{Follower, Found, follow, others_run};
 use super::clock::Moment;
 use super::observed::Address;
 

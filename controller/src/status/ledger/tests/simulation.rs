@@ -240,7 +240,7 @@ impl World {
             replica.ledger.lead(leads, at);
             if leads {
                 replica.ledger.record(self.recorded.clone(), at);
-                if let Some(addresses) = replica.ledger.to_record(at) {
+                if let Some(addresses) = replica.ledger.known_addresses(at) {
                     self.recorded = addresses.clone();
                     replica.ledger.record(addresses, at);
                 }
@@ -308,7 +308,7 @@ fn any_history_ends_with_the_right_status() {
         }
         assert_eq!(world.writes, writes, "seed {seed}: writes without a reason");
         let leader = &mut world.replicas[world.leader.unwrap()].ledger;
-        let known = leader.to_record(moment(now)).unwrap();
+        let known = leader.known_addresses(moment(now)).unwrap();
         let stands = |address: &Address| {
             let entries = world.stored.values().flat_map(|stored| &stored.entries);
             entries.into_iter().any(|entry| entry.address.as_ref() == Some(address))

@@ -1,0 +1,88 @@
+//! The end: what is ours is taken back if that is wanted, and the Lease is released, so that another replica goes on at
+//! once.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Writer, lease};
+use crate::status::clock::Moment;
+use crate::status::lease::{Claim, REQUEST_TIMEOUT};
+use crate::status::publish::others_run;
+
+/// For taking everything back.
+const CLEAR_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Writer {
+    /// Ends everything, in a bounded time.
+    pub(super) async fn end(mut self) {
+        if self.settings.clears_at_end && self.election.leads(Moment::now()) && self.is_last().await {
+            self.clear().await;
+        }
+        self.gate.set(None);
+        self.writes.abort_all();
+        self.events.abort_all();
+        self.metrics.lead(false);
+        let waiting = tokio::time::timeout(REQUEST_TIMEOUT, self.lease_requests.join_next()).await;
+        if let Ok(Some(done)) = waiting {
+            self.lease_done(done, Moment::now());
+            self.gate.set(None);
+        }
+        if let Some((version, claim)) = self.election.release() {
+            self.release(version, claim).await;
+        }
+    }
+
+    /// True if no other replica runs, as far as that can be known.
+    async fn is_last(&self) -> bool {
+        let Some((namespace, pods)) = &self.settings.replicas else { return true };
+        match others_run(&self.api, namespace, pods, &self.settings.instance).await {
+            Ok(false) => true,
+            Ok(true) => {
+                tracing::info!("other replicas run, so the status of Ingresses stays");
+                false
+            }
+            Err(failure) => {
+                tracing::warn!(
+                    "it is not known whether other replicas run, so the status of Ingresses stays: {failure}"
+                );
+                false
+            }
+        }
+    }
+
+    /// Takes our addresses out of every status.
+    async fn clear(&mut self) {
+        tracing::info!("taking our addresses out of the status of Ingresses (--update-status-on-shutdown)");
+        self.is_found_for_good = true;
+        self.ledger.publish(BTreeSet::new(), Moment::now());
+        let deadline = Moment::now() + CLEAR_TIMEOUT;
+        let work = async {
+            while !self.ledger.is_idle() && Moment::now() < deadline {
+                self.turn().await;
+            }
+        };
+        if tokio::time::timeout(CLEAR_TIMEOUT, work).await.is_err() || !self.ledger.is_idle() {
+            tracing::warn!("not all addresses could be taken back in time");
+        }
+    }
+
+    async fn release(&self, version: Arc<str>, claim: Claim) {
+        let request = lease::Request::Change(version, claim.clone());
+        let (mut news, _) = lease::perform(&self.api, &self.place, request, Moment::now()).await;
+        if matches!(news, lease::News::Refused) {
+            // Our own last renewal, most likely, of which we did not hear.
+            let read = lease::perform(&self.api, &self.place, lease::Request::Read, Moment::now()).await;
+            if let lease::News::Read(Some(record)) = read.0
+                && self.election.is_ours(&record)
+            {
+                let request = lease::Request::Change(record.version, claim);
+                news = lease::perform(&self.api, &self.place, request, Moment::now()).await.0;
+            }
+        }
+        match news {
+            lease::News::Written(..) => tracing::debug!("the Lease is released"),
+            other => tracing::debug!(?other, "the Lease could not be released; it will expire"),
+        }
+    }
+}

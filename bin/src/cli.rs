@@ -6,7 +6,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use controller::status::Address;
 use ipnet::IpNet;
 
 const EXAMPLES: &str = "\
@@ -95,6 +96,9 @@ pub(crate) struct RunArgs {
     pub(crate) cluster: ClusterArgs,
 
     #[command(flatten)]
+    pub(crate) status: StatusArgs,
+
+    #[command(flatten)]
     pub(crate) ingress: IngressArgs,
 
     /// Where /livez, /readyz, /metrics and /debug/table are served, or "none"
@@ -177,6 +181,62 @@ impl FromStr for StateDir {
             path => Ok(Self(Some(path.into()))),
         }
     }
+}
+
+/// Heading of [`StatusArgs`] in the help.
+const STATUS: &str = "Kubernetes status";
+
+/// What is written back to a cluster.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct StatusArgs {
+    /// Write the status of Ingresses, and Events for what is wrong with objects
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true, env = "SLUICEGATE_UPDATE_STATUS", help_heading = STATUS)]
+    pub(crate) update_status: bool,
+
+    /// Service whose addresses Ingresses get: those of its load balancer and its external ones, else those inside the
+    /// cluster
+    #[arg(long, value_name = "NAMESPACE/NAME", conflicts_with_all = ["config", "publish_address"], env = "SLUICEGATE_PUBLISH_SERVICE", help_heading = STATUS)]
+    pub(crate) publish_service: Option<ServiceName>,
+
+    /// Addresses and DNS names that Ingresses get
+    #[arg(long, value_name = "ADDRESS", num_args = 1.., value_delimiter = ',', conflicts_with = "config", value_parser = published, env = "SLUICEGATE_PUBLISH_ADDRESS", help_heading = STATUS)]
+    pub(crate) publish_address: Vec<Address>,
+
+    /// Without those two, Ingresses get addresses of the nodes that Pods with these labels run on; default: the labels
+    /// that our own Pod shares with its replicas
+    #[arg(long, value_name = "LABELS", conflicts_with = "config", value_parser = NonEmptyStringValueParser::new(), env = "SLUICEGATE_POD_SELECTOR", help_heading = STATUS)]
+    pub(crate) pod_selector: Option<String>,
+
+    /// Which addresses of nodes: external ones (internal ones of a node that has none), or internal ones
+    #[arg(long, value_name = "KIND", default_value = "external", conflicts_with = "config", env = "SLUICEGATE_PUBLISH_NODE_ADDRESS", help_heading = STATUS)]
+    pub(crate) publish_node_address: NodeAddressKind,
+
+    /// At the end, take our addresses out of the status of Ingresses, unless another replica runs
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, default_value_t = false, default_missing_value = "true", num_args = 0..=1, require_equals = true, env = "SLUICEGATE_UPDATE_STATUS_ON_SHUTDOWN", help_heading = STATUS)]
+    pub(crate) update_status_on_shutdown: bool,
+
+    /// Lease by which replicas agree on who writes; another installation needs another one
+    #[arg(long, value_name = "NAME", default_value = "sluicegate-leader", value_parser = object_name, env = "SLUICEGATE_ELECTION_ID", help_heading = STATUS)]
+    pub(crate) election_id: String,
+
+    /// Namespace of the Lease; default: the namespace of the Pod, else that of the kubeconfig
+    #[arg(long, value_name = "NAMESPACE", conflicts_with = "config", value_parser = namespace, env = "SLUICEGATE_ELECTION_NAMESPACE", help_heading = STATUS)]
+    pub(crate) election_namespace: Option<String>,
+
+    /// Pod that this runs in
+    #[arg(long, value_name = "NAME", value_parser = object_name, env = "POD_NAME", help_heading = STATUS)]
+    pub(crate) pod_name: Option<String>,
+
+    /// Namespace of that Pod
+    #[arg(long, value_name = "NAMESPACE", value_parser = namespace, env = "POD_NAMESPACE", help_heading = STATUS)]
+    pub(crate) pod_namespace: Option<String>,
+}
+
+/// Which addresses of a node Ingresses get.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum NodeAddressKind {
+    External,
+    Internal,
 }
 
 /// What shapes the compiled table besides the objects.
@@ -397,6 +457,37 @@ impl FromStr for SecretName {
 }
 
 /// The name of a namespace (RFC 1123 label).
+/// Namespace and name of a Service.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct ServiceName(pub(crate) String, pub(crate) String);
+
+impl FromStr for ServiceName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let advice = "expected NAMESPACE/NAME of a Service, such as sluicegate/sluicegate";
+        let (space, name) = text.split_once('/').ok_or(advice)?;
+        match (namespace(space), object_name(name)) {
+            (Ok(space), Ok(name)) => Ok(Self(space, name)),
+            _ => Err(advice.to_owned()),
+        }
+    }
+}
+
+/// The name of an object: a DNS name.
+fn object_name(text: &str) -> Result<String, String> {
+    match Address::hostname(text) {
+        Some(Address::Hostname(name)) if *name == *text => Ok(text.to_owned()),
+        _ => Err("expected the name of an object: lower-case letters, digits, `-` and `.`".to_owned()),
+    }
+}
+
+/// An address that can stand in a status.
+fn published(text: &str) -> Result<Address, String> {
+    let address = Address::ip(text).or_else(|| Address::hostname(text));
+    address.ok_or_else(|| "expected an IP address or a DNS name".to_owned())
+}
+
 fn namespace(text: &str) -> Result<String, String> {
     let is_inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if text.is_empty()
@@ -497,6 +588,36 @@ mod tests {
         };
         assert!(args.cluster.kubernetes && args.config.is_empty());
         assert_eq!(args.cluster.watch_namespace, ["a", "b"]);
+    }
+
+    #[test]
+    fn published_addresses_are_given_or_those_of_a_service() {
+        let parse = |args: &str| {
+            let line = format!("sluicegate run --kubernetes {args}");
+            match Cli::try_parse_from(line.split_whitespace()).map(|cli| cli.command) {
+                Ok(Command::Run(args)) => Ok(args.status),
+                Ok(_) => unreachable!(),
+                Err(error) => Err(error.to_string()),
+            }
+        };
+        let status = parse("--publish-address 192.0.2.1,2001:DB8::1,LB.example").unwrap();
+        let shown: Vec<String> = status.publish_address.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["192.0.2.1", "2001:db8::1", "lb.example"]);
+        let status = parse("--publish-service edge/lb --update-status=false").unwrap();
+        assert_eq!(status.publish_service, Some(ServiceName("edge".to_owned(), "lb".to_owned())));
+        assert!(!status.update_status && !status.update_status_on_shutdown);
+        assert!(parse("--update-status-on-shutdown").unwrap().update_status_on_shutdown);
+        for bad in [
+            "--publish-address 192.0.2.1 --publish-service a/b",
+            "--publish-address fe80::1%eth0",
+            "--publish-address *.example",
+            "--publish-service a",
+            "--publish-service a/b/c",
+            "--election-id A",
+            "--election-namespace a.b",
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

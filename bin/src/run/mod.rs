@@ -1,7 +1,7 @@
 //! `sluicegate run`: every thread started, tied together, and ended in order.
 //!
 //! Threads: main waits for signals; `control` reads, compiles and publishes; `admin` answers the admin port
-//! and probes endpoints; the workers carry traffic. The gateway goes on with its last table whatever happens
+//! and probes endpoints; `status` writes to a cluster; the workers carry traffic. The gateway goes on with its last table whatever happens
 //! to the other threads.
 
 mod admin;
@@ -11,6 +11,7 @@ mod listen_error;
 mod log;
 mod signals;
 mod source;
+mod status;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -21,7 +22,7 @@ use anyhow::Context;
 use controller::driver::Command;
 use controller::problems::ControlMetrics;
 use controller::source::kube::Progress;
-use controller::status::Notes;
+use controller::status::StatusMetrics;
 use gateway::access_log::{AccessLog, Destination, Format};
 use gateway::admin::{AdminState, Readiness, ReportSlot};
 use gateway::live::Shared;
@@ -35,6 +36,7 @@ use self::control::{ControlThread, Publishing, Started};
 pub(crate) use self::log::start_log;
 pub(crate) use self::signals::{Signal, Signals};
 use self::source::Objects;
+use self::status::{Prospect, StatusThread};
 use crate::cli::{AccessLogFormat, RunArgs};
 use crate::settings::{http_address, https_address, run_settings};
 
@@ -58,11 +60,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
                     Signal::Hangup => running.reread(),
                     Signal::Interrupt | Signal::Terminate => break,
                 },
-                () = running.control_ended() => {
-                    tracing::error!(
-                        "the control thread ended; the last table is served, but no change is seen until a restart"
-                    );
-                }
+                lost = running.thread_ended() => tracing::error!("{lost}"),
             }
         }
         tokio::select! {
@@ -101,6 +99,7 @@ pub(crate) struct Addresses {
 #[derive(Debug)]
 pub(crate) struct Running {
     control: ControlThread,
+    status: Option<StatusThread>,
     commands: mpsc::UnboundedSender<Command>,
     readiness: Arc<Readiness>,
     access_log: AccessLog,
@@ -113,9 +112,10 @@ impl Running {
     /// Starts everything and returns when the first table is served.
     pub(crate) async fn start(args: &RunArgs) -> anyhow::Result<Self> {
         raise_file_limit();
-        let notes = Notes::to_nobody();
+        let (notes, prospect) = Prospect::new(args);
         let source = Objects::open(args, &notes).await?;
-        let progress = source.progress();
+        let cluster =
+            ClusterFigures { progress: source.progress(), status: prospect.as_ref().map(Prospect::metrics) };
         let workers = worker_count(args);
         let (shared, publisher) = Shared::new(workers);
         let registry = Registry::new(workers);
@@ -124,7 +124,7 @@ impl Running {
         let metrics = Arc::<ControlMetrics>::default();
         let readiness = Arc::<Readiness>::default();
         let report = Arc::<ReportSlot>::default();
-        let admin = start_admin(args, &shared, &registry, &readiness, &report, &metrics, progress)?;
+        let admin = start_admin(args, &shared, &registry, &readiness, &report, &metrics, cluster)?;
         let gateway =
             Gateway::start(workers, &shared, &registry, &access_log).context("cannot start the workers")?;
         let publishing = Publishing::new(gateway, publisher, report);
@@ -136,7 +136,8 @@ impl Running {
         readiness.ready();
         let addresses = Addresses { listeners: started.listeners.clone(), admin: admin.address() };
         announce(args, workers, &addresses, &started);
-        Ok(Self { control, commands, readiness, access_log, admin, addresses })
+        let status = prospect.map(Prospect::start).transpose().context("cannot start writing status")?;
+        Ok(Self { control, status, commands, readiness, access_log, admin, addresses })
     }
 
     /// Where it listens.
@@ -152,14 +153,31 @@ impl Running {
         self.access_log.reopen();
     }
 
-    /// Returns, once, if the control thread ends although nobody told it to.
-    pub(crate) async fn control_ended(&mut self) {
-        self.control.ended().await;
+    /// Returns, once for each, if a thread ends although nobody told it to; says what that means.
+    pub(crate) async fn thread_ended(&mut self) -> &'static str {
+        let status = async {
+            match &mut self.status {
+                Some(status) => status.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.control.ended() => {
+                "the control thread ended; the last table is served, but no change is seen until a restart"
+            }
+            () = status => {
+                "the status thread ended; traffic goes on, but this replica writes no status until a restart"
+            }
+        }
     }
 
     /// Drains and ends everything.
-    pub(crate) async fn shutdown(self, lame_duck: Duration, drain_timeout: Duration) {
+    pub(crate) async fn shutdown(mut self, lame_duck: Duration, drain_timeout: Duration) {
         self.readiness.draining();
+        // Another replica is to write from now on.
+        if let Some(status) = &mut self.status {
+            status.end();
+        }
         if !lame_duck.is_zero() {
             tracing::info!(lame_duck = %humantime::format_duration(lame_duck), "not ready any more, still serving");
             tokio::time::sleep(lame_duck).await;
@@ -169,6 +187,9 @@ impl Running {
         let left = self.control.drain(drain_timeout).await;
         if left > 0 {
             tracing::warn!(connections = left, "drain deadline passed, connections were cut");
+        }
+        if let Some(status) = self.status {
+            status.join().await;
         }
         self.admin.stop().await;
         close_access_log(self.access_log);
@@ -200,6 +221,13 @@ fn close_access_log(access_log: AccessLog) {
     }
 }
 
+/// What there is to say of a cluster, if there is one.
+#[derive(Debug)]
+struct ClusterFigures {
+    progress: Option<Arc<Progress>>,
+    status: Option<Arc<StatusMetrics>>,
+}
+
 fn start_admin(
     args: &RunArgs,
     shared: &Arc<Shared>,
@@ -207,9 +235,10 @@ fn start_admin(
     readiness: &Arc<Readiness>,
     report: &Arc<ReportSlot>,
     metrics: &Arc<ControlMetrics>,
-    progress: Option<Arc<Progress>>,
+    cluster: ClusterFigures,
 ) -> anyhow::Result<AdminThread> {
     let metrics = Arc::clone(metrics);
+    let ClusterFigures { progress, status } = cluster;
     let remarks = progress.clone();
     let state = AdminState {
         shared: Arc::clone(shared),
@@ -219,6 +248,9 @@ fn start_admin(
             metrics.render_metrics(out);
             if let Some(progress) = &progress {
                 progress.render_metrics(out);
+            }
+            if let Some(status) = &status {
+                status.render_metrics(out);
             }
             crate::allocations::render_metrics(out);
         }),

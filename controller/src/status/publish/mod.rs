@@ -27,9 +27,7 @@ pub enum Publish {
     },
     /// Those of the nodes that Pods run on.
     Nodes {
-        /// Namespace of the Pods.
-        namespace: Arc<str>,
-        /// Which Pods.
+        /// Which Pods of our namespace.
         pods: Pods,
         /// Which addresses of a node.
         kind: NodeAddress,

@@ -2,6 +2,7 @@
 //! from a list, so that nothing that a watch misses, repeats or reorders makes a difference.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -36,6 +37,8 @@ pub(in crate::status) type Found = Option<BTreeSet<Address>>;
 pub(in crate::status) struct Follower {
     api: Api,
     publish: Publish,
+    /// Where our Pods are.
+    namespace: Arc<str>,
     settled: Settled,
     /// node → its addresses, and when they were asked for
     nodes: BTreeMap<String, (BTreeSet<Address>, Moment)>,
@@ -46,9 +49,14 @@ pub(in crate::status) struct Follower {
 }
 
 impl Follower {
-    pub(in crate::status) fn new(api: Api, publish: Publish, random: fastrand::Rng) -> Self {
+    pub(in crate::status) fn new(
+        api: Api,
+        publish: Publish,
+        namespace: Arc<str>,
+        random: fastrand::Rng,
+    ) -> Self {
         let (settled, nodes) = (Settled::default(), BTreeMap::new());
-        Self { api, publish, settled, nodes, selector: None, trouble: None, random }
+        Self { api, publish, namespace, settled, nodes, selector: None, trouble: None, random }
     }
 
     /// Tells `out` what is found, for ever. Nodes are looked at only while we lead: there may be as many replicas as nodes.
@@ -107,11 +115,11 @@ impl Follower {
                     }
                 }
             }
-            Publish::Nodes { namespace, pods, kind } => {
-                let selector = self.selector(&namespace, &pods).await?;
+            Publish::Nodes { pods, kind } => {
+                let selector = self.selector(&pods).await?;
                 let path = format!(
                     "/api/v1/namespaces/{}/pods?labelSelector={}",
-                    escape(&namespace),
+                    escape(&self.namespace),
                     escape(&selector)
                 );
                 let (pods, version) = self.pods(&path).await?;
@@ -134,12 +142,12 @@ impl Follower {
         self.api.await_change(&watch_path, limit).await
     }
 
-    async fn selector(&mut self, namespace: &str, pods: &Pods) -> Result<String, Failure> {
+    async fn selector(&mut self, pods: &Pods) -> Result<String, Failure> {
         match (pods, &self.selector) {
             (Pods::Selected(selector), _) => Ok(selector.as_ref().to_owned()),
             (Pods::Like(_), Some(selector)) => Ok(selector.clone()),
             (Pods::Like(name), None) => {
-                let selector = selector_of(&self.api, namespace, name).await?;
+                let selector = selector_of(&self.api, &self.namespace, name).await?;
                 self.selector = Some(selector.clone());
                 Ok(selector)
             }

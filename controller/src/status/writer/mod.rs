@@ -28,7 +28,7 @@ use super::metrics::{Ending, StatusMetrics};
 use super::notes::{Inbox, News};
 use super::observed::Address;
 use super::publish::{Follower, Found, Pods, Publish, follow};
-use crate::cluster::ClusterError;
+use crate::cluster::{self, ClusterError};
 
 /// Reports are looked at this often.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -42,22 +42,26 @@ pub struct Settings {
     pub kubeconfig: Option<PathBuf>,
     /// Which addresses Ingresses get.
     pub publish: Publish,
-    /// Namespace of the Lease.
-    pub namespace: Arc<str>,
+    /// Namespace that we run in; `None` for that of the configuration.
+    pub own_namespace: Option<Arc<str>>,
+    /// Namespace of the Lease; `None` for the one that we run in.
+    pub election_namespace: Option<Arc<str>>,
     /// Name of the Lease.
     pub election: Arc<str>,
     /// Who this is, for people: the name of the Pod or of the machine.
     pub instance: Arc<str>,
     /// Take our addresses back at the end, unless another replica runs.
     pub clears_at_end: bool,
-    /// Namespace and choice of the Pods that are replicas; `None` if this does not run in a Pod.
-    pub replicas: Option<(Arc<str>, Pods)>,
+    /// Which Pods of our namespace are replicas; `None` if this does not run in a Pod.
+    pub replicas: Option<Pods>,
 }
 
 /// The state of the writer.
 #[derive(Debug)]
 struct Writer {
     settings: Settings,
+    /// Where we run.
+    namespace: Arc<str>,
     place: Place,
     /// Our field manager.
     manager: Arc<str>,
@@ -106,15 +110,15 @@ enum Wake {
 /// Needs a tokio runtime of its own, with one thread.
 ///
 /// # Errors
-/// If no client can be made of `config`.
+/// If there is no usable configuration of an API server.
 pub async fn run(
-    config: &kube::Config,
     settings: Settings,
     inbox: Inbox,
     metrics: Arc<StatusMetrics>,
     stop: oneshot::Receiver<()>,
 ) -> Result<(), ClusterError> {
-    let mut writer = Writer::new(config, settings, inbox, metrics)?;
+    let config = cluster::configuration(settings.kubeconfig.as_deref()).await?;
+    let mut writer = Writer::new(&config, settings, inbox, metrics)?;
     tokio::pin!(stop);
     loop {
         tokio::select! {
@@ -137,8 +141,12 @@ impl Writer {
         let mut random = fastrand::Rng::new();
         let gate = Gate::default();
         let api = Api::new(config, settings.kubeconfig.clone(), gate.clone())?;
-        let place =
-            Place { namespace: Arc::clone(&settings.namespace), name: Arc::clone(&settings.election) };
+        let own = settings.own_namespace.clone();
+        let namespace = own.unwrap_or_else(|| config.default_namespace.as_str().into());
+        let place = Place {
+            namespace: settings.election_namespace.clone().unwrap_or_else(|| Arc::clone(&namespace)),
+            name: Arc::clone(&settings.election),
+        };
         // Whoever shares our Lease writes as we do, and nobody else.
         let mut manager = format!("sluicegate/{}/{}", place.namespace, place.name);
         manager.truncate(128);
@@ -146,9 +154,11 @@ impl Writer {
         let identity = format!("{}_{:016x}", settings.instance, random.u64(..)).into();
         let (leads, led) = watch::channel(false);
         let (finds, found) = watch::channel(None);
-        let follower = Follower::new(api.clone(), settings.publish.clone(), random.fork());
+        let follower =
+            Follower::new(api.clone(), settings.publish.clone(), Arc::clone(&namespace), random.fork());
         tokio::spawn(follow(follower, led, finds));
         Ok(Self {
+            namespace,
             place,
             api,
             gate,

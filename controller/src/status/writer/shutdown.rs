@@ -35,8 +35,8 @@ impl Writer {
 
     /// True if no other replica runs, as far as that can be known.
     async fn is_last(&self) -> bool {
-        let Some((namespace, pods)) = &self.settings.replicas else { return true };
-        match others_run(&self.api, namespace, pods, &self.settings.instance).await {
+        let Some(pods) = &self.settings.replicas else { return true };
+        match others_run(&self.api, &self.namespace, pods, &self.settings.instance).await {
             Ok(false) => true,
             Ok(true) => {
                 tracing::info!("other replicas run, so the status of Ingresses stays");

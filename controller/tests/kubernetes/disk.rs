@@ -1,0 +1,168 @@
+//! A start while the API server is away.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tempfile::TempDir;
+use test_apiserver::Server;
+
+use crate::common::*;
+
+/// A server, and a folder in which its objects were kept.
+fn kept() -> (Server, TempDir) {
+    let server = server();
+    let state_dir = TempDir::new().unwrap();
+    let api = Api::new(&server);
+    api.create(&secret("tls", "x"));
+    for name in ["a", "b"] {
+        api.create(&service(name, 80));
+        api.create(&slice(name, "10.0.0.1"));
+        api.create(&ingress(name, Some("tls")));
+    }
+    let follower = Follower::synced(&server, state(state_dir.path()));
+    // A change after the first lists is kept as well.
+    api.create(&service("late", 80));
+    follower.until("the change", |seen| seen.has("Service default/late"));
+    (server, state_dir)
+}
+
+#[test]
+fn start_without_the_api_server_serves_what_was_known_last_within_a_second() {
+    let (server, state_dir) = kept();
+    let expected = Follower::synced(&server, state(TempDir::new().unwrap().path()));
+    server.faults().set_refusing(true);
+    let start = Instant::now();
+    let follower = Follower::start(&server.kubeconfig(), state(state_dir.path()));
+    follower.until("the disk's objects", |seen| !seen.batches.is_empty());
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    assert_eq!(follower.seen().objects, expected.seen().objects);
+    assert!(follower.progress.lines()[0].starts_with("serving the last known configuration from disk"));
+    assert_eq!(follower.metric("served_from_disk"), 1.0);
+
+    server.plant(service("new", 80)).unwrap();
+    server.faults().set_refusing(false);
+    let took = follower.until("the new Service", |seen| seen.has("Service default/new"));
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert_eq!(follower.seen().changes(), ["+Service default/new"]);
+    assert_eq!(follower.seen().batches.len(), 2, "the lists replace it in one batch");
+    assert_eq!(follower.metric("served_from_disk"), 0.0);
+    until("all is well", || follower.progress.lines().is_empty());
+}
+
+#[test]
+fn what_is_gone_meanwhile_goes_in_the_same_batch_and_a_new_history_is_nothing_special() {
+    let (server, state_dir) = kept();
+    server.faults().set_refusing(true);
+    let follower = Follower::start(&server.kubeconfig(), state(state_dir.path()));
+    follower.until("the disk's objects", |seen| !seen.batches.is_empty());
+    let api = {
+        // Nothing may see the server in between.
+        server.forget_history(Some(3));
+        let mut bad = service("b", 80);
+        bad["spec"]["ports"] = json!("none");
+        server.plant(bad).unwrap();
+        server.plant(slice("b", "10.0.0.9")).unwrap();
+        server.faults().set_refusing(false);
+        Api::new(&server)
+    };
+    follower.until("the lists", |seen| seen.batches.len() >= 2);
+    assert_eq!(follower.seen().changes(), ["+EndpointSlice default/b"]);
+    assert!(follower.seen().has("Service default/b"), "its last good version is that of the disk");
+    assert!(follower.seen().problems.contains_key("Service default/b"));
+    for name in ["a", "b"] {
+        api.delete(&ingress(name, None));
+    }
+    follower.until("the Secret goes with them", |seen| !seen.has("Secret default/tls"));
+    drop(follower);
+
+    server.faults().set_refusing(true);
+    let follower = Follower::start(&server.kubeconfig(), state(state_dir.path()));
+    follower.until("the disk's objects", |seen| !seen.batches.is_empty());
+    let names = follower.seen().names();
+    assert!(!names.iter().any(|name| name.starts_with("Ingress") || name.starts_with("Secret")), "{names:?}");
+}
+
+#[test]
+fn object_that_went_while_nobody_looked_goes_when_the_lists_come() {
+    let (server, state_dir) = kept();
+    Api::new(&server).delete(&service("a", 80));
+    server.faults().set_refusing(true);
+    let follower = Follower::start(&server.kubeconfig(), state(state_dir.path()));
+    follower.until("the disk's objects", |seen| seen.has("Service default/a"));
+    server.faults().set_refusing(false);
+    follower.until("the lists", |seen| seen.batches.len() >= 2);
+    assert_eq!(follower.seen().changes(), ["-Service default/a"]);
+}
+
+#[test]
+fn disk_is_not_read_if_the_api_server_answers_even_if_it_refuses() {
+    let (server, state_dir) = kept();
+    let follower = Follower::start(&server.kubeconfig_of("wrong"), state(state_dir.path()));
+    until("it is refused", || follower.progress.lines().iter().any(|line| line.contains("401 Unauthorized")));
+    std::thread::sleep(Duration::from_millis(1_500));
+    assert!(follower.seen().batches.is_empty());
+    assert_eq!(follower.metric("served_from_disk"), 0.0);
+}
+
+#[test]
+fn disk_is_read_if_the_api_server_says_nothing_or_is_broken() {
+    use test_apiserver::{Effect, Fault};
+    for is_silent in [true, false] {
+        let (server, state_dir) = kept();
+        if is_silent {
+            server.faults().set_silent(true);
+        } else {
+            server.fail(Fault::new(Effect::Status { code: 500, retry_after: None }));
+        }
+        let start = Instant::now();
+        let follower = Follower::start(&server.kubeconfig(), state(state_dir.path()));
+        follower.until("the disk's objects", |seen| !seen.batches.is_empty());
+        assert!(start.elapsed() < Duration::from_secs(1), "{is_silent} {:?}", start.elapsed());
+        assert!(follower.seen().has("Ingress default/a"));
+    }
+}
+
+#[test]
+fn what_is_of_another_cluster_or_of_other_namespaces_is_not_served() {
+    let (server, state_dir) = kept();
+    let other = crate::common::server();
+    other.faults().set_refusing(true);
+    server.faults().set_refusing(true);
+    let follower = Follower::start(&other.kubeconfig(), state(state_dir.path()));
+    let mut settings = state(state_dir.path());
+    settings.namespaces = ["default".into()].into();
+    let narrower = Follower::start(&server.kubeconfig(), settings);
+    std::thread::sleep(Duration::from_millis(1_500));
+    assert!(follower.seen().batches.is_empty());
+    assert!(narrower.seen().batches.is_empty());
+}
+
+#[test]
+fn damage_costs_only_what_is_damaged() {
+    let (server, state_dir) = kept();
+    server.faults().set_refusing(true);
+    let path = state_dir.path().join("kubernetes/objects.journal");
+    let mut bytes = fs::read(&path).unwrap();
+    let end = bytes.len();
+    bytes.truncate(end - 3);
+    fs::write(&path, &bytes).unwrap();
+    let follower = Follower::start(&server.kubeconfig(), state(state_dir.path()));
+    follower.until("the disk's objects", |seen| !seen.batches.is_empty());
+    assert_eq!(follower.seen().objects.len(), 7, "{:?}", follower.seen().names());
+}
+
+#[test]
+fn nothing_of_a_start_that_was_never_complete_is_kept() {
+    use test_apiserver::{Effect, Fault};
+    let (server, state_dir) = kept();
+    server.fail(Fault::new(Effect::Status { code: 403, retry_after: None }).resources(&["endpointslices"]));
+    Api::new(&server).delete(&service("a", 80));
+    let follower = Follower::start(&server.kubeconfig(), state(state_dir.path()));
+    until("it is said", || follower.progress.lines().iter().any(|line| line.contains("403")));
+    drop(follower);
+    server.faults().set_refusing(true);
+    let follower = Follower::start(&server.kubeconfig(), state(state_dir.path()));
+    follower.until("the disk's objects", |seen| !seen.batches.is_empty());
+    assert!(follower.seen().has("Service default/a"));
+}

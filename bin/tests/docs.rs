@@ -167,6 +167,21 @@ fn every_limit_is_in_the_table_with_its_flag_and_default() {
 }
 
 #[test]
+fn every_flag_of_status_is_explained() {
+    let text = page("docs/kubernetes.md");
+    let (_, help, _) = run(&["run", "--help"]);
+    let flags = help.split("\nKubernetes status:\n").nth(1).unwrap().split("\n\n\n").next().unwrap();
+    let lines = flags.lines().take_while(|line| line.is_empty() || line.starts_with(' '));
+    let named = lines.filter_map(|line| line.trim_start().strip_prefix("--"));
+    let names: Vec<&str> = named.map(|line| line.split([' ', '[']).next().unwrap()).collect();
+    assert!(names.len() >= 10, "{names:?}");
+    for name in names {
+        let variable = name.to_uppercase().replace('-', "_");
+        assert!(text.contains(&format!("--{name}")) || text.contains(&variable), "--{name}");
+    }
+}
+
+#[test]
 fn links_between_pages_lead_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut pages = vec!["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"]

@@ -51,6 +51,28 @@ fn thousand_ingresses_at_once_take_hardly_more_writes() {
 }
 
 #[test]
+fn every_figure_is_explained() {
+    let cluster = Cluster::start();
+    let gateway = cluster.gateway("one", &ADDRESSES);
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let metrics = gateway.admin("/metrics");
+    let types = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let mut count = 0;
+    for line in types {
+        let (name, kind) = line.split_once(' ').unwrap();
+        if ["sluicegate_status_", "sluicegate_lease_", "sluicegate_events_"]
+            .iter()
+            .any(|one| name.starts_with(one))
+        {
+            count += 1;
+            assert!(page.contains(&format!("| `{name}` | {kind} |")), "{line}");
+        }
+    }
+    assert_eq!(count, 11);
+}
+
+#[test]
 fn ingress_that_changes_is_not_written_again() {
     let cluster = Cluster::start();
     let gateway = cluster.gateway("one", &ADDRESSES);

@@ -122,23 +122,6 @@ fn status_is_taken_back_when_the_class_changes_and_entries_of_others_stay() {
 }
 
 #[test]
-fn what_changed_owner_while_nobody_looked_is_taken_back() {
-    let cluster = Cluster::start();
-    let mut gateway = cluster.gateway("one", &ADDRESSES);
-    cluster.ingress("a", "sluicegate");
-    cluster.ingress("b", "sluicegate");
-    cluster.wait_for_status("a", &["192.0.2.1"]);
-    cluster.wait_for_status("b", &["192.0.2.1"]);
-    gateway.signal("TERM");
-    gateway.wait_for_exit();
-    assert_eq!(cluster.status("a").len(), 1, "status stays at the end");
-    cluster.patch(&format!("{}/a", ingresses()), json!({"spec": {"ingressClassName": "other"}}));
-    let _gateway = cluster.gateway("one", &["--publish-address", "192.0.2.2"]);
-    cluster.wait_for_status("b", &["192.0.2.2"]);
-    cluster.wait_for_status("a", &[]);
-}
-
-#[test]
 fn object_that_is_made_anew_gets_its_status_again() {
     let cluster = Cluster::start();
     let _gateway = cluster.gateway("one", &ADDRESSES);

@@ -5,7 +5,7 @@ default:
     @just --list
 
 # Everything that CI checks.
-check: fmt-check lint doc test test-release gates deny
+check: fmt-check lint doc deploy-check test test-release gates deny
 
 # Format the code.
 fmt:
@@ -33,6 +33,11 @@ test-release:
     SLUICEGATE_TEST_BINARY="$(realpath "${CARGO_TARGET_DIR:-target}")/release/sluicegate" cargo test --locked -p sluicegate \
         --test cli --test engine --test grpc --test http2 --test run --test strictness --test tls --test upstream \
         --test websocket
+
+# The Helm chart and the manifests: rendered, held to the schemas of Kubernetes and to what they promise. With --write,
+# what is rendered from the chart is written anew.
+deploy-check *args:
+    deploy/check {{args}}
 
 # System calls and heap allocations per request. Without strace, or where it is forbidden, the first is skipped.
 gates *args:

@@ -5,6 +5,8 @@ mod allocations;
 mod check;
 mod cli;
 mod demo;
+#[cfg(test)]
+mod deploy;
 mod explain;
 mod families;
 mod run;

@@ -106,6 +106,13 @@ impl Gateway {
     /// Starts `sluicegate run` with `args` on free ports, with two workers unless they say otherwise, and waits until
     /// it is ready.
     pub fn start_with(args: &[&str]) -> Self {
+        let mut gateway = Self::launch(args);
+        gateway.wait_until_ready();
+        gateway
+    }
+
+    /// The same without waiting; no address is known before [`Self::wait_until_ready`].
+    pub fn launch(args: &[&str]) -> Self {
         let mut all = vec!["run"];
         for default in
             [["--http", "127.0.0.1:0"], ["--https", "none"], ["--admin", "127.0.0.1:0"], ["--workers", "2"]]
@@ -132,18 +139,21 @@ impl Gateway {
             move || log.collect(stderr)
         });
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut gateway =
-            Self { child, listeners: BTreeMap::new(), http: nowhere, https: nowhere, admin: nowhere, log };
-        let ready = gateway.wait_for_log("is ready");
+        Self { child, listeners: BTreeMap::new(), http: nowhere, https: nowhere, admin: nowhere, log }
+    }
+
+    /// Waits until it says where it listens.
+    pub fn wait_until_ready(&mut self) {
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let ready = self.wait_for_log("is ready");
         let named = ready.split_whitespace().map(|word| word.trim_start_matches("listeners="));
         let listed =
             named.filter_map(|word| word.split_once("=http://").or_else(|| word.split_once("=https://")));
-        gateway.listeners =
+        self.listeners =
             listed.filter_map(|(name, address)| Some((name.to_owned(), address.parse().ok()?))).collect();
-        gateway.admin = gateway.listeners.remove("admin").unwrap_or(nowhere);
-        gateway.http = gateway.listeners.get("http").copied().unwrap_or(nowhere);
-        gateway.https = gateway.listeners.get("https").copied().unwrap_or(nowhere);
-        gateway
+        self.admin = self.listeners.remove("admin").unwrap_or(nowhere);
+        self.http = self.listeners.get("http").copied().unwrap_or(nowhere);
+        self.https = self.listeners.get("https").copied().unwrap_or(nowhere);
     }
 
     /// Waits for a line of output (standard output or error) that contains `text`, and returns it.

@@ -224,11 +224,12 @@ pub(crate) struct StatusArgs {
     pub(crate) election_namespace: Option<String>,
 
     /// Pod that this runs in
-    #[arg(long, value_name = "NAME", value_parser = object_name, env = "POD_NAME", help_heading = STATUS)]
+    // Not judged: outside of a cluster the variables may stand for anything.
+    #[arg(long, value_name = "NAME", env = "POD_NAME", help_heading = STATUS)]
     pub(crate) pod_name: Option<String>,
 
     /// Namespace of that Pod
-    #[arg(long, value_name = "NAMESPACE", value_parser = namespace, env = "POD_NAMESPACE", help_heading = STATUS)]
+    #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE", help_heading = STATUS)]
     pub(crate) pod_namespace: Option<String>,
 }
 

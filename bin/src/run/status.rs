@@ -64,6 +64,8 @@ impl Prospect {
             if let Err(error) = runtime.block_on(status::run(settings, inbox, metrics, stopped)) {
                 tracing::error!("cannot write status: {error}");
             }
+            // A name that is just being resolved must not be waited for.
+            runtime.shutdown_background();
         })?;
         Ok(StatusThread { thread, stop: Some(stop), ended: Some(ended) })
     }
@@ -94,24 +96,32 @@ impl StatusThread {
 }
 
 fn settings(args: &RunArgs) -> Settings {
-    let StatusArgs { pod_name, pod_namespace, election_id, election_namespace, .. } = &args.status;
+    let StatusArgs { pod_namespace, election_id, election_namespace, .. } = &args.status;
+    let own = pod_namespace.as_deref().filter(|name| !name.is_empty());
     Settings {
         kubeconfig: args.cluster.kubeconfig.clone(),
         publish: publish(&args.status),
-        own_namespace: pod_namespace.as_deref().map(Arc::from),
+        own_namespace: own.map(Arc::from),
         election_namespace: election_namespace.as_deref().map(Arc::from),
         election: election_id.as_str().into(),
-        instance: pod_name.as_deref().map_or_else(machine, Arc::from),
+        instance: pod(&args.status).map_or_else(machine, Arc::from),
+        verifies_gone: args.cluster.watch_selector.is_some()
+            || args.cluster.watch_namespace_selector.is_some(),
         clears_at_end: args.status.update_status_on_shutdown,
         replicas: pods(&args.status),
     }
 }
 
+/// The Pod that this runs in.
+fn pod(args: &StatusArgs) -> Option<&str> {
+    args.pod_name.as_deref().filter(|name| !name.is_empty())
+}
+
 /// Which Pods are our replicas, as far as that is known.
 fn pods(args: &StatusArgs) -> Option<Pods> {
-    match (&args.pod_selector, &args.pod_name) {
+    match (&args.pod_selector, pod(args)) {
         (Some(selector), _) => Some(Pods::Selected(selector.as_str().into())),
-        (None, Some(name)) => Some(Pods::Like(name.as_str().into())),
+        (None, Some(name)) => Some(Pods::Like(name.into())),
         (None, None) => None,
     }
 }

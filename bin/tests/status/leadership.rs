@@ -45,6 +45,9 @@ fn another_replica_takes_over_from_one_that_is_killed() {
 fn replica_that_ends_hands_over_at_once() {
     let cluster = Cluster::start();
     let (mut one, _two, holder) = two(&cluster);
+    // The other one must have seen who leads; nobody else reads the Lease.
+    let reads = cluster.server.requests().of("get", "leases");
+    within(Duration::from_secs(10), "it looks", || cluster.server.requests().of("get", "leases") > reads + 1);
     one.signal("TERM");
     let ended = Instant::now();
     cluster.ingress("late", "sluicegate");

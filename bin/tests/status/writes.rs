@@ -122,6 +122,20 @@ fn status_is_taken_back_when_the_class_changes_and_entries_of_others_stay() {
 }
 
 #[test]
+fn status_is_taken_back_from_ingresses_that_labels_choose_no_more() {
+    let cluster = Cluster::start();
+    let path = format!("{}/a", ingresses());
+    cluster.ingress("a", "sluicegate");
+    cluster.patch(&path, json!({"metadata": {"labels": {"edge": "public"}}}));
+    let _gateway = cluster.gateway("one", &[&ADDRESSES[..], &["--watch-selector", "edge=public"]].concat());
+    cluster.wait_for_status("a", &["192.0.2.1"]);
+    cluster.patch(&path, json!({"metadata": {"labels": {"edge": "private"}}}));
+    cluster.wait_for_status("a", &[]);
+    cluster.patch(&path, json!({"metadata": {"labels": {"edge": "public"}}}));
+    cluster.wait_for_status("a", &["192.0.2.1"]);
+}
+
+#[test]
 fn object_that_is_made_anew_gets_its_status_again() {
     let cluster = Cluster::start();
     let _gateway = cluster.gateway("one", &ADDRESSES);

@@ -50,7 +50,8 @@ pub struct News {
 
 #[derive(Debug, Default)]
 struct Shared {
-    news: Mutex<News>,
+    /// What was not taken yet; `None` once nobody will.
+    news: Mutex<Option<News>>,
     /// Objects or claims came.
     objects: Notify,
     /// A report came.
@@ -61,7 +62,7 @@ impl Notes {
     /// Notes, and where they arrive.
     #[must_use]
     pub fn new() -> (Self, Inbox) {
-        let shared = Arc::<Shared>::default();
+        let shared = Arc::new(Shared { news: Mutex::new(Some(News::default())), ..Shared::default() });
         (Self(Some(Arc::clone(&shared))), Inbox(shared))
     }
 
@@ -80,7 +81,8 @@ impl Notes {
     /// Sends `note`.
     pub fn send(&self, note: Note) {
         let Some(shared) = &self.0 else { return };
-        let mut news = shared.news.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lock = shared.news.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(news) = lock.as_mut() else { return };
         match note {
             Note::Observed(observed) => {
                 news.objects.insert(observed.object.clone(), Some(observed));
@@ -93,13 +95,13 @@ impl Notes {
                 news.claims.extend(claims);
                 news.report = Some((report, used));
                 if is_silent {
-                    drop(news);
+                    drop(lock);
                     shared.report.notify_one();
                     return;
                 }
             }
         }
-        drop(news);
+        drop(lock);
         shared.objects.notify_one();
     }
 }
@@ -118,7 +120,14 @@ impl Inbox {
     /// Everything that came since the last time.
     #[must_use]
     pub fn take(&self) -> News {
-        std::mem::take(&mut *self.0.news.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut lock = self.0.news.lock().unwrap_or_else(PoisonError::into_inner);
+        lock.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        *self.0.news.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -173,6 +182,15 @@ mod tests {
         let news = inbox.take();
         assert_eq!((news.claims[&object("a")], news.claims[&object("b")]), (false, true));
         assert!(news.report.is_some());
+    }
+
+    #[test]
+    fn notes_to_a_reader_that_is_gone_are_not_kept() {
+        let (notes, inbox) = Notes::new();
+        notes.send(Note::Gone(object("a")));
+        drop(inbox);
+        notes.send(Note::Gone(object("b")));
+        assert!(notes.0.unwrap().news.lock().unwrap().is_none());
     }
 
     #[test]

@@ -198,7 +198,10 @@ fn entries(status: &RawValue) -> Option<Box<[Entry]>> {
 fn writer(managed: &RawValue) -> Option<Arc<str>> {
     let managers: Vec<Managed<'_>> = serde_json::from_str(managed.get()).ok()?;
     let wrote = |one: &&Managed<'_>| {
-        let fields = one.fields.and_then(|text| serde_json::from_str::<serde_json::Value>(text.get()).ok());
+        let fields = one
+            .fields
+            .filter(|text| text.get().contains("f:ingress"))
+            .and_then(|text| serde_json::from_str::<serde_json::Value>(text.get()).ok());
         fields.is_some_and(|fields| fields.pointer("/f:status/f:loadBalancer/f:ingress").is_some())
     };
     managers.iter().find(wrote).map(|one| Arc::clone(&one.manager))

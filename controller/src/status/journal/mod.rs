@@ -106,6 +106,8 @@ pub(super) struct Journal {
     failures: u32,
     is_busy: bool,
     leads: bool,
+    /// Nothing is due before, unless something happens.
+    quiet_until: Option<Moment>,
     random: fastrand::Rng,
 }
 
@@ -120,12 +122,14 @@ impl Journal {
             failures: 0,
             is_busy: false,
             leads: false,
+            quiet_until: None,
             random,
         }
     }
 
     /// All that is wrong at `now`, those of one object together.
     pub(super) fn report(&mut self, matters: impl Iterator<Item = Matter>, now: Moment) {
+        self.quiet_until = None;
         let mut seen: HashSet<u64, FixedState> = HashSet::default();
         let mut count: (Option<ObjectRef>, usize) = (None, 0);
         for matter in matters {
@@ -165,6 +169,7 @@ impl Journal {
 
     /// The object is gone, or another one by now: nothing that was told is about it.
     pub(super) fn forget(&mut self, object: &ObjectRef) {
+        self.quiet_until = None;
         self.relieved.remove(object);
         self.lines.retain(|_, line| line.object != *object || !line.is_gone());
         self.lines.values_mut().filter(|line| line.object == *object).for_each(Line::forget);
@@ -172,11 +177,17 @@ impl Journal {
 
     /// We may write, or may not.
     pub(super) fn lead(&mut self, leads: bool) {
+        if self.leads != leads {
+            self.quiet_until = None;
+        }
         self.leads = leads;
     }
 
     /// What to do at `now`.
     pub(super) fn next(&mut self, now: Moment) -> Next {
+        if let Some(until) = self.quiet_until.filter(|until| now < *until) {
+            return Next::Wait(Some(until));
+        }
         self.lines.retain(|_, line| !line.is_forgotten(now));
         if !self.leads || self.is_busy {
             return Next::Wait(None);
@@ -185,9 +196,13 @@ impl Journal {
         let relieved = self.relieved.iter().map(|(object, since)| (*since + RELIEF, object));
         let (line, relief) = (lines.min(), relieved.min());
         let due = line.map(|(due, _)| due).into_iter().chain(relief.as_ref().map(|(due, _)| *due)).min();
-        let Some(due) = due else { return Next::Wait(None) };
+        let Some(due) = due else {
+            self.quiet_until = Some(now + MEMORY);
+            return Next::Wait(None);
+        };
         let ready = due.max(self.bucket.ready(now)).max(self.paused_until);
         if now < ready {
+            self.quiet_until = Some(ready);
             return Next::Wait(Some(ready));
         }
         self.bucket.take(now);
@@ -210,6 +225,7 @@ impl Journal {
     /// This became of `telling`.
     pub(super) fn outcome(&mut self, telling: &Telling, outcome: Outcome, now: Moment) {
         self.is_busy = false;
+        self.quiet_until = None;
         match outcome {
             Outcome::Denied => self.paused_until = now + DENIED,
             Outcome::Failed => {

@@ -163,6 +163,21 @@ impl Item {
         *self = Self { claimed, lane, ..Self::default() };
     }
 
+    /// It is not seen any more, and may be gone or not: what is ours is taken back if it is still there. Returns false if
+    /// nothing of ours was seen.
+    pub(super) fn leave(&mut self, ours: &Ours<'_>) -> bool {
+        let entries = self.observed.iter().flat_map(|observed| &observed.entries);
+        let is_ours =
+            (self.claimed || self.taking_back) && entries.into_iter().any(|entry| ours.contains(entry));
+        if is_ours {
+            self.claimed = false;
+            self.taking_back = true;
+            self.must_look = true;
+            self.late = None;
+        }
+        is_ours
+    }
+
     /// What came late has not been followed by anything: it is how things are.
     pub(super) fn believe_late(&mut self, now: Moment) {
         if self.heard + LATE <= now
@@ -177,7 +192,7 @@ impl Item {
 
     /// It became ours, or ceased to be.
     pub(super) fn claim(&mut self, claimed: bool, ours: &Ours<'_>) {
-        self.taking_back = self.claimed && !claimed;
+        self.taking_back = !claimed && (self.taking_back || self.claimed);
         self.claimed = claimed;
         self.standing = false;
         self.settle(ours);

@@ -97,6 +97,8 @@ pub(super) struct Told {
 #[derive(Debug)]
 pub(super) struct Ledger {
     manager: Arc<str>,
+    /// What is said to be gone may only have ceased to be chosen.
+    verifies_gone: bool,
     /// Ingress → its state
     items: HashMap<ObjectRef, Item, FixedState>,
     /// To be published; `None` until it is known.
@@ -127,10 +129,12 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// Nothing is known yet. `manager` is our field manager.
-    pub(super) fn new(manager: Arc<str>, random: fastrand::Rng) -> Self {
+    /// Nothing is known yet. `manager` is our field manager. With `verifies_gone`, an object that is gone is looked for
+    /// before that is believed.
+    pub(super) fn new(manager: Arc<str>, verifies_gone: bool, random: fastrand::Rng) -> Self {
         Self {
             manager,
+            verifies_gone,
             items: HashMap::default(),
             current: None,
             former: BTreeSet::new(),
@@ -172,10 +176,16 @@ impl Ledger {
         Told { contended }
     }
 
-    /// The object is gone.
-    pub(super) fn gone(&mut self, object: &ObjectRef) {
-        let Some(item) = self.items.get_mut(object) else { return };
-        if item.claimed {
+    /// The object is gone, or not chosen any more.
+    pub(super) fn gone(&mut self, object: &ObjectRef, now: Moment) {
+        if !self.items.contains_key(object) {
+            return;
+        }
+        let verifies = self.verifies_gone;
+        let (item, ours) = self.item(object);
+        if verifies && item.leave(&ours) {
+            self.touch(object.clone(), Lane::Hot, now);
+        } else if item.claimed {
             item.vanish();
         } else {
             self.items.remove(object);
@@ -216,7 +226,7 @@ impl Ledger {
     /// Whoever leads next will know that these are ours.
     pub(super) fn record(&mut self, addresses: BTreeSet<Address>, now: Moment) {
         let is_new = !addresses.is_subset(&self.former);
-        self.former.extend(addresses.iter().cloned());
+        self.former.extend(addresses.iter().take(2 * MAX_FORMER).cloned());
         self.recorded = addresses;
         if is_new {
             self.touch_all(now);

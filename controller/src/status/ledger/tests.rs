@@ -38,7 +38,7 @@ fn seen(name: &str, version: u64, texts: &[&str]) -> Observed {
 
 /// A ledger that leads, publishes 192.0.2.1 and 2001:db8::1, and has seen a compile.
 fn ledger() -> Ledger {
-    let mut ledger = Ledger::new(MANAGER.into(), fastrand::Rng::with_seed(7));
+    let mut ledger = Ledger::new(MANAGER.into(), false, fastrand::Rng::with_seed(7));
     ledger.publish(addresses(&["192.0.2.1", "2001:db8::1"]), moment(0));
     ledger.record(addresses(&["192.0.2.1", "2001:db8::1"]), moment(0));
     ledger.compiled(moment(0));
@@ -126,7 +126,7 @@ fn entries_are_taken_back_when_the_class_changes() {
 
 #[test]
 fn what_a_former_process_wrote_is_taken_back_when_it_is_certain_whose_it_is() {
-    let mut ledger = Ledger::new(MANAGER.into(), fastrand::Rng::with_seed(7));
+    let mut ledger = Ledger::new(MANAGER.into(), false, fastrand::Rng::with_seed(7));
     ledger.lead(true, moment(0));
     ledger.record(addresses(&["192.0.2.1", "192.0.2.7"]), moment(0));
     ledger.publish(addresses(&["192.0.2.1"]), moment(0));
@@ -399,7 +399,7 @@ fn nothing_is_kept_of_objects_that_are_gone() {
         let name = name.to_string();
         ledger.observe(seen(&name, 1, &[]), moment(0));
         ledger.claim(&object(&name), true, moment(0));
-        ledger.gone(&object(&name));
+        ledger.gone(&object(&name), moment(0));
         ledger.claim(&object(&name), false, moment(1));
     }
     assert!(is_quiet(&mut ledger, 1));
@@ -420,6 +420,37 @@ fn message_that_came_late_is_believed_if_nothing_follows_it() {
     assert_eq!(look.action, Action::Look);
     ledger.outcome(&look, Outcome::Done(seen("a", 3, &[])), moment(10_001));
     assert!(matches!(task(&mut ledger, 10_001).action, Action::Write { .. }));
+}
+
+#[test]
+fn claim_that_is_lost_twice_is_taken_back_once() {
+    let mut ledger = ledger();
+    ledger.claim(&object("a"), true, moment(0));
+    ledger.observe(seen("a", 1, &["192.0.2.1", "2001:db8::1"]), moment(0));
+    ledger.claim(&object("a"), false, moment(1));
+    ledger.claim(&object("a"), false, moment(1));
+    assert!(written(&task(&mut ledger, 1)).is_empty());
+}
+
+#[test]
+fn object_that_is_not_chosen_any_more_is_looked_for_and_left_without_our_entries() {
+    let mut ledger = ledger();
+    ledger.verifies_gone = true;
+    for name in ["deleted", "relabelled"] {
+        ledger.claim(&object(name), true, moment(0));
+        ledger.observe(seen(name, 1, &["192.0.2.1", "2001:db8::1"]), moment(0));
+        ledger.gone(&object(name), moment(1));
+        ledger.claim(&object(name), false, moment(1));
+    }
+    let (first, second) = (task(&mut ledger, 1), task(&mut ledger, 1));
+    assert_eq!((&first.action, &second.action), (&Action::Look, &Action::Look));
+    ledger.outcome(&first, Outcome::Gone, moment(2));
+    ledger.outcome(&second, Outcome::Done(seen("relabelled", 2, &["192.0.2.1"])), moment(2));
+    let third = task(&mut ledger, 2);
+    assert!(written(&third).is_empty());
+    ledger.outcome(&third, Outcome::Done(seen("relabelled", 3, &[])), moment(3));
+    assert!(is_quiet(&mut ledger, 3));
+    assert_eq!(ledger.figures(moment(3)).pending, 0);
 }
 
 #[test]

@@ -257,21 +257,23 @@ pub(super) struct Settled {
 }
 
 impl Settled {
-    /// `found` is what there is at `now`. Returns what to publish, and when to ask again although nothing changed.
+    /// `found` is what there is at `now`. Returns what to publish, if that is known, and when to ask again although
+    /// nothing changed. Also a process that has just begun does not believe at once that there is nothing: what stands in
+    /// statuses may be right again in a moment.
     pub(super) fn find(
         &mut self,
         found: BTreeSet<Address>,
         now: Moment,
-    ) -> (&BTreeSet<Address>, Option<Moment>) {
-        let had_any = self.last.as_ref().is_some_and(|last| !last.is_empty());
-        if found.is_empty() && had_any {
+    ) -> (Option<&BTreeSet<Address>>, Option<Moment>) {
+        if found.is_empty() {
             let until = *self.empty_since.get_or_insert(now) + PATIENCE;
             if now < until {
-                return (self.last.get_or_insert_default(), Some(until));
+                return (self.last.as_ref(), Some(until));
             }
+        } else {
+            self.empty_since = None;
         }
-        self.empty_since = None;
-        (self.last.insert(found), None)
+        (Some(self.last.insert(found)), None)
     }
 }
 

@@ -96,24 +96,18 @@ impl Follower {
 
     /// Looks once, and then waits until there may be something else to see.
     async fn look(&mut self, out: &watch::Sender<Found>) -> Result<(), Failure> {
-        let (found, watch_path) = match self.publish.clone() {
+        let (found, watch_path, lack) = match self.publish.clone() {
             Publish::Service { namespace, name } => {
                 let path = format!(
                     "/api/v1/namespaces/{}/services?fieldSelector=metadata.name%3D{}",
                     escape(&namespace),
                     escape(&name)
                 );
-                let list: List<Service> = self.list(&path).await?;
-                match list.items.first() {
-                    Some(service) => {
-                        self.tell_relief();
-                        (service.addresses(), watch_of(&path, &list.metadata.resource_version))
-                    }
-                    None => {
-                        self.tell_trouble(format!("there is no Service {namespace}/{name}"));
-                        (BTreeSet::new(), watch_of(&path, &list.metadata.resource_version))
-                    }
-                }
+                let list: List<Service> = get(&self.api, &path).await?;
+                let lack = || format!("there is no Service {namespace}/{name}");
+                let service = list.items.first();
+                let found = service.map(Service::addresses).unwrap_or_default();
+                (found, watch_of(&path, &list.metadata.resource_version), service.is_none().then(lack))
             }
             Publish::Nodes { pods, kind } => {
                 let selector = self.selector(&pods).await?;
@@ -122,24 +116,33 @@ impl Follower {
                     escape(&self.namespace),
                     escape(&selector)
                 );
-                let (pods, version) = self.pods(&path).await?;
+                let (pods, version) = list_pods(&self.api, &path).await?;
                 let found = self.node_addresses(&nodes(&pods), kind).await?;
-                self.tell_relief();
-                (found, watch_of(&path, &version))
+                (found, watch_of(&path, &version), None)
             }
             Publish::Addresses(_) | Publish::Nothing => return Ok(()),
         };
+        let is_complete = lack.is_none();
+        if let Some(lack) = lack {
+            self.tell_trouble(lack);
+        }
         let now = Moment::now();
         let (addresses, again) = self.settled.find(found, now);
-        out.send_if_modified(|known| {
-            let is_other = known.as_ref() != Some(addresses);
-            if is_other {
-                *known = Some(addresses.clone());
-            }
-            is_other
-        });
+        if let Some(addresses) = addresses {
+            out.send_if_modified(|known| {
+                let is_other = known.as_ref() != Some(addresses);
+                if is_other {
+                    *known = Some(addresses.clone());
+                }
+                is_other
+            });
+        }
         let limit = again.map_or(WATCH, |again| again.since(now)).min(WATCH) + Duration::from_millis(10);
-        self.api.await_change(&watch_path, limit).await
+        self.api.await_change(&watch_path, limit).await?;
+        if is_complete {
+            self.tell_relief();
+        }
+        Ok(())
     }
 
     async fn selector(&mut self, pods: &Pods) -> Result<String, Failure> {
@@ -152,14 +155,6 @@ impl Follower {
                 Ok(selector)
             }
         }
-    }
-
-    async fn pods(&self, path: &str) -> Result<(Vec<Pod>, String), Failure> {
-        list_pods(&self.api, path).await
-    }
-
-    async fn list<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
-        get(&self.api, path).await
     }
 
     /// Addresses of these nodes. One that cannot be asked for keeps those that are known.

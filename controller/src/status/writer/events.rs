@@ -100,9 +100,9 @@ fn judge(answer: &Answer) -> (Outcome, Ending, String) {
         StatusCode::FORBIDDEN if answer.message().contains("being terminated") => {
             (Outcome::NoObject, Ending::Gone, answer.message())
         }
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            (Outcome::Denied, Ending::Denied, answer.message())
-        }
+        // Credentials have just been read again.
+        StatusCode::UNAUTHORIZED => (Outcome::Failed, Ending::Denied, answer.message()),
+        StatusCode::FORBIDDEN => (Outcome::Denied, Ending::Denied, answer.message()),
         StatusCode::TOO_MANY_REQUESTS => (Outcome::Failed, Ending::Throttled, answer.message()),
         status if status.is_client_error() => (Outcome::Invalid, Ending::Invalid, answer.message()),
         _ => (Outcome::Failed, Ending::Failed, answer.message()),

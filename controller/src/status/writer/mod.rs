@@ -52,6 +52,8 @@ pub struct Settings {
     pub instance: Arc<str>,
     /// Take our addresses back at the end, unless another replica runs.
     pub clears_at_end: bool,
+    /// Ingresses are chosen by labels, theirs or those of their namespaces: one that is gone may be there still.
+    pub verifies_gone: bool,
     /// Which Pods of our namespace are replicas; `None` if this does not run in a Pod.
     pub replicas: Option<Pods>,
 }
@@ -165,7 +167,7 @@ impl Writer {
             inbox,
             metrics,
             election: Election::new(identity, random.fork()),
-            ledger: Ledger::new(Arc::clone(&manager), random.fork()),
+            ledger: Ledger::new(Arc::clone(&manager), settings.verifies_gone, random.fork()),
             journal: Journal::new(random.fork()),
             manager,
             found,
@@ -190,11 +192,11 @@ impl Writer {
 
     /// Does what there is to do, waits for something to happen, and takes it in. May be dropped while it waits.
     async fn turn(&mut self) {
-        let until = self.drive(Moment::now());
-        let until = until.since(Moment::now());
+        let now = Moment::now();
+        let until = self.drive(now).since(Moment::now());
         let wake = tokio::select! {
             () = self.inbox.objects() => Wake::Objects,
-            () = self.inbox.report(), if self.is_reported => Wake::Report,
+            () = self.inbox.report(), if self.is_reported && self.report_at <= now => Wake::Report,
             changed = self.found.changed(), if !self.is_found_for_good => Wake::Found(changed.is_ok()),
             Some(done) = self.lease_requests.join_next() => Wake::Lease(done),
             Some(done) = self.writes.join_next_with_id() => Wake::Written(done),
@@ -203,9 +205,10 @@ impl Writer {
         };
         let now = Moment::now();
         match wake {
-            Wake::Objects | Wake::Report => {
-                let news = self.inbox.take();
-                self.take_in(news, now);
+            Wake::Objects => self.take_in(now),
+            Wake::Report => {
+                self.report_at = now + REPORT_INTERVAL;
+                self.take_in(now);
             }
             Wake::Found(is_alive) => {
                 self.is_found_for_good = !is_alive;
@@ -260,7 +263,7 @@ impl Writer {
             journal::Next::Tell(telling) => self.tell(telling),
             journal::Next::Wait(until) => wake = until.map_or(wake, |until| wake.min(until)),
         }
-        if !self.is_reported {
+        if self.report_at > now {
             wake = wake.min(self.report_at);
         }
         if !self.is_counted {
@@ -288,8 +291,8 @@ impl Writer {
         self.journal.lead(leads);
     }
 
-    fn take_in(&mut self, news: News, now: Moment) {
-        let News { objects, claims, report } = news;
+    fn take_in(&mut self, now: Moment) {
+        let News { objects, claims, report } = self.inbox.take();
         for (object, observed) in objects {
             let known = self.ledger.observed(&object);
             match observed {
@@ -301,7 +304,7 @@ impl Writer {
                     self.warn_of(&object, told);
                 }
                 None => {
-                    self.ledger.gone(&object);
+                    self.ledger.gone(&object, now);
                     self.journal.forget(&object);
                 }
             }
@@ -350,7 +353,13 @@ impl Writer {
             self.metrics.lease(ending);
         }
         match news {
-            lease::News::Read(record) => self.election.read(record, now),
+            lease::News::Read(record) => {
+                self.election.read(record, now);
+                if !matches!(self.election.step(now), Step::Create(_) | Step::Change(..)) {
+                    // All is well: somebody else leads.
+                    self.trouble.lease(None);
+                }
+            }
             lease::News::Written(record, sent) => {
                 self.election.written(record, sent, now);
                 self.trouble.lease(None);
@@ -385,7 +394,7 @@ impl Writer {
     fn written(&mut self, done: Result<(Id, status::Done), JoinError>, now: Moment) {
         let (id, done) = match done {
             Ok(done) => done,
-            // It was aborted, or it panicked; neither says anything about the object.
+            Err(error) if error.is_panic() => (error.id(), status::Done::failed("a bug".to_owned())),
             Err(error) => (error.id(), status::Done::aborted()),
         };
         let Some(task) = self.tasks.remove(&id) else { return };

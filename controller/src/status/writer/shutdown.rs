@@ -6,12 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Writer, lease};
+use crate::status::api::Failure;
 use crate::status::clock::Moment;
-use crate::status::lease::{Claim, REQUEST_TIMEOUT};
+use crate::status::lease::Claim;
 use crate::status::publish::others_run;
 
+/// For finding out whether others run.
+const OTHERS_TIMEOUT: Duration = Duration::from_secs(3);
 /// For taking everything back.
 const CLEAR_TIMEOUT: Duration = Duration::from_secs(10);
+/// For releasing the Lease, which expires otherwise.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Writer {
     /// Ends everything, in a bounded time.
@@ -23,8 +28,13 @@ impl Writer {
         self.writes.abort_all();
         self.events.abort_all();
         self.metrics.lead(false);
-        let waiting = tokio::time::timeout(REQUEST_TIMEOUT, self.lease_requests.join_next()).await;
-        if let Ok(Some(done)) = waiting {
+        if tokio::time::timeout(RELEASE_TIMEOUT, self.give_way()).await.is_err() {
+            tracing::debug!("the Lease could not be released in time; it will expire");
+        }
+    }
+
+    async fn give_way(&mut self) {
+        if let Some(done) = self.lease_requests.join_next().await {
             self.lease_done(done, Moment::now());
             self.gate.set(None);
         }
@@ -36,7 +46,9 @@ impl Writer {
     /// True if no other replica runs, as far as that can be known.
     async fn is_last(&self) -> bool {
         let Some(pods) = &self.settings.replicas else { return true };
-        match others_run(&self.api, &self.namespace, pods, &self.settings.instance).await {
+        let asking = others_run(&self.api, &self.namespace, pods, &self.settings.instance);
+        let answer = tokio::time::timeout(OTHERS_TIMEOUT, asking).await;
+        match answer.unwrap_or(Err(Failure::Silent(OTHERS_TIMEOUT))) {
             Ok(false) => true,
             Ok(true) => {
                 tracing::info!("other replicas run, so the status of Ingresses stays");

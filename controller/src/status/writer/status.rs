@@ -25,6 +25,11 @@ pub(super) struct Done {
 }
 
 impl Done {
+    /// Nothing is known of what became of it.
+    pub(super) fn failed(message: String) -> Self {
+        done(Outcome::Failed, Ending::Failed, message)
+    }
+
     /// Nothing was sent, or nobody waits for the answer.
     pub(super) fn aborted() -> Self {
         done(Outcome::Aborted, Ending::Aborted, String::new())
@@ -47,7 +52,7 @@ pub(super) async fn perform(api: &Api, gate: &Gate, manager: &str, task: &Task) 
     let answer = match answer {
         Ok(answer) => answer,
         Err(_) if !gate.is_open() => return Done::aborted(),
-        Err(failure) => return done(Outcome::Failed, Ending::Failed, failure.to_string()),
+        Err(failure) => return Done::failed(failure.to_string()),
     };
     match answer.status {
         StatusCode::OK | StatusCode::CREATED => match Observed::from_json(&answer.body) {
@@ -56,9 +61,9 @@ pub(super) async fn perform(api: &Api, gate: &Gate, manager: &str, task: &Task) 
         },
         StatusCode::NOT_FOUND => done(Outcome::Gone, Ending::Gone, String::new()),
         StatusCode::CONFLICT => done(Outcome::Conflict, Ending::Conflict, answer.message()),
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            done(Outcome::Denied, Ending::Denied, answer.message())
-        }
+        // Credentials have just been read again.
+        StatusCode::UNAUTHORIZED => done(Outcome::Failed, Ending::Denied, answer.message()),
+        StatusCode::FORBIDDEN => done(Outcome::Denied, Ending::Denied, answer.message()),
         StatusCode::TOO_MANY_REQUESTS => {
             done(Outcome::Busy(answer.retry_after), Ending::Throttled, answer.message())
         }

@@ -46,7 +46,7 @@ impl World {
         let mut random = fastrand::Rng::with_seed(seed);
         let replicas = (0..2)
             .map(|_| Replica {
-                ledger: Ledger::new(MANAGER.into(), random.fork()),
+                ledger: Ledger::new(MANAGER.into(), false, random.fork()),
                 notes: VecDeque::new(),
                 answers: Vec::new(),
             })
@@ -174,7 +174,7 @@ impl World {
         let fork = self.random.fork();
         let replica = &mut self.replicas[which];
         *replica = Replica {
-            ledger: Ledger::new(MANAGER.into(), fork),
+            ledger: Ledger::new(MANAGER.into(), false, fork),
             notes: VecDeque::new(),
             answers: Vec::new(),
         };
@@ -231,7 +231,7 @@ impl World {
                 let ledger = &mut replica.ledger;
                 match note {
                     Note::Observed(observed) => drop(ledger.observe(observed, at)),
-                    Note::Gone(object) => ledger.gone(&object),
+                    Note::Gone(object) => ledger.gone(&object, at),
                     Note::Claim(object, claimed) => ledger.claim(&object, claimed, at),
                     Note::Addresses(addresses) => ledger.publish(addresses, at),
                     Note::Compiled => ledger.compiled(at),

@@ -313,6 +313,8 @@ impl Writer {
         for (object, claimed) in claims {
             self.ledger.claim(&object, claimed, now);
             self.is_counted = false;
+            // What was said of it all along may concern us now.
+            self.is_reported = false;
         }
         if let Some(report) = report {
             self.ledger.compiled(now);

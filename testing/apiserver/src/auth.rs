@@ -1,5 +1,7 @@
 //! Who asks, and whether they may: bearer tokens and rules per token. Never looks at an object.
 
+use std::sync::LazyLock;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::Failure;
@@ -54,13 +56,19 @@ pub(crate) struct Deed<'a> {
     pub(crate) name: &'a str,
 }
 
-/// The token in an `Authorization` header.
+/// The token in an `Authorization` header. Without the header, whoever asks is anonymous, and may do nothing.
 pub(crate) fn authenticate<'a>(tokens: &'a [Token], header: Option<&str>) -> Result<&'a Token, Failure> {
-    let sent = header.and_then(|header| {
-        let (scheme, token) = header.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    static ANONYMOUS: LazyLock<Token> = LazyLock::new(|| Token {
+        token: String::new(),
+        user: "system:anonymous".to_owned(),
+        rules: Some(Vec::new()),
     });
-    let sent = sent.ok_or_else(Failure::unauthorized)?;
+    let Some(header) = header else { return Ok(&ANONYMOUS) };
+    let (scheme, sent) = header.split_once(' ').ok_or_else(Failure::unauthorized)?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(Failure::unauthorized());
+    }
+    let sent = sent.trim();
     tokens.iter().find(|token| token.token == sent).ok_or_else(Failure::unauthorized)
 }
 

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::kinds::Kind;
+use crate::kinds::{Kind, What};
 
 /// A failed request.
 #[derive(Clone, Debug)]
@@ -64,6 +64,16 @@ impl Cause {
             message: format!("Duplicate value: {}", value.into()),
             field: field.into(),
         }
+    }
+
+    pub(crate) fn too_long(field: impl Into<String>, limit: usize) -> Self {
+        let message = format!("Too long: may not be more than {limit} bytes");
+        Self { reason: "FieldValueTooLong", message, field: field.into() }
+    }
+
+    pub(crate) fn too_many(field: impl Into<String>, count: usize, limit: usize) -> Self {
+        let message = format!("Too many: {count}: must have at most {limit} items");
+        Self { reason: "FieldValueTooMany", message, field: field.into() }
     }
 
     pub(crate) fn forbidden(field: impl Into<String>, why: &str) -> Self {
@@ -142,12 +152,15 @@ impl Failure {
 
     /// 406: no representation that the client takes.
     pub(crate) fn not_acceptable() -> Self {
-        Self::new(406, "NotAcceptable", "only the following media types are accepted: application/json")
+        let message = "406: Not Acceptable\n\nAvailable representations: application/json, application/json;stream=watch";
+        Self { details: json!({}), ..Self::new(406, "NotAcceptable", message) }
     }
 
     /// 409: there is one of this name.
-    pub(crate) fn already_exists(kind: &Kind, name: &str) -> Self {
-        Self::about(409, "AlreadyExists", format!("{} {name:?} already exists", kind.qualified()), kind, name)
+    pub(crate) fn already_exists(kind: &Kind, name: &str, is_deleted: bool) -> Self {
+        let deleted = if is_deleted { "object is being deleted: " } else { "" };
+        let message = format!("{deleted}{} {name:?} already exists", kind.qualified());
+        Self::about(409, "AlreadyExists", message, kind, name)
     }
 
     /// 409: the object is not what the client thinks.
@@ -187,35 +200,54 @@ impl Failure {
 
     /// 422: fields are wrong.
     pub(crate) fn invalid(kind: &Kind, name: &str, causes: &[Cause]) -> Self {
-        let each: Vec<_> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
-        let words = match each.as_slice() {
-            [one] => one.clone(),
-            many => format!("[{}]", many.join(", ")),
-        };
-        let (qualified, group) = if kind.group.is_empty() {
-            (kind.kind.to_string(), None)
-        } else {
-            (format!("{}.{}", kind.kind, kind.group), Some(&*kind.group))
-        };
-        let causes: Vec<_> = causes
-            .iter()
-            .map(|cause| json!({"reason": cause.reason, "message": cause.message, "field": cause.field}))
-            .collect();
-        let mut details = json!({"kind": &*kind.kind, "causes": causes});
-        if let Some(details) = details.as_object_mut() {
-            if !name.is_empty() {
-                details.insert("name".into(), name.into());
-            }
-            if let Some(group) = group {
-                details.insert("group".into(), group.into());
-            }
-        }
-        Self { details, ..Self::new(422, "Invalid", format!("{qualified} {name:?} is invalid: {words}")) }
+        // Both kinds of Event are judged as one.
+        let group = if matches!(kind.what, What::Event) { "" } else { &*kind.group };
+        Self::invalid_of(group, &kind.kind, name, causes)
     }
 
     /// 422: parameters of the request do not go together.
     pub(crate) fn invalid_options(options: &str, causes: &[Cause]) -> Self {
-        Self::invalid(&crate::kinds::custom("meta.k8s.io", "v1", "", options), "", causes)
+        Self::invalid_of("meta.k8s.io", options, "", causes)
+    }
+
+    fn invalid_of(group: &str, kind: &str, name: &str, causes: &[Cause]) -> Self {
+        let mut each: Vec<_> =
+            causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+        each.dedup();
+        let words = match each.as_slice() {
+            [one] => one.clone(),
+            many => format!("[{}]", many.join(", ")),
+        };
+        let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
+        let causes: Vec<_> = causes
+            .iter()
+            .map(|cause| json!({"reason": cause.reason, "message": cause.message, "field": cause.field}))
+            .collect();
+        let mut details = Map::new();
+        for (field, value) in [("name", name), ("group", group), ("kind", kind)] {
+            if !value.is_empty() {
+                details.insert(field.into(), value.into());
+            }
+        }
+        details.insert("causes".into(), causes.into());
+        let message = format!("{qualified} {name:?} is invalid: {words}");
+        Self { details: Value::Object(details), ..Self::new(422, "Invalid", message) }
+    }
+
+    /// 422: a patch does not fit the object.
+    pub(crate) fn unfit_patch(patch: &str, why: &str) -> Self {
+        Self::invalid_of("", "", "", &[Cause::invalid("patch", patch, why)])
+    }
+
+    /// 422: a JSON patch fails.
+    pub(crate) fn failed_patch() -> Self {
+        let message = "the server rejected our request due to an error in our request";
+        Self { details: json!({}), ..Self::new(422, "Invalid", message) }
+    }
+
+    /// 500 without a reason, where the real server has none.
+    pub(crate) fn plain(message: impl Into<String>) -> Self {
+        Self::new(500, "", message)
     }
 
     /// What a status code says by itself.
@@ -237,11 +269,6 @@ impl Failure {
         };
         let details = retry_after.map_or(Value::Null, |seconds| json!({ "retryAfterSeconds": seconds }));
         Self { details, ..Self::new(code, reason, message) }
-    }
-
-    /// 422 without an object.
-    pub(crate) fn unprocessable(message: impl Into<String>) -> Self {
-        Self::new(422, "Invalid", message)
     }
 
     /// 504: the resource version lies in the future.

@@ -73,7 +73,7 @@ impl State {
             map.remove("apiVersion");
             map.remove("kind");
         }
-        if kind.is_event() && !kind.group.is_empty() {
+        if kind.is_new_event() {
             value = shape::to_core_event(value);
         }
         let mut store = self.store();

@@ -3,15 +3,14 @@
 //!
 //! Owns objects and their history; never runs a workload, and never talks to anything but its clients.
 
-#![allow(dead_code)]
-
 mod answer;
 mod auth;
 mod body;
-mod defaults;
+mod decode;
 mod discovery;
 mod error;
 mod faults;
+mod fields;
 mod history;
 mod kinds;
 mod lifecycle;
@@ -21,11 +20,14 @@ mod meta;
 mod patch;
 mod query;
 mod requests;
+mod rules;
+mod schema;
 mod serve;
 mod server;
 mod shape;
 mod state;
 mod store;
+mod table;
 mod watching;
 mod write;
 
@@ -33,3 +35,4 @@ pub use auth::{Rule, Token};
 pub use faults::{Effect, Fault, FaultId, Faults};
 pub use requests::{Request, Requests};
 pub use server::{Options, Server};
+pub use write::Strictness;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::error::{Cause, Failure};
 use crate::kinds::Kind;
 use crate::query::{Query, Selector};
+use crate::shape;
 use crate::state::State;
 use crate::store::{Forgotten, Object};
 
@@ -38,6 +39,9 @@ pub(crate) fn read(
     stale: Option<u64>,
 ) -> Result<Page, Failure> {
     let limit = query.number("limit")?.unwrap_or(0);
+    query.number("timeoutSeconds")?;
+    // "Any version" comes from the cache, which knows no pages.
+    let limit = if query.version()? == Some(0) { 0 } else { limit };
     let mut after = None;
     let at = if let Some(token) = query.text("continue") {
         let (version, start) = parse_token(token)?;
@@ -145,35 +149,18 @@ fn expired_token(start: &str) -> Failure {
     Failure { go_on: Some(token(None, start)), ..Failure::expired(message) }
 }
 
-/// The text of a page.
-pub(crate) fn write(kind: &Kind, page: &Page) -> Vec<u8> {
-    let size: usize = page.objects.iter().map(|object| object.json.len() + 64).sum();
-    let mut text = Vec::with_capacity(size + 256);
-    let mut metadata = serde_json::Map::new();
-    metadata.insert("resourceVersion".into(), page.version.to_string().into());
-    if let Some(token) = &page.go_on {
-        metadata.insert("continue".into(), token.as_str().into());
-    }
-    if let Some(remaining) = page.remaining {
-        metadata.insert("remainingItemCount".into(), remaining.into());
-    }
-    let head = format!(
-        r#"{{"kind":"{}","apiVersion":"{}","metadata":{},"items":["#,
-        kind.list_kind,
-        kind.api_version(),
-        Value::Object(metadata)
-    );
-    text.extend_from_slice(head.as_bytes());
-    for (index, object) in page.objects.iter().enumerate() {
-        if index > 0 {
-            text.push(b',');
+impl Page {
+    /// `metadata` of the list.
+    pub(crate) fn metadata(&self, says_no_more: bool) -> Value {
+        let mut metadata = json!({"resourceVersion": self.version.to_string()});
+        let token = self.go_on.as_deref();
+        // Lists of custom resources say that there is no more; others do not say anything.
+        if let Some(token) = token.or_else(|| says_no_more.then_some("")) {
+            shape::put(&mut metadata, "continue", Some(token.into()));
         }
-        if kind.custom {
-            crate::shape::write_typed(kind, object, &mut text);
-        } else {
-            crate::shape::write_untyped(kind, object, &mut text);
+        if let Some(remaining) = self.remaining {
+            shape::put(&mut metadata, "remainingItemCount", Some(remaining.into()));
         }
+        metadata
     }
-    text.extend_from_slice(b"]}");
-    text
 }

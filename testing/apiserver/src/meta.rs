@@ -1,9 +1,9 @@
-//! `metadata`: what only the server sets, and what it keeps. Never looks beside it.
+//! `metadata`: what only the server sets, and what it keeps. Never looks beside it, but for generations.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
-use crate::kinds::Kind;
+use crate::kinds::{Kind, What};
 
 /// A text in `metadata`.
 pub(crate) fn text(object: &Value, field: &str) -> Option<String> {
@@ -27,14 +27,28 @@ pub(crate) fn unset(object: &mut Value, field: &str) {
     }
 }
 
+/// Sets a field, or removes it.
+pub(crate) fn set_or_unset(object: &mut Value, field: &str, value: Option<Value>) {
+    match value {
+        Some(value) => set(object, field, value),
+        None => unset(object, field),
+    }
+}
+
 /// Now, in whole seconds.
 pub(crate) fn now() -> String {
-    Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    after_seconds(0)
+}
+
+fn after_seconds(seconds: u64) -> String {
+    let later = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(0));
+    let time = Timestamp::now().checked_add(later).unwrap_or(Timestamp::MAX);
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// Makes `object` a new one.
 pub(crate) fn begin(kind: &Kind, object: &mut Value) {
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"] {
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"] {
         unset(object, field);
     }
     set(object, "uid", uid().into());
@@ -44,39 +58,41 @@ pub(crate) fn begin(kind: &Kind, object: &mut Value) {
     }
 }
 
-/// What clients cannot change stays as it was.
+/// What a client leaves out, or cannot say, stays as it was.
 pub(crate) fn carry_over(before: &Value, after: &mut Value) {
-    let fields = [
-        "name",
-        "namespace",
-        "uid",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "generation",
-        "generateName",
-        "resourceVersion",
-        "selfLink",
-    ];
-    for field in fields {
-        match before.get("metadata").and_then(|metadata| metadata.get(field)) {
-            Some(value) => set(after, field, value.clone()),
-            None => unset(after, field),
+    let old = |field: &str| before.get("metadata").and_then(|metadata| metadata.get(field)).cloned();
+    for field in ["generation", "resourceVersion", "selfLink", "name", "namespace"] {
+        set_or_unset(after, field, old(field));
+    }
+    let fields = ["uid", "creationTimestamp", "generateName"];
+    let deletion = ["deletionTimestamp", "deletionGracePeriodSeconds"];
+    for field in fields.into_iter().chain(deletion) {
+        let kept = old(field);
+        let said = after.get("metadata").and_then(|metadata| metadata.get(field)).is_some();
+        if !said || deletion.contains(&field) && kept.is_some() {
+            set_or_unset(after, field, kept);
         }
     }
 }
 
-/// `metadata.generation` grows if anything but metadata and status differs.
-pub(crate) fn count_generation(before: &Value, after: &mut Value) {
+/// `metadata.generation` grows if anything but metadata and status differs; or labels and annotations, where they count.
+pub(crate) fn count_generation(before: &Value, after: &mut Value, labels_count: bool) {
     let rest = |value: &Value| {
         let mut map = value.as_object().cloned().unwrap_or_default();
-        map.remove("metadata");
+        let metadata = map.remove("metadata").unwrap_or_default();
         map.remove("status");
-        map
+        let labels = |field: &str| metadata.get(field).filter(|_| labels_count).cloned();
+        (map, labels("labels"), labels("annotations"))
     };
     if rest(before) != rest(after) {
-        let generation = before.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
-        set(after, "generation", (generation + 1).into());
+        grow_generation(after);
+    }
+}
+
+fn grow_generation(object: &mut Value) {
+    let generation = object.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
+    if generation > 0 {
+        set(object, "generation", (generation + 1).into());
     }
 }
 
@@ -88,9 +104,15 @@ pub(crate) fn finalizers(object: &Value) -> bool {
         .is_some_and(|finalizers| !finalizers.is_empty())
 }
 
+/// True if the object is to be deleted.
+pub(crate) fn is_deleted(object: &Value) -> bool {
+    object.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null())
+}
+
 /// True if the object was to be deleted and nothing waits for it any more.
 pub(crate) fn is_over(object: &Value) -> bool {
-    text(object, "deletionTimestamp").is_some() && !finalizers(object) && !namespace_waits(object)
+    let grace = object.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_u64).unwrap_or(0);
+    is_deleted(object) && grace == 0 && !finalizers(object) && !namespace_waits(object)
 }
 
 fn namespace_waits(object: &Value) -> bool {
@@ -98,15 +120,21 @@ fn namespace_waits(object: &Value) -> bool {
 }
 
 /// Marks an object for deletion.
-pub(crate) fn mark_deleted(kind: &Kind, object: &mut Value) {
-    set(object, "deletionTimestamp", now().into());
-    if &*kind.storage != "namespaces." {
-        set(object, "deletionGracePeriodSeconds", 0.into());
+pub(crate) fn mark_deleted(kind: &Kind, object: &mut Value, grace: u64) {
+    set(object, "deletionTimestamp", after_seconds(grace).into());
+    if matches!(kind.what, What::Namespace | What::Definition) {
+        return;
     }
-    if kind.generation {
-        let generation = object.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
-        set(object, "generation", (generation + 1).into());
+    set(object, "deletionGracePeriodSeconds", grace.into());
+    grow_generation(object);
+}
+
+/// Marks an object for deletion at once.
+pub(crate) fn end_now(kind: &Kind, object: &mut Value) {
+    if !is_deleted(object) {
+        mark_deleted(kind, object, 0);
     }
+    set(object, "deletionGracePeriodSeconds", 0.into());
 }
 
 /// A namespace that is to be deleted says so.

@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use crate::error::Failure;
+use crate::kinds::{Kind, What};
 use crate::store::Object;
 
 /// The parameters of a request, decoded.
@@ -26,11 +27,6 @@ impl Query {
             .find(|(key, _)| key == name)
             .map(|(_, value)| value.as_str())
             .filter(|text| !text.is_empty())
-    }
-
-    /// All values of a parameter.
-    pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// A parameter that is true or false.
@@ -112,17 +108,16 @@ enum Test {
 }
 
 impl Selector {
-    /// `labelSelector` and `fieldSelector` of `query`.
-    pub(crate) fn parse(query: &Query, known_fields: &[&str]) -> Result<Self, Failure> {
+    /// `labelSelector` and `fieldSelector` of `query`, for lists of `kind`.
+    pub(crate) fn parse(query: &Query, kind: &Kind) -> Result<Self, Failure> {
         let labels = query.text("labelSelector").map(labels).transpose()?.unwrap_or_default();
+        let known = selectable(kind);
         let mut fields = Vec::new();
         for term in query.text("fieldSelector").unwrap_or_default().split(',').filter(|term| !term.is_empty())
         {
             let (field, equal, value) = if let Some((field, value)) = term.split_once("!=") {
                 (field, false, value)
-            } else if let Some((field, value)) = term.split_once("==") {
-                (field, true, value)
-            } else if let Some((field, value)) = term.split_once('=') {
+            } else if let Some((field, value)) = term.split_once("==").or_else(|| term.split_once('=')) {
                 (field, true, value)
             } else {
                 return Err(Failure::bad_request(format!(
@@ -130,25 +125,19 @@ impl Selector {
                 )));
             };
             let field = field.trim();
-            if !["metadata.name", "metadata.namespace"].contains(&field) && !known_fields.contains(&field) {
-                let mut known: Vec<_> =
-                    ["metadata.name", "metadata.namespace"].iter().chain(known_fields).collect();
-                known.sort();
-                let known: Vec<_> = known.iter().map(|field| format!("{field:?}")).collect();
-                return Err(Failure::bad_request(format!(
-                    "{field:?} is not a known field selector: only {}",
-                    known.join(", ")
-                )));
-            }
-            fields.push((field.to_owned(), equal, value.trim().to_owned()));
+            let stored = match known.iter().find(|(name, _)| name == field) {
+                Some((_, stored)) => *stored,
+                None if ["metadata.name", "metadata.namespace"].contains(&field) => field,
+                None if known.is_empty() => {
+                    return Err(Failure::bad_request(format!(
+                        "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+                    )));
+                }
+                None => return Err(Failure::bad_request(format!("field label not supported: {field}"))),
+            };
+            fields.push((stored.to_owned(), equal, value.trim().to_owned()));
         }
         Ok(Self { labels, fields })
-    }
-
-    /// Only the object of this name.
-    pub(crate) fn only(mut self, name: &str) -> Self {
-        self.fields.push(("metadata.name".into(), true, name.into()));
-        self
     }
 
     /// True if every object is meant.
@@ -244,10 +233,28 @@ fn split_outside_parentheses(text: &str) -> Vec<&str> {
     .collect()
 }
 
-/// The fields, besides name and namespace, that lists of a kind can be selected by.
-pub(crate) fn selectable(storage: &str) -> &'static [&'static str] {
-    match storage {
-        "events" => &[
+/// The fields, besides name and namespace, that lists of a kind can be selected by, and how they are called where objects
+/// are stored.
+pub(crate) fn selectable(kind: &Kind) -> Vec<(String, &'static str)> {
+    let stored = stored_fields(&kind.what);
+    if !kind.is_new_event() {
+        return stored.iter().map(|field| ((*field).to_owned(), *field)).collect();
+    }
+    stored
+        .iter()
+        .map(|field| {
+            let name = match *field {
+                "reportingComponent" => "reportingController".to_owned(),
+                other => other.replace("involvedObject.", "regarding."),
+            };
+            (name, *field)
+        })
+        .collect()
+}
+
+fn stored_fields(what: &What) -> &'static [&'static str] {
+    match what {
+        What::Event => &[
             "involvedObject.kind",
             "involvedObject.namespace",
             "involvedObject.name",
@@ -260,9 +267,9 @@ pub(crate) fn selectable(storage: &str) -> &'static [&'static str] {
             "source",
             "type",
         ],
-        "namespaces." => &["status.phase"],
-        "nodes." => &["spec.unschedulable"],
-        "pods." => &[
+        What::Namespace => &["status.phase"],
+        What::Node => &["spec.unschedulable"],
+        What::Pod => &[
             "spec.nodeName",
             "spec.restartPolicy",
             "spec.schedulerName",
@@ -272,15 +279,22 @@ pub(crate) fn selectable(storage: &str) -> &'static [&'static str] {
             "status.podIP",
             "status.nominatedNodeName",
         ],
-        "secrets." => &["type"],
-        "services." => &["spec.clusterIP", "spec.type"],
-        _ => &[],
+        What::Secret => &["type"],
+        What::Service => &["spec.clusterIP", "spec.type"],
+        What::ConfigMap
+        | What::Endpoints
+        | What::Definition
+        | What::Lease
+        | What::EndpointSlice
+        | What::IngressClass
+        | What::Ingress
+        | What::Custom(_) => &[],
     }
 }
 
-/// The values of [`selectable`] fields in `object`.
-pub(crate) fn selectable_values(storage: &str, object: &Value) -> Box<[(&'static str, Box<str>)]> {
-    selectable(storage)
+/// The values of those fields in `object`.
+pub(crate) fn selectable_values(what: &What, object: &Value) -> Box<[(&'static str, Box<str>)]> {
+    stored_fields(what)
         .iter()
         .map(|field| {
             let path = match *field {

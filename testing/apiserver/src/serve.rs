@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT, WARNING};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -14,16 +14,17 @@ use tokio::sync::mpsc;
 use crate::answer::Form;
 use crate::auth::{self, Deed, Token};
 use crate::body::Answer;
-use crate::error::Failure;
+use crate::decode::read;
+use crate::error::{Cause, Failure};
 use crate::faults::{End, control};
-use crate::kinds::Kind;
+use crate::kinds::{Kind, What};
 use crate::line::Line;
-use crate::query::{Query, Selector, decode, selectable};
+use crate::query::{Query, Selector, decode};
 use crate::state::State;
 use crate::store::{Object, key};
 use crate::watching::{Terms, Watching};
-use crate::write::{Deletion, Edit, Writer, Writing};
-use crate::{discovery, list, patch};
+use crate::write::{Body, Deletion, Edit, Propagation, Strictness, Writer, Writing, Written};
+use crate::{discovery, list, patch, shape};
 
 /// The largest body that is taken, as the real one does.
 const MAX_BODY: usize = 3 * 1024 * 1024;
@@ -89,7 +90,8 @@ async fn respond(
         None if state.knows_group(&segments) => return Err(Failure::no_such_path()),
         None => return Ok(text(StatusCode::NOT_FOUND, "404 page not found\n")),
     };
-    let call = Call { state, token, target, query, headers: &head.headers, method: &head.method };
+    let form = Form::parse(header(ACCEPT).unwrap_or_default(), &query)?;
+    let call = Call { state, token, target, query, form, headers: &head.headers, method: &head.method };
     let verb = call.verb()?;
     let resource = call.resource();
     let deed = call.admit(verb, &resource)?;
@@ -109,6 +111,7 @@ async fn respond(
         // A failure is an answer that can be lost as well.
         call.answer(verb, deed, &body).unwrap_or_else(|failure| failed(&failure))
     };
+    let response = call.deprecated(response);
     if plan.lose_answer {
         line.cut(true).await;
     }
@@ -129,6 +132,7 @@ struct Call<'a> {
     token: &'a Token,
     target: Target,
     query: Query,
+    form: Form,
     headers: &'a HeaderMap,
     method: &'a Method,
 }
@@ -140,6 +144,9 @@ impl Call<'_> {
 
     fn verb(&self) -> Result<&'static str, Failure> {
         let named = self.target.name.is_some();
+        if self.target.subresource.is_some() && !["GET", "PUT", "PATCH"].contains(&self.method.as_str()) {
+            return Err(Failure::method_not_allowed());
+        }
         let watched = self.query.flag("watch").unwrap_or(false);
         Ok(match (self.method.as_str(), named) {
             ("GET", true) => "get",
@@ -176,12 +183,18 @@ impl Call<'_> {
         Ok(deed)
     }
 
-    fn form(&self) -> Form {
-        Form::Object
+    /// The answer, with a warning if the kind is one that nobody should use any more.
+    fn deprecated(&self, mut response: Response<Answer>) -> Response<Answer> {
+        if matches!(self.target.kind.what, What::Endpoints) {
+            let words =
+                "299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\"";
+            response.headers_mut().append(WARNING, http::HeaderValue::from_static(words));
+        }
+        response
     }
 
     fn selector(&self) -> Result<Selector, Failure> {
-        Selector::parse(&self.query, selectable(&self.target.kind.storage))
+        Selector::parse(&self.query, &self.target.kind)
     }
 
     fn watch(&self) -> Result<Response<Answer>, Failure> {
@@ -189,7 +202,7 @@ impl Call<'_> {
             kind: self.target.kind.clone(),
             namespace: self.target.namespace.clone(),
             selector: self.selector()?,
-            form: self.form(),
+            form: self.form,
             user: self.token.user.clone(),
             terms: Terms::parse(&self.query)?,
         };
@@ -214,28 +227,29 @@ impl Call<'_> {
             "list" => {
                 let stale = self.state.faults.stale(deed, &self.token.user);
                 let page = list::read(self.state, kind, namespace, &self.query, &self.selector()?, stale)?;
-                Ok(whole(StatusCode::OK, list::write(kind, &page), JSON))
+                Ok(whole(StatusCode::OK, self.form.write_list(kind, &page), JSON))
             }
             "create" => {
-                let writing = self.writing()?;
-                let value = self.json(body)?;
-                let namespace = self.namespace_of(&value)?;
-                let written = Writer::new(self.state, kind, namespace.as_deref()).create(value, &writing)?;
-                Ok(self.object(StatusCode::CREATED, &written.object))
-            }
-            "update" | "patch" => {
-                let writing = self.writing()?;
-                let edit = if verb == "update" {
-                    Edit::Replace(self.json(body)?)
-                } else {
-                    Edit::Patch(patch::Patch::parse(self.header(CONTENT_TYPE), body)?)
-                };
-                if subresource.as_deref().is_some_and(|name| name != "status") && verb == "patch" {
+                if kind.namespaced && namespace.is_none() {
                     return Err(Failure::method_not_allowed());
                 }
-                let written = Writer::new(self.state, kind, namespace).edit(name, edit, &writing)?;
-                let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
-                Ok(self.object(code, &written.object))
+                let writing = self.writing("CreateOptions")?;
+                let written = Writer::new(self.state, kind, namespace).create(self.json(body)?, &writing)?;
+                Ok(self.written(&written))
+            }
+            "update" => {
+                let writing = self.writing("UpdateOptions")?;
+                let edit = Edit::Replace(self.json(body)?);
+                Ok(self.written(&Writer::new(self.state, kind, namespace).edit(name, edit, &writing)?))
+            }
+            "patch" => {
+                if subresource.as_deref().is_some_and(|name| name != "status") {
+                    return Err(Failure::method_not_allowed());
+                }
+                let writing = self.writing("PatchOptions")?;
+                let patch = patch::Patch::parse(self.header(CONTENT_TYPE), body)?;
+                let edit = Edit::Patch(patch, String::from_utf8_lossy(body).into_owned());
+                Ok(self.written(&Writer::new(self.state, kind, namespace).edit(name, edit, &writing)?))
             }
             "delete" => self.delete(name, body),
             "deletecollection" => self.delete_all(body),
@@ -245,70 +259,93 @@ impl Call<'_> {
 
     fn object(&self, code: StatusCode, object: &Object) -> Response<Answer> {
         let mut bytes = Vec::with_capacity(object.json.len() + 64);
-        self.form().write(&self.target.kind, object, &mut bytes);
+        self.form.write(&self.target.kind, object, true, &mut bytes);
         whole(code, bytes, JSON)
     }
 
-    /// The namespace of an object that is created; a POST for all namespaces is not allowed.
-    fn namespace_of(&self, _value: &Value) -> Result<Option<String>, Failure> {
-        if self.target.kind.namespaced && self.target.namespace.is_none() {
-            return Err(Failure::method_not_allowed());
+    fn written(&self, written: &Written) -> Response<Answer> {
+        let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
+        let mut response = self.object(code, &written.object);
+        for warning in &written.warnings {
+            let text = warning.replace('\\', "\\\\").replace('"', "\\\"");
+            if let Ok(value) = http::HeaderValue::from_str(&format!("299 - \"{text}\"")) {
+                response.headers_mut().append(WARNING, value);
+            }
         }
-        Ok(self.target.namespace.clone())
+        response
     }
 
-    fn json(&self, body: &[u8]) -> Result<Value, Failure> {
+    fn json(&self, body: &[u8]) -> Result<Body, Failure> {
         let media = self.header(CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
         match media {
-            "" | "application/json" => serde_json::from_slice(body).map_err(|error| {
+            "" | "application/json" => read(body).map(|(value, duplicates)| Body { value, duplicates }).map_err(|error| {
                 Failure::bad_request(format!(
-                    "{} in version {:?} cannot be handled as a {}: {error}",
-                    self.target.kind.kind, self.target.kind.version, self.target.kind.kind
+                    "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse \
+                     error: {error}",
+                    self.target.kind.kind
                 ))
             }),
             "application/yaml" => std::str::from_utf8(body)
                 .map_err(|error| Failure::bad_request(error.to_string()))
                 .and_then(|text| {
+                    // The reader of YAML refuses fields that stand twice.
                     serde_saphyr::from_str(text).map_err(|error| Failure::bad_request(error.to_string()))
-                }),
-            other => Err(Failure::unsupported_media(format!(
-                "the body of the request was in an unknown format - accepted media types include: \
-                 application/json, application/yaml (not {other:?})"
-            ))),
+                })
+                .map(|value| Body { value, duplicates: Vec::new() }),
+            _ => Err(Failure::unsupported_media(
+                "the body of the request was in an unknown format - accepted media types include: application/json, \
+                 application/yaml",
+            )),
         }
     }
 
-    fn dry_run(&self) -> Result<bool, Failure> {
+    fn dry_run(&self, options: &str) -> Result<bool, Failure> {
         match self.query.text("dryRun") {
             None => Ok(false),
             Some("All") => Ok(true),
-            Some(other) => Err(Failure::unprocessable(format!(
-                "dryRun: Unsupported value: {other:?}: supported values: \"All\""
-            ))),
+            Some(other) => {
+                let cause = Cause::unsupported("dryRun", json!([other]), &["All"]);
+                Err(Failure::invalid_options(options, &[cause]))
+            }
         }
     }
 
-    fn writing(&self) -> Result<Writing, Failure> {
+    fn writing(&self, options: &str) -> Result<Writing, Failure> {
+        let invalid = |cause| Err(Failure::invalid_options(options, &[cause]));
         let applies = self.header(CONTENT_TYPE).contains("apply-patch");
         let manager = match self.query.text("fieldManager") {
+            Some(manager) if manager.len() > 128 => return invalid(Cause::too_long("fieldManager", 128)),
             Some(manager) => manager.to_owned(),
             None if applies => {
-                return Err(Failure::unprocessable(
-                    "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
-                ));
+                return invalid(Cause::required("fieldManager", "is required for apply patch"));
             }
             None => self.header(USER_AGENT).split('/').next().unwrap_or_default().to_owned(),
         };
+        let strictness = match self.query.text("fieldValidation") {
+            None => self.state.options.unknown_fields,
+            Some("Strict") => Strictness::Strict,
+            Some("Warn") => Strictness::Warn,
+            Some("Ignore") => Strictness::Ignore,
+            Some(other) => {
+                let known = ["", "Ignore", "Strict", "Warn"];
+                return invalid(Cause::unsupported("fieldValidation", other, &known));
+            }
+        };
+        let force = self.query.flag("force");
+        if force.is_some() && !applies && options == "PatchOptions" {
+            return invalid(Cause::forbidden("force", "may not be specified for non-apply patch"));
+        }
         Ok(Writing {
-            dry_run: self.dry_run()?,
+            dry_run: self.dry_run(options)?,
             manager,
-            force: self.query.flag("force").unwrap_or(false),
+            force: force.unwrap_or(false),
+            strictness,
             subresource: self.target.subresource.clone(),
         })
     }
 
     fn deletion(&self, body: &[u8]) -> Result<Deletion, Failure> {
-        let options = if body.is_empty() { Value::Null } else { self.json(body)? };
+        let options = if body.is_empty() { Value::Null } else { self.json(body)?.value };
         let precondition = |field: &str| {
             options.pointer(&format!("/preconditions/{field}")).and_then(Value::as_str).map(str::to_owned)
         };
@@ -316,14 +353,24 @@ impl Call<'_> {
             .query
             .text("propagationPolicy")
             .or_else(|| options.get("propagationPolicy").and_then(Value::as_str));
-        let dry_run = self.dry_run()?
+        let propagation = match policy {
+            None | Some("Background") => Propagation::Background,
+            Some("Foreground") => Propagation::Foreground,
+            Some("Orphan") => Propagation::Orphan,
+            Some(other) => {
+                let known = ["Foreground", "Background", "Orphan", "nil"];
+                let cause = Cause::unsupported("propagationPolicy", other, &known);
+                return Err(Failure::invalid_options("DeleteOptions", &[cause]));
+            }
+        };
+        let grace = match self.query.number("gracePeriodSeconds")? {
+            Some(seconds) => Some(seconds),
+            None => options.get("gracePeriodSeconds").and_then(Value::as_u64),
+        };
+        let dry_run = self.dry_run("DeleteOptions")?
             || options.pointer("/dryRun/0").and_then(Value::as_str).is_some_and(|value| value == "All");
-        Ok(Deletion {
-            uid: precondition("uid"),
-            version: precondition("resourceVersion"),
-            foreground: policy == Some("Foreground"),
-            dry_run,
-        })
+        let (uid, version) = (precondition("uid"), precondition("resourceVersion"));
+        Ok(Deletion { uid, version, propagation, grace, dry_run })
     }
 
     fn delete(&self, name: &str, body: &[u8]) -> Result<Response<Answer>, Failure> {
@@ -331,15 +378,15 @@ impl Call<'_> {
         let kind = &self.target.kind;
         let (object, gone) =
             Writer::new(self.state, kind, self.target.namespace.as_deref()).delete(name, &deletion)?;
-        let returns_object = ["pods.", "services."].contains(&&*kind.storage);
+        let returns_object = matches!(kind.what, What::Pod | What::Service);
         if !gone || returns_object {
             return Ok(self.object(StatusCode::OK, &object));
         }
         let mut details = json!({"name": name, "kind": &*kind.plural});
         let uid = crate::meta::text(&object.value(), "uid").unwrap_or_default();
-        crate::write::put(&mut details, "uid", Some(uid.into()));
+        shape::put(&mut details, "uid", Some(uid.into()));
         if !kind.group.is_empty() {
-            crate::write::put(&mut details, "group", Some((&*kind.group).into()));
+            shape::put(&mut details, "group", Some((&*kind.group).into()));
         }
         let status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details,
@@ -358,7 +405,7 @@ impl Call<'_> {
                 _ => {}
             }
         }
-        Ok(whole(StatusCode::OK, list::write(kind, &page), JSON))
+        Ok(whole(StatusCode::OK, self.form.write_list(kind, &page), JSON))
     }
 }
 
@@ -404,7 +451,7 @@ fn target(state: &State, segments: &[&str]) -> Option<Target> {
     }
     match subresource {
         Some("status") if kind.status => {}
-        Some("finalize") if &*kind.storage == "namespaces." => {}
+        Some("finalize") if matches!(kind.what, What::Namespace) => {}
         None => {}
         Some(_) => return None,
     }

@@ -20,6 +20,7 @@ use crate::lifecycle;
 use crate::line::connection;
 use crate::requests::Requests;
 use crate::state::State;
+use crate::write::Strictness;
 
 /// How a server is to be.
 #[derive(Clone, Debug)]
@@ -32,6 +33,8 @@ pub struct Options {
     pub history: usize,
     /// The version before the first.
     pub first_version: u64,
+    /// What is done with unknown fields where a request does not say it (`fieldValidation`).
+    pub unknown_fields: Strictness,
     /// How often a quiet watch that asks for bookmarks gets one.
     pub bookmark_interval: Duration,
 }
@@ -43,6 +46,7 @@ impl Default for Options {
             tokens: vec![Token::admin("test-token")],
             history: 4_096,
             first_version: 1_000,
+            unknown_fields: Strictness::Strict,
             bookmark_interval: Duration::from_secs(60),
         }
     }
@@ -52,7 +56,6 @@ impl Default for Options {
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
-    certificate: String,
     state: Arc<State>,
     runtime: Option<Runtime>,
 }
@@ -74,7 +77,7 @@ impl Server {
             .enable_all()
             .build()?;
         let (tasks, receiver) = mpsc::unbounded_channel();
-        let state = Arc::new(State::new(options, address, tasks));
+        let state = Arc::new(State::new(options, address, certificate, tasks));
         state.begin();
         runtime.spawn(lifecycle::run(Arc::downgrade(&state), receiver));
         let listener = {
@@ -82,7 +85,7 @@ impl Server {
             TcpListener::from_std(listener)?
         };
         runtime.spawn(accept(listener, address, acceptor, state.clone()));
-        Ok(Self { address, certificate, state, runtime: Some(runtime) })
+        Ok(Self { address, state, runtime: Some(runtime) })
     }
 
     /// Where it listens.
@@ -94,7 +97,7 @@ impl Server {
     /// The certificate that it shows, in PEM; it is its own authority.
     #[must_use]
     pub fn certificate(&self) -> &str {
-        &self.certificate
+        self.state.certificate()
     }
 
     /// A kubeconfig for the first token.
@@ -107,7 +110,7 @@ impl Server {
     /// A kubeconfig for any token, known or not.
     #[must_use]
     pub fn kubeconfig_of(&self, token: &str) -> String {
-        let authority = STANDARD.encode(&self.certificate);
+        let authority = STANDARD.encode(self.certificate());
         format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: test\n\
              contexts: [{{name: test, context: {{cluster: test, user: test}}}}]\n\

@@ -1,10 +1,10 @@
 //! What all requests share: the objects, the kinds, who may do what, faults and counters. Decides nothing itself.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::Options;
@@ -12,8 +12,9 @@ use crate::faults::Faults;
 use crate::kinds::{self, Kind};
 use crate::lifecycle::Task;
 use crate::requests::Requests;
-use crate::store::Store;
-use crate::write::{Writer, Writing};
+use crate::rules::addresses::Allocated;
+use crate::store::{Object, Store};
+use crate::write::{Body, Writer, Writing};
 
 /// What all requests share.
 #[derive(Debug)]
@@ -25,26 +26,36 @@ pub(crate) struct State {
     pub(crate) requests: Requests,
     /// `namespaces.` and the like: what is looked up often.
     pub(crate) namespaces: Arc<Kind>,
+    /// Addresses and ports of Services.
+    pub(crate) allocated: Allocated,
+    /// Who is named as an owner of anything.
+    owners: Mutex<HashSet<Box<str>>>,
     tasks: mpsc::UnboundedSender<Task>,
     address: SocketAddr,
+    certificate: String,
 }
 
 impl State {
-    pub(crate) fn new(options: Options, address: SocketAddr, tasks: mpsc::UnboundedSender<Task>) -> Self {
+    pub(crate) fn new(
+        options: Options,
+        address: SocketAddr,
+        certificate: String,
+        tasks: mpsc::UnboundedSender<Task>,
+    ) -> Self {
         let kinds = kinds::built_in();
-        let namespaces = kinds.iter().find(|kind| &*kind.plural == "namespaces").cloned();
         let store = Store::new(options.first_version, options.history);
         Self {
             store: Mutex::new(store),
-            // The table has it; an empty kind would only fail requests.
-            namespaces: namespaces
-                .unwrap_or_else(|| Arc::new(kinds::custom("", "v1", "namespaces", "Namespace"))),
+            namespaces: kinds::namespaces(),
             kinds: Mutex::new(Arc::new(kinds)),
             faults: Faults::default(),
             requests: Requests::default(),
             options,
+            allocated: Allocated::default(),
+            owners: Mutex::default(),
             tasks,
             address,
+            certificate,
         }
     }
 
@@ -53,12 +64,17 @@ impl State {
         self.address.to_string()
     }
 
+    /// The certificate that the server shows.
+    pub(crate) fn certificate(&self) -> &str {
+        &self.certificate
+    }
+
     /// Makes what is there from the beginning.
     pub(crate) fn begin(&self) {
         for name in ["default", "kube-node-lease", "kube-public", "kube-system"] {
             // Nothing is there yet that could stand in the way.
             let _ = Writer::new(self, &self.namespaces, None)
-                .create(json!({"metadata": {"name": name}}), &Writing::default());
+                .create(Body::of(json!({"metadata": {"name": name}})), &Writing::default());
         }
     }
 
@@ -66,6 +82,25 @@ impl State {
     pub(crate) fn tell(&self, task: Task) {
         // Nobody listens only when the server ends.
         let _ = self.tasks.send(task);
+    }
+
+    /// Remembers whom an object names as its owners.
+    pub(crate) fn note_owners(&self, object: &Object) {
+        // Few objects have owners, and the others need not be parsed.
+        let key = b"\"ownerReferences\"";
+        if !object.json.windows(key.len()).any(|window| window == key) {
+            return;
+        }
+        let value = object.value();
+        let owners =
+            value.pointer("/metadata/ownerReferences").and_then(Value::as_array).into_iter().flatten();
+        let owners = owners.filter_map(|owner| owner.get("uid")?.as_str()).map(Into::into);
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner).extend(owners);
+    }
+
+    /// Whether anything named this object as its owner.
+    pub(crate) fn is_owner(&self, uid: &str) -> bool {
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner).contains(uid)
     }
 
     /// The objects, for this thread alone.

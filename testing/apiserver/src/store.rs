@@ -62,8 +62,6 @@ struct Version {
 struct Table {
     /// key → its versions that are remembered, oldest first
     entries: BTreeMap<Box<str>, Vec<Version>>,
-    /// How many objects there are now.
-    live: usize,
     log: VecDeque<Change>,
     /// Lists and watches older than this are gone.
     forgotten: u64,
@@ -91,7 +89,6 @@ impl Table {
     fn new(forgotten: u64) -> Self {
         Self {
             entries: BTreeMap::new(),
-            live: 0,
             log: VecDeque::new(),
             forgotten,
             latest: watch::Sender::new(forgotten),
@@ -144,11 +141,6 @@ impl Store {
         self.tables.get(storage)?.entries.get(key)?.last()?.object.clone()
     }
 
-    /// How many objects there are now.
-    pub(crate) fn len(&self, storage: &str) -> usize {
-        self.tables.get(storage).map_or(0, |table| table.live)
-    }
-
     /// The objects of a namespace (or of all) as they were at `version`, in the order of keys, from the one after `after`.
     pub(crate) fn list(
         &self,
@@ -197,9 +189,6 @@ impl Store {
         let table = self.table(storage);
         let versions = table.entries.entry(key).or_default();
         let old = versions.last().and_then(|last| last.object.clone());
-        if old.is_none() {
-            table.live += 1;
-        }
         versions.push(Version { version, object: new.clone() });
         table.log.push_back(Change { version, old, new });
         while table.log.len() > history {
@@ -214,7 +203,6 @@ impl Store {
         let table = self.table(storage);
         let Some(versions) = table.entries.get_mut(&last.key) else { return };
         versions.push(Version { version, object: None });
-        table.live = table.live.saturating_sub(1);
         table.log.push_back(Change { version, old: Some(last.clone()), new: None });
         while table.log.len() > history {
             table.forget_one();
@@ -273,7 +261,6 @@ impl Store {
         for (storage, objects) in everything {
             let table = self.table(&storage);
             table.log.clear();
-            table.live = objects.len();
             table.entries = objects
                 .into_iter()
                 .map(|object| {

@@ -2,6 +2,7 @@
 //! anything, and keeps no queue: a watch reads the log of changes where it stands, and ends if that was forgotten.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -111,7 +112,8 @@ fn check(query: &Query, initial: Option<bool>) -> Result<(), Failure> {
 impl Watching {
     /// Sends events until the time is over, the client is gone, or the history does not reach.
     pub(crate) async fn run(self, state: Arc<State>, sender: mpsc::Sender<Bytes>) {
-        let events = Events { state: &state, watching: &self, sender: &sender };
+        let events =
+            Events { state: &state, watching: &self, sender: &sender, begun: AtomicBool::new(false) };
         let mut latest = state.store().subscribe(&self.kind.storage);
         let mut ended = state.faults.ends();
         let Some(mut cursor) = events.begin().await else { return };
@@ -149,6 +151,8 @@ struct Events<'a> {
     state: &'a State,
     watching: &'a Watching,
     sender: &'a mpsc::Sender<Bytes>,
+    /// Whether an event was written; the first of a table has the columns.
+    begun: AtomicBool,
 }
 
 impl Events<'_> {
@@ -270,7 +274,8 @@ impl Events<'_> {
 
     fn event(&self, kind_of_event: &str, object: &Object) -> Bytes {
         let mut text = format!(r#"{{"type":"{kind_of_event}","object":"#).into_bytes();
-        self.watching.form.write(&self.watching.kind, object, &mut text);
+        let first = !self.begun.swap(true, Ordering::Relaxed);
+        self.watching.form.write(&self.watching.kind, object, first, &mut text);
         text.extend_from_slice(b"}\n");
         Bytes::from(text)
     }
@@ -289,14 +294,9 @@ impl Events<'_> {
         self.send(Bytes::from(format!("{{\"type\":\"BOOKMARK\",\"object\":{object}}}\n"))).await
     }
 
-    /// Every so often, and shortly before the end.
+    /// Every so often; nobody is promised one before the end.
     fn next_bookmark(&self) -> Instant {
-        let now = Instant::now();
-        let regular = now + self.state.options.bookmark_interval;
-        match self.watching.terms.end.checked_sub(Duration::from_secs(2)) {
-            Some(last) if last > now => regular.min(last),
-            _ => regular,
-        }
+        Instant::now() + self.state.options.bookmark_interval
     }
 
     async fn send(&self, event: Bytes) -> bool {

@@ -1,7 +1,8 @@
 //! Patches: what the body of a PATCH means for an object. Pure.
 
-use http::StatusCode;
-use serde_json::{Map, Value};
+mod strategic;
+
+use serde_json::{Map, Value, json};
 
 use crate::error::Failure;
 use crate::kinds::Kind;
@@ -29,9 +30,7 @@ impl Patch {
             _ => Err(Failure::bad_request("error decoding patch: not an object")),
         };
         match content_type.split(';').next().unwrap_or_default().trim() {
-            "application/json-patch+json" => {
-                serde_json::from_slice(body).map(Self::Json).map_err(|error| wrong(&error))
-            }
+            "application/json-patch+json" => json(body),
             "application/merge-patch+json" => {
                 object(serde_json::from_slice(body).map_err(|error| wrong(&error))?).map(Self::Merge)
             }
@@ -46,37 +45,35 @@ impl Patch {
                 };
                 object(value).map(Self::Apply)
             }
-            other => Err(Failure::unsupported_media(format!(
-                "the body of the request was in an unknown format - accepted media types include: \
-                 application/json-patch+json, application/merge-patch+json, \
-                 application/strategic-merge-patch+json, application/apply-patch+yaml (not {other:?})"
-            ))),
+            _ => Err(Failure {
+                details: json!({}),
+                ..Failure::unsupported_media("415: Unsupported Media Type")
+            }),
         }
     }
 
-    /// True if the patch makes the object where there is none.
-    pub(crate) fn creates(&self) -> bool {
-        matches!(self, Self::Apply(_))
-    }
-
-    /// `object` after the patch.
-    pub(crate) fn apply(self, kind: &Kind, name: &str, mut object: Value) -> Result<Value, Failure> {
+    /// `object` after the patch, whose text messages show. An apply is not done here: it needs to know who manages what.
+    pub(crate) fn apply(self, kind: &Kind, mut object: Value, text: &str) -> Result<Value, Failure> {
         match self {
             Self::Json(patch) => {
-                json_patch::patch(&mut object, &patch).map_err(|error| Failure {
-                    code: StatusCode::UNPROCESSABLE_ENTITY.as_u16(),
-                    ..Failure::invalid(
-                        kind,
-                        name,
-                        &[crate::error::Cause::invalid("patch", Value::Null, &error.to_string())],
-                    )
-                })?;
+                json_patch::patch(&mut object, &patch).map_err(|_| Failure::failed_patch())?;
             }
-            Self::Merge(patch) => merge(&mut object, patch),
-            Self::Strategic(patch) | Self::Apply(patch) => merge(&mut object, patch),
+            Self::Merge(patch) | Self::Apply(patch) => merge(&mut object, patch),
+            Self::Strategic(patch) => strategic::merge(&mut object, patch, &kind.schema).map_err(|why| {
+                if why.contains("merge key") { Failure::plain(why) } else { Failure::unfit_patch(text, &why) }
+            })?,
         }
         Ok(object)
     }
+}
+
+fn json(body: &[u8]) -> Result<Patch, Failure> {
+    let value: Value = serde_json::from_slice(body)
+        .map_err(|error| Failure::bad_request(format!("error decoding patch: {error}")))?;
+    if !value.is_array() {
+        return Err(Failure::bad_request("error decoding patch: a JSON patch is a list"));
+    }
+    serde_json::from_value(value).map(Patch::Json).map_err(|_| Failure::failed_patch())
 }
 
 /// RFC 7396.

@@ -101,3 +101,34 @@ fn image_is_built_from_every_member_of_the_workspace() {
         assert!(sent.lines().any(|line| line == format!("!{top}")), "{member} is not sent to the engine");
     }
 }
+
+#[test]
+fn files_and_values_that_pages_name_exist() {
+    let schema: serde_json::Value = serde_json::from_str(&read("deploy/chart/values.schema.json")).unwrap();
+    let is_value = |name: &str| {
+        name.split('.')
+            .try_fold(&schema, |schema, name| {
+                let open = || schema.get("additionalProperties").filter(|open| open.is_object());
+                schema["properties"].get(name).or_else(open)
+            })
+            .is_some()
+    };
+    let (mut files, mut values) = (0, 0);
+    for page in ["docs/kubernetes-guide.md", "deploy/chart/README.md", "README.md"] {
+        let text = read(page);
+        let words = text.split(|c: char| c.is_whitespace() || "()`\\".contains(c));
+        for name in words.filter(|word| word.starts_with("deploy/") || word.starts_with("examples/")) {
+            let name = name.trim_end_matches(['.', ',', ';', ':']);
+            let is_there = ["", "deploy/chart"].iter().any(|folder| root().join(folder).join(name).exists());
+            assert!(is_there, "{page}: {name}");
+            files += 1;
+        }
+        for set in text.split("--set ").skip(1).map(|rest| rest.split([' ', '\n', '`']).next().unwrap()) {
+            for (name, _) in set.split(',').filter_map(|one| one.split_once('=')) {
+                assert!(is_value(name), "{page}: {name}");
+                values += 1;
+            }
+        }
+    }
+    assert!(files >= 15 && values >= 4, "{files} files, {values} values");
+}

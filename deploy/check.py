@@ -229,14 +229,17 @@ def check_pod(path, on_nodes):
             demand(on_nodes or not any("hostPort" in port for port in ports), "holds ports of its node")
             demand({"startupProbe", "livenessProbe", "readinessProbe"} <= container.keys(), "lacks a probe")
             demand(container.get("resources", {}).get("requests"), "asks for no resources")
-            check_shutdown(name, spec, container["args"])
+            check_shutdown(name, spec, container)
 
 
-def check_shutdown(name, spec, arguments):
-    times = dict(argument.removeprefix("--").split("=", 1) for argument in arguments if "=" in argument)
-    least = sum(int(times[flag].removesuffix("s")) for flag in ("lame-duck", "drain-timeout"))
-    if spec.get("terminationGracePeriodSeconds", 30) < least + 5:
+def check_shutdown(name, spec, container):
+    arguments = dict(argument.removeprefix("--").split("=", 1) for argument in container["args"] if "=" in argument)
+    lame_duck, drain = (int(arguments[flag].removesuffix("s")) for flag in ("lame-duck", "drain-timeout"))
+    if spec.get("terminationGracePeriodSeconds", 30) < lame_duck + drain + 5:
         problem(f"{name}: is killed before its drain is over")
+    probe = container["readinessProbe"]
+    if probe["periodSeconds"] * probe["failureThreshold"] <= lame_duck:
+        problem(f"{name}: counts as gone before its lame-duck time is over")
 
 
 # -- Values

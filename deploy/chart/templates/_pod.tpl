@@ -92,7 +92,14 @@ httpGet:
   # Asked by the kubelet, which is in the same network.
   host: {{ include "sluicegate.adminAddress" .root | quote }}
   {{- end }}
-{{ toYaml .settings }}
+{{ .settings }}
+{{- end }}
+
+{{/* Does not fail before the lame-duck time is over, unless it is told to. */}}
+{{- define "sluicegate.readiness" -}}
+{{- $period := default 10 .Values.probes.readiness.periodSeconds | int }}
+{{- $failures := add (div (int .Values.shutdown.lameDuckSeconds) $period) 2 }}
+{{- toYaml (merge (deepCopy .Values.probes.readiness) (dict "failureThreshold" $failures)) }}
 {{- end }}
 
 {{- define "sluicegate.containers" -}}
@@ -135,11 +142,11 @@ httpGet:
     {{- end }}
     protocol: TCP
   startupProbe:
-    {{- include "sluicegate.probe" (dict "root" . "path" "/livez" "settings" .Values.probes.startup) | nindent 4 }}
+    {{- include "sluicegate.probe" (dict "root" . "path" "/livez" "settings" (toYaml .Values.probes.startup)) | nindent 4 }}
   livenessProbe:
-    {{- include "sluicegate.probe" (dict "root" . "path" "/livez" "settings" .Values.probes.liveness) | nindent 4 }}
+    {{- include "sluicegate.probe" (dict "root" . "path" "/livez" "settings" (toYaml .Values.probes.liveness)) | nindent 4 }}
   readinessProbe:
-    {{- include "sluicegate.probe" (dict "root" . "path" "/readyz" "settings" .Values.probes.readiness) | nindent 4 }}
+    {{- include "sluicegate.probe" (dict "root" . "path" "/readyz" "settings" (include "sluicegate.readiness" .)) | nindent 4 }}
   {{- with .Values.resources }}
   resources:
     {{- toYaml . | nindent 4 }}

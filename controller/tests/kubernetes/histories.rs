@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use controller::source::kube::Settings;
-use test_apiserver::Server;
+use test_apiserver::{Effect, Fault, Server};
 
 use crate::common::*;
 
@@ -56,4 +56,45 @@ fn what_is_not_in_the_new_history_goes_and_what_was_made_again_stays() {
     api.delete(&service("a", 80));
     follower.until("the deletion", |seen| !seen.has("Service default/a"));
     assert_eq!(follower.seen().changes(), ["-Service default/a"]);
+}
+
+#[test]
+fn what_went_while_the_server_was_away_goes_whatever_the_versions_are_then() {
+    for first in [Some(7), None] {
+        let (server, follower) = follow();
+        let api = Api::new(&server);
+        let deaf = server.fail(Fault::new(Effect::Drop).verbs(&["watch", "list"]));
+        server.faults().reset_connections();
+        for name in ["a", "b"] {
+            api.delete(&ingress(name, None));
+        }
+        // The same name, and another object.
+        server.plant(ingress("b", None)).unwrap();
+        server.faults().set_refusing(true);
+        until("it is told", || follower.progress.lines().iter().any(|line| line.contains("unreachable")));
+        server.faults().remove(deaf);
+        server.forget_history(first);
+        server.faults().set_refusing(false);
+        let took = follower.until("the deletion", |seen| !seen.has("Ingress default/a"));
+        assert!(took < Duration::from_secs(1), "{first:?} {took:?}");
+        assert_eq!(follower.seen().changes(), ["-Ingress default/a"]);
+    }
+}
+
+#[test]
+fn secret_that_changed_in_a_history_with_lower_versions_is_read_again() {
+    let (server, follower) = follow();
+    let api = Api::new(&server);
+    api.create(&secret("tls", "x"));
+    api.create(&ingress("d", Some("tls")));
+    follower.until("the Secret", |seen| seen.has("Secret default/tls"));
+    until("a watch", || server.requests().of("watch", "secrets") >= 1);
+    server.faults().set_refusing(true);
+    until("it is told", || follower.progress.lines().iter().any(|line| line.contains("unreachable")));
+    server.forget_history(Some(7));
+    server.plant(secret("tls", "y")).unwrap();
+    let gets = server.requests().of("get", "secrets");
+    server.faults().set_refusing(false);
+    let took = until("it is read", || server.requests().of("get", "secrets") > gets);
+    assert!(took < Duration::from_secs(1), "{took:?}");
 }

@@ -74,8 +74,6 @@ pub(super) struct Feed {
     histories: watch::Receiver<u64>,
     /// The list is taken whole, although names and versions would do for its objects: so many are wanted at once.
     whole: Arc<AtomicBool>,
-    /// The list has begun and is not complete.
-    is_listing: bool,
     /// It was told that the list cannot be followed.
     has_warned: bool,
     /// Nobody is interested any more.
@@ -92,18 +90,7 @@ impl Feed {
     ) -> Self {
         let histories = common.histories.subscribe();
         let reflector = Reflector::new(fastrand::Rng::new());
-        Self {
-            id,
-            common,
-            reflector,
-            intake,
-            orders,
-            histories,
-            whole,
-            is_listing: false,
-            has_warned: false,
-            is_over: false,
-        }
+        Self { id, common, reflector, intake, orders, histories, whole, has_warned: false, is_over: false }
     }
 
     /// Follows the list until nobody listens.
@@ -127,7 +114,7 @@ impl Feed {
         tokio::select! {
             () = common.outage.wait(self.id, until) => self.reflector.hurry_after(until),
             // A list must be of one mind on what is wanted.
-            order = self.orders.recv(), if !self.is_listing => self.obey(order).await,
+            order = self.orders.recv(), if !self.reflector.is_listing() => self.obey(order).await,
         }
     }
 
@@ -169,23 +156,22 @@ impl Feed {
         let found = self.intake.compare(&sample, version.as_ref(), count, &position);
         let is_known_other = self.histories.has_changed().unwrap_or(false);
         self.well(false);
-        if found == Found::Other && !is_known_other {
-            tracing::warn!("the API server's history is another one than before: everything is listed again");
-            self.common.histories.send_modify(|count| *count += 1);
-        }
         if found == Found::Same {
             self.histories.mark_unchanged();
         } else {
             tracing::debug!(target = %self.target(), ?found, "the API server's list is not what was known");
         }
-        self.reflector.checked(Instant::now(), found, is_known_other);
+        let is_other = self.reflector.checked(Instant::now(), found);
+        if is_other && !is_known_other && self.intake.len() > 0 {
+            tracing::warn!("the API server's history is another one than before: everything is listed again");
+            self.common.histories.send_modify(|count| *count += 1);
+        }
     }
 
     /// Asks for a page of the list and takes it in.
     async fn list(&mut self, token: Option<&str>) {
         if token.is_none() {
             self.intake.begin_list();
-            self.is_listing = true;
             self.histories.mark_unchanged();
             self.common.progress.count(self.id, Count::Lists);
         }
@@ -206,9 +192,11 @@ impl Feed {
         if !meta.next.is_empty() {
             return self.reflector.page(now, &meta.next);
         }
-        self.is_listing = false;
         let version = Version::parse(&meta.resource_version);
         if self.reflector.listed(now, version.clone(), self.intake.shrinks()) {
+            if self.intake.is_in_part() {
+                self.reflector.listed_in_part(now);
+            }
             let changes = self.intake.end_list(version.as_ref());
             self.well(true);
             self.send(changes, true);
@@ -242,7 +230,7 @@ impl Feed {
                 Ok(meta) => token = Some(meta.next),
                 Err(failure) => {
                     self.failed(&failure);
-                    return self.reflector.missed();
+                    return self.reflector.list_soon();
                 }
             }
         }
@@ -271,7 +259,6 @@ impl Feed {
 
     /// Watches, until there is a reason not to.
     async fn watch(&mut self, from: &Version, time: Duration) {
-        self.is_listing = false;
         self.intake.abandon_list();
         let form = if self.target().resource.is_by_metadata() { Form::Metadata } else { Form::Whole };
         let path = self.target().watch(from, time);
@@ -296,9 +283,8 @@ impl Feed {
                     Err(failure) => return self.failed(&failure),
                 },
                 order = self.orders.recv() => {
-                    let is_reread = matches!(order, Some(Order::Reread));
                     self.obey(order).await;
-                    if is_reread || self.is_over {
+                    if self.is_over || !self.reflector.is_watching() {
                         return;
                     }
                 }
@@ -362,8 +348,7 @@ impl Feed {
 
     fn missed(&mut self) -> bool {
         tracing::debug!(target = %self.target(), "an event cannot be read, so that everything is listed again");
-        self.reflector.missed();
-        false
+        !self.reflector.missed(Instant::now())
     }
 
     fn list_form(&self) -> Form {

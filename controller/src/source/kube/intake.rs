@@ -177,6 +177,11 @@ impl Intake {
         self.decode_failures += 1;
     }
 
+    /// True if the list that was read has objects that cannot be read.
+    pub(super) fn is_in_part(&self) -> bool {
+        self.unreadable > 0
+    }
+
     /// What came so far of the first list, which nothing has to wait for.
     pub(super) fn take_early(&mut self) -> Vec<Change> {
         if self.is_synced { Vec::new() } else { std::mem::take(&mut self.pending) }
@@ -208,16 +213,18 @@ impl Intake {
             return changes;
         }
         if let Some(kind) = self.target.resource.kind().filter(|_| self.target.resource.is_material()) {
-            let missing = self.wanted.of_kind(kind).into_iter().filter(|(reference, material)| {
-                let is_newer = matches!(
-                    (material, version),
-                    (Material::Loaded(Some(known)), Some(version)) if version.is_before(known)
-                );
+            let missing = self.wanted.of_kind(kind).into_iter().filter(|(reference, _)| {
                 let is_elsewhere =
                     self.target.namespace.as_ref().is_some_and(|namespace| *namespace != reference.namespace);
-                !is_newer && !is_elsewhere && !self.present.contains(reference)
+                !is_elsewhere && !self.present.contains(reference)
             });
-            changes.extend(missing.map(|(reference, _)| Change::Gone(reference)));
+            changes.extend(missing.map(|(reference, material)| match (material, version) {
+                // It was made after this list, or in a history that is no more.
+                (Material::Loaded(Some(known)), Some(version)) if version.is_before(&known) => {
+                    Change::Touched(reference)
+                }
+                _ => Change::Gone(reference),
+            }));
             return changes;
         }
         let gone = self.known.end_list();
@@ -279,10 +286,8 @@ impl Intake {
         let items = || sample.iter().filter_map(|json| item::peek(json)).filter(|item| self.is_ours(item));
         let is_known = !self.target.resource.is_material();
         if version.is_some_and(|version| version.is_before(position)) {
-            let is_other = self.len() == 0
-                || is_known && items().any(|item| self.known.is_of_another_history(&item, position));
             let shrinks = count.is_some_and(|count| self.is_less_than_half(count));
-            return if is_other && !shrinks { Found::Other } else { Found::Behind };
+            return if shrinks { Found::Shrunk } else { Found::Behind };
         }
         if is_known && items().any(|item| self.known.is_missed(&item, position)) {
             return Found::Missed;
@@ -396,23 +401,27 @@ impl Intake {
                     (&material, &item.version),
                     (Material::Loaded(Some(known)), Some(version)) if version.is_before(known)
                 );
-                if !is_stale {
-                    self.present.remove(&reference);
-                    self.pending.push(Change::Gone(reference));
-                }
+                self.present.remove(&reference);
+                // A version that is older may be of another history.
+                self.pending.push(if is_stale {
+                    Change::Touched(reference)
+                } else {
+                    Change::Gone(reference)
+                });
             }
         }
     }
 
     fn material_news(&mut self, reference: ObjectRef, material: &Material, item: &Item<'_>, json: &[u8]) {
-        let is_old_news = match (material, &item.version) {
-            (Material::Loaded(Some(known)), Some(version)) => known == version || version.is_before(known),
-            _ => false,
+        let (is_same, is_older) = match (material, &item.version) {
+            (Material::Loaded(Some(known)), Some(version)) => (known == version, version.is_before(known)),
+            _ => (false, false),
         };
-        if is_old_news {
+        if is_same {
             return;
         }
-        if item.is_partial {
+        // An older version may be of another history; the server is asked what is there now.
+        if item.is_partial || is_older {
             self.pending.push(Change::Touched(reference));
         } else {
             self.pending.extend(decode_material(reference, item, json, self.extras.keeps));

@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use std::hash::{BuildHasher, Hasher};
 
 use foldhash::quality::RandomState;
-use memchr::memmem;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
@@ -20,8 +19,6 @@ pub(super) struct Item<'a> {
     pub(super) name: Cow<'a, str>,
     pub(super) uid: Cow<'a, str>,
     pub(super) version: Option<Version>,
-    /// As in the object; RFC 3339 in UTC and whole seconds, so that it is in the order of time as text.
-    pub(super) created: Cow<'a, str>,
     /// Only its `metadata` was sent.
     pub(super) is_partial: bool,
     /// What it says, before and after its version.
@@ -34,8 +31,7 @@ impl Item<'_> {
         state.hash_one(&*self.uid)
     }
 
-    /// Short for everything that it says besides its version. Watches say `kind` and `apiVersion` first, lists do not, so
-    /// that they are left out.
+    /// Short for everything that it says besides its version.
     pub(super) fn content_mark(&self, state: &RandomState) -> u64 {
         let mut hasher = state.build_hasher();
         hasher.write(self.content.0);
@@ -44,9 +40,10 @@ impl Item<'_> {
     }
 }
 
-/// `json` from its metadata on, without `version`, which is a part of it.
+/// `json` without `version`, which is a part of it. Watches of some servers say `kind` and `apiVersion` first, where lists do
+/// not, so that these are left out if they come first.
 fn content<'a>(json: &'a [u8], version: Option<&Cow<'a, str>>) -> (&'a [u8], &'a [u8]) {
-    let start = memmem::find(json, b"\"metadata\"").unwrap_or(0);
+    let start = json.len() - without_type(json).len();
     let range = match version {
         Some(Cow::Borrowed(text)) => {
             let at = (text.as_ptr() as usize).saturating_sub(json.as_ptr() as usize);
@@ -56,6 +53,27 @@ fn content<'a>(json: &'a [u8], version: Option<&Cow<'a, str>>) -> (&'a [u8], &'a
     };
     let (from, to) = range.filter(|(from, to)| *from >= start && *to <= json.len()).unwrap_or((start, start));
     (json.get(start..from).unwrap_or_default(), json.get(to..).unwrap_or_default())
+}
+
+/// An object without its brace and a `kind` and `apiVersion` that follow it.
+fn without_type(json: &[u8]) -> &[u8] {
+    let mut rest = json.trim_ascii_start();
+    rest = rest.strip_prefix(b"{").unwrap_or(rest).trim_ascii_start();
+    while let Some(value) = ["\"kind\"", "\"apiVersion\""]
+        .iter()
+        .find_map(|key| rest.strip_prefix(key.as_bytes()))
+        .and_then(|rest| rest.trim_ascii_start().strip_prefix(b":"))
+        .and_then(|rest| rest.trim_ascii_start().strip_prefix(b"\""))
+    {
+        // Neither of them has escapes.
+        let Some((_, after)) = memchr::memchr(b'"', value).and_then(|end| value.split_at_checked(end + 1))
+        else {
+            return rest;
+        };
+        let after = after.trim_ascii_start();
+        rest = after.strip_prefix(b",").unwrap_or(after).trim_ascii_start();
+    }
+    rest
 }
 
 #[derive(Deserialize)]
@@ -81,8 +99,6 @@ struct PeekMeta<'a> {
     uid: Option<Text<'a>>,
     #[serde(borrow)]
     resource_version: Option<Text<'a>>,
-    #[serde(borrow)]
-    creation_timestamp: Option<Text<'a>>,
 }
 
 /// A text that is not copied. (Within an `Option`, serde would copy it.)
@@ -108,7 +124,6 @@ pub(super) fn peek(json: &[u8]) -> Option<Item<'_>> {
         name: metadata.name,
         uid: Text::or_empty(metadata.uid),
         version: metadata.resource_version.and_then(|version| Version::parse(&version.0)),
-        created: Text::or_empty(metadata.creation_timestamp),
         is_partial: spec.is_none() && data.is_none() && secret_type.is_none() && binary_data.is_none(),
     })
 }
@@ -127,7 +142,6 @@ fn look(json: &[u8]) -> Option<Item<'_>> {
         name,
         uid: text("uid").unwrap_or_default(),
         version: text("resourceVersion").and_then(|version| Version::parse(&version)),
-        created: text("creationTimestamp").unwrap_or_default(),
         is_partial: false,
     })
 }
@@ -283,6 +297,15 @@ mod tests {
         assert_eq!(mark(watched), listed);
         assert_ne!(mark(&watched.replace(r#""x":"12""#, r#""x":"9""#)), listed);
         assert_ne!(mark(&watched.replace(r#""spec":{}"#, r#""spec":{"a":1}"#)), listed);
+        let sorted = r#"{"addressType":"IPv4","apiVersion":"v1","endpoints":[1],"metadata":{"name":"a","resourceVersion":"9"}}"#;
+        assert_ne!(
+            mark(sorted),
+            mark(&sorted.replace("[1]", "[2]")),
+            "what comes before the metadata counts"
+        );
+        assert_eq!(mark(sorted), mark(&sorted.replace(r#""9""#, r#""12""#)));
+        let other = r#"{"apiVersion":"v1","kind":"EndpointSlice","#;
+        assert_eq!(mark(sorted), mark(&sorted.replacen('{', other, 1)));
     }
 
     #[test]

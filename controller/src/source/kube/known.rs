@@ -19,8 +19,6 @@ pub(super) struct Seen {
     uid: u64,
     /// Mark of all that it says.
     content: u64,
-    /// `creationTimestamp`, seconds since 1970 as far as it can be read.
-    created: i64,
     /// The last list that had it.
     list: u32,
     /// Problems were told of it.
@@ -141,7 +139,6 @@ impl Known {
             version: item.version.clone(),
             uid: item.uid_mark(&self.marks),
             content: item.content_mark(&self.marks),
-            created: seconds(&item.created),
             list: 0,
             has_problems,
         }
@@ -203,23 +200,6 @@ impl Known {
         taken
     }
 
-    /// True if `item`, from a server that may be behind, cannot be of the history in which we saw everything up to
-    /// `position`.
-    pub(super) fn is_of_another_history(&self, item: &Item<'_>, position: &Version) -> bool {
-        let (Some(seen), Some(version)) = (self.seen(item), &item.version) else { return false };
-        let Some(known) = &seen.version else { return false };
-        if seen.uid != item.uid_mark(&self.marks) {
-            // The same name was given again. In one history the later object has the later version.
-            return version.is_before(known) && seconds(&item.created) >= seen.created;
-        }
-        if version.is_before(known) {
-            // An older version of an object says something else, or there would not be a newer one.
-            return seen.content == item.content_mark(&self.marks);
-        }
-        // A version that we should have seen, and have not.
-        known.is_before(version) && version.is_before(position)
-    }
-
     /// True if `item`, from a server that is not behind, shows that something up to `position` was missed.
     pub(super) fn is_missed(&self, item: &Item<'_>, position: &Version) -> bool {
         let Some(version) = item.version.as_ref().filter(|version| !position.is_before(version)) else {
@@ -231,20 +211,15 @@ impl Known {
     }
 }
 
-/// Seconds since 1970 of an RFC 3339 time in UTC; 0 if it is none.
-fn seconds(text: &str) -> i64 {
-    text.parse::<jiff::Timestamp>().map_or(0, jiff::Timestamp::as_second)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::item::peek;
     use super::*;
 
-    fn json(name: &str, uid: &str, version: u64, second: u32) -> String {
+    fn json(name: &str, uid: &str, version: u64) -> String {
         format!(
             r#"{{"metadata":{{"name":"{name}","namespace":"n","uid":"{uid}","resourceVersion":"{version}",
-            "creationTimestamp":"2026-01-02T03:04:{second:02}Z","generation":{}}},"spec":{{}}}}"#,
+            "generation":{}}},"spec":{{}}}}"#,
             // Versions 4 and 50 say the same.
             if version == 4 { 50 } else { version }
         )
@@ -255,14 +230,14 @@ mod tests {
     }
 
     fn accept(known: &mut Known, name: &str, uid: &str, version: u64) {
-        let json = json(name, uid, version, 5);
+        let json = json(name, uid, version);
         let item = peek(json.as_bytes()).unwrap();
         let memory = known.memory_of(&item, false);
         known.accept(&key(name), memory);
     }
 
     fn judge(known: &Known, name: &str, uid: &str, version: u64) -> Verdict {
-        known.judge(&peek(json(name, uid, version, 5).as_bytes()).unwrap())
+        known.judge(&peek(json(name, uid, version).as_bytes()).unwrap())
     }
 
     #[test]
@@ -297,11 +272,11 @@ mod tests {
             accept(&mut known, name, "u", 1);
         }
         known.begin_list();
-        assert_eq!(known.mark(&peek(json("a", "u", 1, 5).as_bytes()).unwrap()), Verdict::Same);
+        assert_eq!(known.mark(&peek(json("a", "u", 1).as_bytes()).unwrap()), Verdict::Same);
         // The continuation expired: the list begins again.
         known.begin_list();
-        assert_eq!(known.mark(&peek(json("b", "u", 1, 5).as_bytes()).unwrap()), Verdict::Same);
-        assert_eq!(known.mark(&peek(json("c", "u", 2, 5).as_bytes()).unwrap()), Verdict::New);
+        assert_eq!(known.mark(&peek(json("b", "u", 1).as_bytes()).unwrap()), Verdict::Same);
+        assert_eq!(known.mark(&peek(json("c", "u", 2).as_bytes()).unwrap()), Verdict::New);
         accept(&mut known, "c", "u", 2);
         let gone: Vec<Key> = known.end_list().into_iter().map(|(key, _)| key).collect();
         assert_eq!(gone, [key("a")]);
@@ -313,24 +288,7 @@ mod tests {
         let mut known = Known::default();
         accept(&mut known, "a", "u", 1);
         known.begin_list();
-        assert_eq!(known.mark(&peek(json("a", "v", 1, 5).as_bytes()).unwrap()), Verdict::New);
-    }
-
-    #[test]
-    fn server_that_is_behind_is_told_from_one_with_another_history() {
-        let mut known = Known::default();
-        accept(&mut known, "a", "u", 50);
-        let position = Version::Number(90);
-        let is_other = |uid, version, second| {
-            known.is_of_another_history(&peek(json("a", uid, version, second).as_bytes()).unwrap(), &position)
-        };
-        assert!(!is_other("u", 50, 5), "the same version");
-        assert!(!is_other("u", 40, 5), "an older version of it");
-        assert!(!is_other("u", 49, 5), "an older version of it");
-        assert!(is_other("u", 4, 5), "what it says now, under an older version");
-        assert!(!is_other("before", 30, 1), "the object that had the name before");
-        assert!(is_other("new", 3, 59), "made later, and yet in an earlier version");
-        assert!(is_other("u", 60, 5), "a version that we would have seen");
+        assert_eq!(known.mark(&peek(json("a", "v", 1).as_bytes()).unwrap()), Verdict::New);
     }
 
     #[test]
@@ -338,9 +296,8 @@ mod tests {
         let mut known = Known::default();
         accept(&mut known, "a", "u", 50);
         let position = Version::Number(90);
-        let is_missed = |name, version| {
-            known.is_missed(&peek(json(name, "u", version, 5).as_bytes()).unwrap(), &position)
-        };
+        let is_missed =
+            |name, version| known.is_missed(&peek(json(name, "u", version).as_bytes()).unwrap(), &position);
         assert!(!is_missed("a", 50));
         assert!(is_missed("a", 60));
         assert!(is_missed("b", 60));

@@ -5,9 +5,12 @@
 //! - A watch goes on from the last version that was seen. It is short (so that it never outlives what a load balancer
 //!   remembers, and so that the server's last bookmark keeps the version young), and reopened at once.
 //! - Before a watch is resumed after something looked wrong, and before everything is listed again, a few objects are
-//!   asked for: is this server ahead of what we have seen, and is its history the one that we know? A server that is
-//!   behind is given time to catch up; only then is it believed that its history is another one.
+//!   asked for: has this server seen what we have? All lists are consistent reads, so that one which is behind us is of
+//!   another history; that is believed when it was said twice, and later only if most objects would go with it.
 //! - Lists after the first one are rationed, so that a server that comes and goes is not asked for everything each time.
+//!   Where the server still knows our version, the watch goes on until there is a ration.
+//! - Everything is listed again after an outage, and now and then without a reason: whatever was missed, and however,
+//!   is found then.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,8 +31,14 @@ const MAX_LOST_DELAY: Duration = Duration::from_secs(1);
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 /// A page is asked for again this often before the list starts anew.
 const PAGE_ATTEMPTS: u32 = 3;
-/// How long a server may be behind what we have seen.
+/// A server that is behind what we have seen is believed when it says so again after this time …
+const SECOND_READ: Duration = Duration::from_millis(100);
+/// … or after this time, if it has less than half of the objects: they may just be on their way back.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Everything is listed again after this time at the latest, so that nothing that was missed is missed for ever …
+const REVIEW: Duration = Duration::from_secs(600);
+/// … and after this time if the last list could not be read in full.
+const EARLY_REVIEW: Duration = Duration::from_secs(60);
 /// Lists after the first one: this many at once …
 const RELISTS: u32 = 2;
 /// … and one more each …
@@ -57,15 +66,25 @@ pub(super) enum Found {
     Missed,
     /// The server is behind what we have seen.
     Behind,
-    /// The server is behind, and has things that cannot be in the history that we know.
-    Other,
+    /// The server is behind, and has less than half of what is known.
+    Shrunk,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Goal {
     List { token: Option<Arc<str>> },
-    Check { then_list: bool },
+    Check,
     Watch,
+}
+
+/// Whether everything is to be listed again.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Relist {
+    No,
+    /// As soon as there is a ration; the watch may go on until then.
+    Due,
+    /// Before anything else: the server does not know our version.
+    Must,
 }
 
 /// The state of one resource.
@@ -78,10 +97,11 @@ pub(super) struct Reflector {
     /// Failures in a row.
     failures: u32,
     ration: Ration,
+    relist: Relist,
+    /// When a list is due without any other reason; `None` before the first one.
+    review: Option<Instant>,
     /// The server has been behind since.
     behind_since: Option<Instant>,
-    /// A list may be behind what was seen: the history is another one.
-    is_other_history: bool,
     /// When the watch was opened, and whether anything came.
     opened: Option<Instant>,
     heard: bool,
@@ -97,8 +117,9 @@ impl Reflector {
             not_before: None,
             failures: 0,
             ration: Ration { left: RELISTS, last: None },
+            relist: Relist::No,
+            review: None,
             behind_since: None,
-            is_other_history: false,
             opened: None,
             heard: false,
             random,
@@ -117,10 +138,10 @@ impl Reflector {
         }
         match (&self.goal, &self.position) {
             (Goal::List { token }, _) => Step::List(token.clone()),
-            (Goal::Check { then_list: true }, _) if self.ration.opens(now) > now => {
+            (Goal::Check, _) if self.relist == Relist::Must && self.ration.opens(now) > now => {
                 Step::Wait(self.ration.opens(now))
             }
-            (Goal::Check { .. }, _) => Step::Check,
+            (Goal::Check, _) => Step::Check,
             (Goal::Watch, Some(position)) => {
                 let position = position.clone();
                 Step::Watch(position, Duration::from_millis(self.random.u64(WATCH_MS)))
@@ -143,16 +164,20 @@ impl Reflector {
             (Some(version), Some(position)) => version.is_before(position),
             _ => false,
         };
-        let is_hasty = shrinks && !self.is_patience_over(now);
-        if is_behind && (!self.is_other_history || is_hasty) {
-            self.behind(now, true);
+        if is_behind && !self.is_believed(now, shrinks) {
+            if shrinks {
+                // There may be many of those, and the one that is believed must not come late for them.
+                self.ration.left = RELISTS.min(self.ration.left + 1);
+            }
+            self.behind(now);
             return false;
         }
         self.position = version;
         self.goal = Goal::Watch;
         self.failures = 0;
         self.behind_since = None;
-        self.is_other_history = false;
+        self.relist = Relist::No;
+        self.review = Some(now + self.jittered(REVIEW));
         // Without a version there is nothing to watch from.
         if self.position.is_none() {
             self.goal = Goal::List { token: None };
@@ -161,25 +186,37 @@ impl Reflector {
         true
     }
 
-    /// What the check found; `is_known_other` if another resource has seen that the history is another one.
-    pub(super) fn checked(&mut self, now: Instant, found: Found, is_known_other: bool) {
-        let then_list = self.goal == Goal::Check { then_list: true };
-        match found {
-            Found::Same => {
-                self.behind_since = None;
-                self.goal = if then_list { Goal::List { token: None } } else { Goal::Watch };
+    /// Some of the last list could not be read, so that it said nothing on what is gone.
+    pub(super) fn listed_in_part(&mut self, now: Instant) {
+        self.review = Some(now + EARLY_REVIEW);
+    }
+
+    /// What the check found. True if the history is another one than before.
+    pub(super) fn checked(&mut self, now: Instant, found: Found) -> bool {
+        let is_other = match found {
+            Found::Behind | Found::Shrunk if !self.is_believed(now, found == Found::Shrunk) => {
+                self.behind(now);
+                return false;
             }
-            Found::Missed => {
-                self.behind_since = None;
-                self.list_when_rationed(now);
-            }
-            Found::Behind if !is_known_other && !self.is_patience_over(now) => self.behind(now, then_list),
-            Found::Behind | Found::Other => {
-                self.behind_since.get_or_insert(now);
-                self.is_other_history = true;
-                self.list_when_rationed(now);
-            }
+            Found::Behind | Found::Shrunk => true,
+            Found::Same | Found::Missed => false,
+        };
+        if is_other {
+            self.want_list(Relist::Must);
+        } else {
+            self.behind_since = None;
         }
+        if found == Found::Missed {
+            self.want_list(Relist::Due);
+        }
+        let is_rationed = self.ration.opens(now) > now;
+        self.goal = match self.relist {
+            Relist::No => Goal::Watch,
+            Relist::Due if is_rationed => Goal::Watch,
+            Relist::Must if is_rationed => Goal::Check,
+            Relist::Due | Relist::Must => Goal::List { token: None },
+        };
+        is_other
     }
 
     /// The watch is open.
@@ -195,7 +232,7 @@ impl Reflector {
         let Some(version) = version else { return true };
         if self.position.as_ref().is_some_and(|position| version.is_before(position)) {
             if is_bookmark {
-                self.goal = Goal::Check { then_list: false };
+                self.goal = Goal::Check;
             }
             return !is_bookmark;
         }
@@ -203,9 +240,15 @@ impl Reflector {
         true
     }
 
-    /// An event came of which not even the version can be read.
-    pub(super) fn missed(&mut self) {
-        self.goal = Goal::Check { then_list: true };
+    /// An event came of which not even the version can be read. True if the watch is to be left for a list now; if there
+    /// is no ration for one, it is better to hear the rest meanwhile.
+    pub(super) fn missed(&mut self, now: Instant) -> bool {
+        self.want_list(Relist::Due);
+        let is_left = self.ration.opens(now) <= now;
+        if is_left {
+            self.goal = Goal::Check;
+        }
+        is_left
     }
 
     /// The watch ended as it should.
@@ -216,9 +259,13 @@ impl Reflector {
         } else {
             self.lost(now);
         }
-        if !self.heard && self.goal == Goal::Watch {
-            // Not even a bookmark: a server whose history ends before our version has nothing to say, for ever.
-            self.goal = Goal::Check { then_list: false };
+        if self.review.is_some_and(|at| at <= now) {
+            self.want_list(Relist::Due);
+        }
+        let is_list_possible = self.relist != Relist::No && self.ration.opens(now) <= now;
+        // Not even a bookmark: a server whose history ends before our version has nothing to say, for ever.
+        if self.goal == Goal::Watch && (!self.heard || is_list_possible) {
+            self.goal = Goal::Check;
         }
     }
 
@@ -227,7 +274,7 @@ impl Reflector {
         self.opened = None;
         match failure {
             Failure::Unreachable(_) => {
-                self.restart(false);
+                self.outage();
                 let delay = self.jittered(2 * FIRST_DELAY);
                 self.delay(now, delay);
             }
@@ -236,11 +283,11 @@ impl Reflector {
                 self.restart(self.failures < PAGE_ATTEMPTS);
             }
             Failure::Gone(_) => {
-                self.relist();
+                self.lost_position();
                 self.lost(now);
             }
             Failure::Untrusted(_) => {
-                self.restart(false);
+                self.outage();
                 self.back_off(now);
             }
             Failure::Status { code, retry_after, .. } => {
@@ -253,12 +300,12 @@ impl Reflector {
                 match code {
                     429 | 500.. => self.restart(self.failures < PAGE_ATTEMPTS),
                     401 | 403 | 404 => self.restart(false),
-                    _ => self.relist(),
+                    _ => self.lost_position(),
                 }
             }
             Failure::Malformed(_) => {
                 self.back_off(now);
-                self.relist();
+                self.lost_position();
             }
         }
     }
@@ -266,17 +313,20 @@ impl Reflector {
     /// The user wants everything to be looked at again.
     pub(super) fn reread(&mut self) {
         self.not_before = None;
+        self.list_soon();
+    }
+
+    /// Something is wanted that only a list has: it comes as soon as the server can be asked, whatever was rationed.
+    pub(super) fn list_soon(&mut self) {
         self.ration.left = self.ration.left.max(1);
-        self.goal = match self.position {
-            Some(_) => Goal::Check { then_list: true },
-            None => Goal::List { token: None },
-        };
+        self.want_list(Relist::Due);
+        self.look();
     }
 
     /// Something looks wrong with the server: it must be checked before the watch goes on.
     pub(super) fn suspect(&mut self) {
         if self.goal == Goal::Watch {
-            self.goal = Goal::Check { then_list: false };
+            self.goal = Goal::Check;
         }
     }
 
@@ -285,42 +335,60 @@ impl Reflector {
         self.not_before = self.not_before.filter(|at| *at > until);
     }
 
+    /// True in the middle of a list, which must be of one mind on what is wanted.
+    pub(super) fn is_listing(&self) -> bool {
+        matches!(self.goal, Goal::List { token: Some(_) })
+    }
+
+    /// True if the watch is to go on.
+    pub(super) fn is_watching(&self) -> bool {
+        self.goal == Goal::Watch
+    }
+
     /// After a failure that says nothing against what we know: go on with the page, or check and watch.
     fn restart(&mut self, keep_page: bool) {
         match &self.goal {
-            Goal::List { token: Some(_) } if keep_page => {}
-            Goal::List { .. } if self.position.is_none() => self.goal = Goal::List { token: None },
-            Goal::List { .. } => self.goal = Goal::Check { then_list: true },
-            Goal::Check { .. } => {}
-            Goal::Watch => self.goal = Goal::Check { then_list: false },
+            Goal::List { token: Some(_) } if keep_page => return,
+            Goal::List { .. } => self.want_list(Relist::Due),
+            Goal::Check | Goal::Watch => {}
         }
+        self.look();
+    }
+
+    /// The server was away: nobody knows what it is when it comes back.
+    fn outage(&mut self) {
+        self.want_list(Relist::Due);
+        self.look();
     }
 
     /// After a failure that says that what we know is of no use to the server.
-    fn relist(&mut self) {
+    fn lost_position(&mut self) {
+        self.want_list(Relist::Must);
+        self.look();
+    }
+
+    /// The next thing is a look at the server; if nothing is known there is nothing to compare.
+    fn look(&mut self) {
         self.goal = match self.position {
-            Some(_) => Goal::Check { then_list: true },
+            Some(_) => Goal::Check,
             None => Goal::List { token: None },
         };
     }
 
-    fn list_when_rationed(&mut self, now: Instant) {
-        self.goal = if self.ration.opens(now) <= now {
-            Goal::List { token: None }
-        } else {
-            Goal::Check { then_list: true }
-        };
+    fn want_list(&mut self, relist: Relist) {
+        self.relist = self.relist.max(relist);
     }
 
-    fn behind(&mut self, now: Instant, then_list: bool) {
-        self.behind_since.get_or_insert(now);
-        self.goal = Goal::Check { then_list };
-        let delay = self.jittered(2 * FIRST_DELAY);
+    fn behind(&mut self, now: Instant) {
+        self.goal = Goal::Check;
+        let delay = SECOND_READ + self.jittered(SECOND_READ);
         self.delay(now, delay);
     }
 
-    fn is_patience_over(&self, now: Instant) -> bool {
-        self.behind_since.is_some_and(|since| now - since >= PATIENCE)
+    /// True if a server that is behind, as it was before, is to be believed.
+    fn is_believed(&mut self, now: Instant, shrinks: bool) -> bool {
+        let since = *self.behind_since.get_or_insert(now);
+        now - since >= if shrinks { PATIENCE } else { SECOND_READ }
     }
 
     /// The first page of a list that is not the first list.

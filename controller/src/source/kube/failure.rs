@@ -49,6 +49,11 @@ impl Failure {
         }
     }
 
+    /// True if the server says that there is nothing to be had, and will go on saying so.
+    pub(super) fn is_denial(&self) -> bool {
+        matches!(self, Self::Status { code: 403 | 404, .. })
+    }
+
     /// Value of the label `cause` in metrics.
     pub(super) fn cause(&self) -> &'static str {
         match self {

@@ -48,11 +48,15 @@ pub(super) async fn fetch(common: Common, turns: Arc<Semaphore>, reference: Obje
             Err(Failure::Status { code: 404, .. }) => (Fetched::Absent, true),
             Err(failure) => (Fetched::Failed(failure), false),
         };
+        let wanted = match &fetched {
+            Fetched::Failed(Failure::Status { retry_after, .. }) => retry_after.unwrap_or_default(),
+            _ => Duration::ZERO,
+        };
         let message = Message::Fetched { reference: reference.clone(), fetched };
         if common.news.send(message).is_err() || is_over {
             return;
         }
-        tokio::time::sleep(delay.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+        tokio::time::sleep(wanted.min(MAX_DELAY) + delay.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
         delay = (delay * 2).min(MAX_DELAY);
     }
 }

@@ -411,6 +411,21 @@ impl KubeSource {
         let is_material = follower.is_some_and(|follower| follower.target.resource.is_material());
         if is_forbidden && is_material {
             self.forbidden.entry(feed).or_insert(now);
+        } else if is_material {
+            self.fetch_unknown(feed);
+        }
+    }
+
+    /// What was to come with a list that fails is asked for by name.
+    fn fetch_unknown(&mut self, feed: FeedId) {
+        let Some(follower) = self.followers.iter().find(|follower| follower.id == feed) else { return };
+        let Some(kind) = follower.target.resource.kind().filter(|_| follower.whole.load(Relaxed)) else {
+            return;
+        };
+        for (reference, material) in self.wants.wanted().of_kind(kind) {
+            if material == Material::Unknown && !self.fetching.contains_key(&reference) {
+                self.fetch(reference);
+            }
         }
     }
 
@@ -434,11 +449,19 @@ impl KubeSource {
 
     fn fetched(&mut self, reference: &ObjectRef, fetched: Fetched, now: Instant) {
         let is_over = !matches!(fetched, Fetched::Failed(_));
+        if is_over {
+            self.fetching.remove(reference);
+        }
         match fetched {
             Fetched::Object(json) => match item::peek(&json) {
                 Some(item) => {
                     let changes = decode_material(reference.clone(), &item, &json, self.disk.keeps());
+                    let is_bad = !changes.iter().any(|change| matches!(change, Change::Apply(_)));
                     changes.into_iter().for_each(|change| self.change(change, now));
+                    if is_bad {
+                        // It is there, and waiting for it makes it no better.
+                        self.resolve(reference, Material::Loaded(item.version), now);
+                    }
                 }
                 None => self.resolve(reference, Material::Absent, now),
             },
@@ -446,16 +469,13 @@ impl KubeSource {
             Fetched::Failed(failure) => {
                 tracing::debug!(%reference, "cannot be read: {failure}");
                 let is_unknown = self.wants.wanted().material(reference) == Some(Material::Unknown);
-                if failure.is_answer() && is_unknown {
+                if failure.is_denial() && is_unknown {
                     self.resolve(reference, Material::Absent, now);
                 }
             }
         }
-        if is_over {
-            self.fetching.remove(reference);
-            if self.again.remove(reference) && self.wants.wanted().material(reference).is_some() {
-                self.fetch(reference.clone());
-            }
+        if is_over && self.again.remove(reference) && self.wants.wanted().material(reference).is_some() {
+            self.fetch(reference.clone());
         }
     }
 
@@ -473,6 +493,10 @@ impl KubeSource {
                 self.disk.remove(&reference);
                 self.events.push(Event::Delete(reference.clone()));
                 self.resolve(&reference, Material::Absent, now);
+                if self.fetching.contains_key(&reference) {
+                    // What is on its way may be from before.
+                    self.again.insert(reference);
+                }
             }
             Change::Gone(reference) => {
                 if reference.kind == Kind::Ingress {

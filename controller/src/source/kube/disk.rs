@@ -1,7 +1,7 @@
 //! What is kept on disk of the objects in use, and what was taken from there. Owns when the disk is read and what of it
 //! still counts; the bytes are [`journal`]'s.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -35,15 +35,15 @@ pub(super) struct Disk {
     scope: Scope,
     journal: Option<Journal>,
     reading: Reading,
-    /// Objects from disk that are in use, and that the API server has not said anything of.
-    restored: HashSet<ObjectRef, FixedState>,
+    /// Objects from disk that are in use, and that the API server has not said anything of; and what was kept of them.
+    restored: HashMap<ObjectRef, Box<[u8]>, FixedState>,
     confirm_at: Option<Instant>,
 }
 
 impl Disk {
     /// Nothing is read or written yet; nothing ever is without a `folder`.
     pub(super) fn new(folder: Option<PathBuf>, scope: Scope) -> Self {
-        let restored = HashSet::default();
+        let restored = HashMap::default();
         Self { folder, scope, journal: None, reading: Reading::NotYet, restored, confirm_at: None }
     }
 
@@ -157,17 +157,25 @@ impl Disk {
         }
     }
 
-    /// Everything of `kind` was listed: what only the disk has is gone.
-    pub(super) fn is_listed(&mut self, kind: Kind) -> Vec<ObjectRef> {
-        if self.restored.is_empty() {
-            return Vec::new();
-        }
-        self.restored.extract_if(|object| object.kind == kind).collect()
+    /// True if objects from disk are in use of which the API server has not said anything.
+    pub(super) fn is_in_use(&self) -> bool {
+        !self.restored.is_empty()
     }
 
-    /// Everything was listed, and is kept from now on.
+    /// Everything of `kind` was listed: what only the disk has is gone, unless it `stays`.
+    pub(super) fn is_listed(&mut self, kind: Kind, stays: impl Fn(&ObjectRef) -> bool) -> Vec<ObjectRef> {
+        let gone = self.restored.extract_if(|object, _| object.kind == kind && !stays(object));
+        let gone: Vec<ObjectRef> = gone.map(|(object, _)| object).collect();
+        if let Some(journal) = &self.journal {
+            gone.iter().for_each(|object| journal.remove(object.clone()));
+        }
+        gone
+    }
+
+    /// Everything was listed, and is kept from now on; what is still in use from before is kept on.
     pub(super) fn complete(&mut self, now: Instant) {
         if let Some(journal) = &self.journal {
+            self.restored.iter().for_each(|(object, json)| journal.put(object.clone(), json.clone()));
             journal.complete();
             self.confirm_at = Some(now + CONFIRM);
         }

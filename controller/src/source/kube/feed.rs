@@ -15,11 +15,13 @@ use super::progress::{Count, FeedId, Progress};
 use super::reflector::{Found, Reflector, Step};
 use super::resource::Target;
 use super::split::{LineSplitter, ListSplitter, Part};
-use super::transport::{CHUNK_TIMEOUT, Form, Transport, shown};
+use super::transport::{CHUNK_TIMEOUT, Form, HEAD_TIMEOUT, Transport, shown};
 use super::version::Version;
 
 /// A watch that has been silent for this much longer than it was asked for is dead.
 const SILENCE: Duration = Duration::from_secs(5);
+/// An answer is waited for this long by the one who asks whether the server is there again.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// What a sample has at most, if the server does not care for the limit.
 const MAX_SAMPLE: usize = 64;
 
@@ -243,7 +245,9 @@ impl Feed {
         form: Form,
         mut each: impl FnMut(&mut Self, Part<'_>),
     ) -> Result<ListMeta, Failure> {
-        let mut answer = self.common.transport.open(path, form).await?;
+        // Who asks for all asks often; others have more patience, for a server that is slow.
+        let patience = if self.common.outage.is_asked_by(self.id) { PROBE_TIMEOUT } else { HEAD_TIMEOUT };
+        let mut answer = self.common.transport.open_within(patience, path, form).await?;
         self.common.outage.end();
         let malformed = |error: super::split::SplitError| Failure::Malformed(error.to_string());
         let mut splitter = ListSplitter::default();
@@ -373,9 +377,12 @@ impl Feed {
     fn failed(&mut self, failure: &Failure) {
         let now = Instant::now();
         let is_news = self.common.progress.fails(self.id, failure, now);
+        let is_unreachable = matches!(failure, Failure::Unreachable(_));
         match failure {
-            Failure::Unreachable(_) => self.common.outage.begin(self.id, failure, now),
-            Failure::Lost(_) | Failure::Silent(_) | Failure::Gone(_) => {
+            _ if is_unreachable || self.reflector.is_away(failure) => {
+                self.common.outage.begin(self.id, failure, is_news, now);
+            }
+            Failure::Unreachable(_) | Failure::Lost(_) | Failure::Silent(_) | Failure::Gone(_) => {
                 tracing::debug!(target = %self.target(), "{failure}");
             }
             Failure::Untrusted(_) | Failure::Status { .. } | Failure::Malformed(_) => {

@@ -28,6 +28,7 @@ mod version;
 mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::BuildHasher as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -35,6 +36,7 @@ use std::time::{Duration, Instant};
 
 use config::index::Event;
 use config::report::{Kind, ObjectRef};
+use foldhash::quality::FixedState;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 
@@ -62,8 +64,10 @@ const FETCHES: usize = 16;
 const REFRESH: Duration = Duration::from_secs(30);
 /// The node's zone is waited for this long at the start.
 const ZONE_PATIENCE: Duration = Duration::from_secs(2);
-/// Secrets are waited for this long at the start, once it is known which.
-const MATERIAL_PATIENCE: Duration = Duration::from_secs(10);
+/// Secrets that neither come nor are refused are waited for this long at the start, once it is known which …
+const MATERIAL_PATIENCE: Duration = Duration::from_secs(60);
+/// … and this long if those that were kept on disk are in use meanwhile, and go on to be.
+const MATERIAL_PATIENCE_FROM_DISK: Duration = Duration::from_secs(10);
 /// What is overdue and cannot be done is looked at again after this time.
 const TURN: Duration = Duration::from_millis(50);
 /// News that go into one batch.
@@ -101,7 +105,9 @@ impl Settings {
             text(&self.namespace_selector),
             text(&self.selector)
         );
-        Scope { cluster: config.cluster_url.to_string(), selection }
+        // From within, every cluster has the same address.
+        let authority = FixedState::with_seed(1).hash_one(&config.root_cert);
+        Scope { cluster: format!("{} {authority:016x}", config.cluster_url), selection }
     }
 }
 
@@ -301,8 +307,8 @@ impl KubeSource {
             }
         }
         if let Phase::Material(since) = self.phase {
-            let is_patient = now < since + MATERIAL_PATIENCE;
-            let awaits_material = is_patient && self.is_material_unknown();
+            let is_patient = now < since + self.material_patience();
+            let awaits_material = is_patient && self.wants.wanted().is_any_unknown();
             let awaits_zone =
                 self.awaits_zone && self.started.is_some_and(|started| now < started + ZONE_PATIENCE);
             if self.progress.is_settled(now) && !awaits_material && !awaits_zone {
@@ -315,26 +321,26 @@ impl KubeSource {
     fn go_live(&mut self, now: Instant) {
         self.phase = Phase::Live;
         self.progress.serve(Origin::Live);
-        self.disk.complete(now);
         for resource in Resource::OF_OBJECTS {
             self.end_restored(resource);
         }
+        self.disk.complete(now);
     }
 
-    /// Takes away what only the disk had of a resource whose lists are complete.
+    /// Takes away what only the disk had of a resource whose lists are complete. A Secret or ConfigMap that is named stays
+    /// until it was asked for: its list, or the answer to that, says if it is gone.
     fn end_restored(&mut self, resource: Resource) {
         if let Some(kind) = resource.kind()
             && self.progress.is_resource_synced(resource)
         {
-            self.events.extend(self.disk.is_listed(kind).into_iter().map(Event::Delete));
+            let wanted = self.wants.wanted();
+            let gone = self.disk.is_listed(kind, |object| wanted.material(object).is_some());
+            self.events.extend(gone.into_iter().map(Event::Delete));
         }
     }
 
-    fn is_material_unknown(&self) -> bool {
-        [Kind::Secret, Kind::ConfigMap].iter().any(|kind| {
-            let all = self.wants.wanted().of_kind(*kind);
-            all.iter().any(|(_, material)| *material == Material::Unknown)
-        })
+    fn material_patience(&self) -> Duration {
+        if self.disk.is_in_use() { MATERIAL_PATIENCE_FROM_DISK } else { MATERIAL_PATIENCE }
     }
 
     /// Begins to follow Secrets or ConfigMaps, if any are named and nobody does.
@@ -460,17 +466,17 @@ impl KubeSource {
                     changes.into_iter().for_each(|change| self.change(change, now));
                     if is_bad {
                         // It is there, and waiting for it makes it no better.
-                        self.resolve(reference, Material::Loaded(item.version), now);
+                        self.resolve(reference, Material::Loaded(item.version));
                     }
                 }
-                None => self.resolve(reference, Material::Absent, now),
+                None => self.resolve(reference, Material::Absent),
             },
             Fetched::Absent => self.change(Change::Gone(reference.clone()), now),
             Fetched::Failed(failure) => {
                 tracing::debug!(%reference, "cannot be read: {failure}");
                 let is_unknown = self.wants.wanted().material(reference) == Some(Material::Unknown);
                 if failure.is_denial() && is_unknown {
-                    self.resolve(reference, Material::Absent, now);
+                    self.resolve(reference, Material::Absent);
                 }
             }
         }
@@ -492,7 +498,7 @@ impl KubeSource {
             {
                 self.disk.remove(&reference);
                 self.events.push(Event::Delete(reference.clone()));
-                self.resolve(&reference, Material::Absent, now);
+                self.resolve(&reference, Material::Absent);
                 if self.fetching.contains_key(&reference) {
                     // What is on its way may be from before.
                     self.again.insert(reference);
@@ -523,7 +529,7 @@ impl KubeSource {
             if self.wants.wanted().material(&reference).is_some() {
                 self.disk.put(&reference, raw);
                 self.events.push(Event::Apply(object));
-                self.resolve(&reference, Material::Loaded(version), now);
+                self.resolve(&reference, Material::Loaded(version));
             }
             return;
         }
@@ -571,10 +577,9 @@ impl KubeSource {
         }
     }
 
-    /// It is known what became of a Secret or ConfigMap, so that whoever waited for it need not.
-    fn resolve(&mut self, reference: &ObjectRef, material: Material, now: Instant) {
+    /// It is known what became of a Secret or ConfigMap, so that whoever waited for it need not: [`Self::release`].
+    fn resolve(&self, reference: &ObjectRef, material: Material) {
         self.wants.wanted().set(reference, material);
-        self.release(now);
     }
 
     /// Passes on the objects that wait no longer.
@@ -615,7 +620,12 @@ impl KubeSource {
             Phase::Namespaces | Phase::Objects => self.progress.deadline(),
             Phase::Material(since) => {
                 let zone = self.started.filter(|_| self.awaits_zone).map(|started| started + ZONE_PATIENCE);
-                self.progress.deadline().into_iter().chain([since + MATERIAL_PATIENCE]).chain(zone).min()
+                self.progress
+                    .deadline()
+                    .into_iter()
+                    .chain([since + self.material_patience()])
+                    .chain(zone)
+                    .min()
             }
         };
         let refresh = self.forbidden.values().min().copied();

@@ -22,6 +22,8 @@ pub(super) struct Outage {
 struct Away {
     since: Instant,
     asking: FeedId,
+    /// It was logged.
+    is_told: bool,
 }
 
 impl Outage {
@@ -29,21 +31,30 @@ impl Outage {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `id` could not connect.
-    pub(super) fn begin(&self, id: FeedId, failure: &Failure, now: Instant) {
+    /// `id` found the server away; `is_news` if it has not said so before.
+    pub(super) fn begin(&self, id: FeedId, failure: &Failure, is_news: bool, now: Instant) {
         let mut state = self.lock();
         if state.is_none() {
-            *state = Some(Away { since: now, asking: id });
-            tracing::warn!("the API server cannot be reached, everything goes on as it is: {failure}");
+            *state = Some(Away { since: now, asking: id, is_told: is_news });
+            if is_news {
+                tracing::warn!("the API server cannot be reached, everything goes on as it is: {failure}");
+            }
         }
     }
 
     /// An answer came.
     pub(super) fn end(&self) {
-        if let Some(Away { since, .. }) = self.lock().take() {
-            tracing::info!(seconds = since.elapsed().as_secs(), "the API server answers again");
+        if let Some(Away { since, is_told, .. }) = self.lock().take() {
+            if is_told {
+                tracing::info!(seconds = since.elapsed().as_secs(), "the API server answers again");
+            }
             self.over.notify_waiters();
         }
+    }
+
+    /// True if `id` is the one who asks for all.
+    pub(super) fn is_asked_by(&self, id: FeedId) -> bool {
+        self.lock().as_ref().is_some_and(|away| away.asking == id)
     }
 
     /// Waits until `id` should try again: not before `until`, and not at all while another one asks for all. Safe to drop

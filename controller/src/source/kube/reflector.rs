@@ -25,6 +25,8 @@ const FAIR_WATCH: Duration = Duration::from_secs(5);
 /// The first delay after a failure, and the longest.
 const FIRST_DELAY: Duration = Duration::from_millis(250);
 const MAX_DELAY: Duration = Duration::from_secs(30);
+/// The longest delay while one asks for all whether the server is there again.
+const AWAY_DELAY: Duration = Duration::from_millis(200);
 /// The longest delay where nothing but a connection is lost.
 const MAX_LOST_DELAY: Duration = Duration::from_secs(1);
 /// The longest delay that a server can ask for.
@@ -272,10 +274,11 @@ impl Reflector {
     /// A request failed, or the answer to it.
     pub(super) fn failed(&mut self, now: Instant, failure: &Failure) {
         self.opened = None;
+        let is_away = self.is_away(failure);
         match failure {
             Failure::Unreachable(_) => {
                 self.outage();
-                let delay = self.jittered(2 * FIRST_DELAY);
+                let delay = self.jittered(if is_away { AWAY_DELAY } else { 2 * FIRST_DELAY });
                 self.delay(now, delay);
             }
             Failure::Lost(_) | Failure::Silent(_) => {
@@ -307,6 +310,23 @@ impl Reflector {
                 self.back_off(now);
                 self.lost_position();
             }
+        }
+        let is_asked_to_wait = matches!(failure, Failure::Status { retry_after: Some(_), .. });
+        if is_away && !is_asked_to_wait {
+            self.want_list(Relist::Due);
+            let delay = self.jittered(AWAY_DELAY);
+            self.delay(now, delay);
+        }
+    }
+
+    /// True if this failure, of what comes next, says that a server which was followed is away: it cannot be reached, or
+    /// does not even answer the least that can be asked of it.
+    pub(super) fn is_away(&self, failure: &Failure) -> bool {
+        let is_check = self.goal == Goal::Check;
+        match failure {
+            Failure::Unreachable(_) => self.position.is_some(),
+            Failure::Untrusted(_) | Failure::Silent(_) | Failure::Status { code: 500.., .. } => is_check,
+            _ => false,
         }
     }
 

@@ -19,7 +19,7 @@ use super::split::MAX_OBJECT;
 use crate::cluster::{self, ClusterError};
 
 /// From the request to the head of the answer, connection and handshake included.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two chunks of a list or an object.
 pub(super) const CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Of an error no more is read …
@@ -82,15 +82,31 @@ impl Transport {
 
     /// Asks for `path`, and returns when the answer begins.
     pub(super) async fn open(&self, path: &str, form: Form) -> Result<Answer, Failure> {
+        self.open_within(HEAD_TIMEOUT, path, form).await
+    }
+
+    /// Asks for `path`, and returns when the answer begins, which it must within `patience`.
+    pub(super) async fn open_within(
+        &self,
+        patience: Duration,
+        path: &str,
+        form: Form,
+    ) -> Result<Answer, Failure> {
         let request = Request::get(path)
             .header(ACCEPT, form.accept())
             .body(Body::empty())
             .map_err(|error| Failure::Malformed(error.to_string()))?;
         let client = self.client.lock().unwrap_or_else(PoisonError::into_inner).client.clone();
-        let response = match tokio::time::timeout(HEAD_TIMEOUT, client.send(request)).await {
+        let response = match tokio::time::timeout(patience, client.send(request)).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(failure_of(error)),
-            Err(_) => return Err(Failure::Silent(HEAD_TIMEOUT)),
+            Ok(Err(error)) => {
+                let failure = failure_of(error);
+                if matches!(failure, Failure::Untrusted(_)) {
+                    self.reload().await;
+                }
+                return Err(failure);
+            }
+            Err(_) => return Err(Failure::Silent(patience)),
         };
         let (head, body) = response.into_parts();
         let mut answer = Answer { body };

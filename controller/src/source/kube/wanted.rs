@@ -54,6 +54,13 @@ impl Wanted {
         found.is_some_and(|(_, known)| std::mem::replace(known, material) == Material::Unknown)
     }
 
+    /// True if nothing is known yet of something that is named.
+    pub(super) fn is_any_unknown(&self) -> bool {
+        let names = self.lock();
+        let mut all = names.values().flat_map(HashMap::values).flat_map(HashMap::values);
+        all.any(|(_, material)| *material == Material::Unknown)
+    }
+
     /// Everything of `kind` that is named.
     pub(super) fn of_kind(&self, kind: Kind) -> Vec<(ObjectRef, Material)> {
         let names = self.lock();

@@ -55,8 +55,8 @@ pub(super) struct Figures {
 pub(super) struct Restored {
     /// The objects, as events.
     pub(super) events: Vec<Event>,
-    /// Who they are.
-    pub(super) objects: Vec<ObjectRef>,
+    /// Who they are, and what was kept of them.
+    pub(super) objects: Vec<(ObjectRef, Box<[u8]>)>,
     /// When they were last known to be right.
     pub(super) saved: SystemTime,
     /// Places of the file that could not be read.
@@ -83,7 +83,7 @@ pub(super) fn restore(state: &Path, scope: &Scope) -> Result<Restored, ReadError
             events
                 .push(Event::Problems { source: reference.to_string().into(), problems: received.problems });
         }
-        objects.push(reference);
+        objects.push((reference, json.into()));
     }
     Ok(Restored { events, objects, saved: content.saved, damaged: records.damaged })
 }

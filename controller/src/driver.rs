@@ -39,6 +39,8 @@ pub struct Driver<S, P> {
     problems: ProblemLog,
     metrics: Arc<ControlMetrics>,
     status: Notes,
+    /// The source was certain at the last compile of whose Ingresses are.
+    was_certain: bool,
     /// When to compile although nothing changed: a certificate becomes valid, or expires.
     wake: Option<Instant>,
 }
@@ -66,6 +68,7 @@ impl<S: Source, P: Publish> Driver<S, P> {
             problems: ProblemLog::default(),
             metrics,
             status,
+            was_certain: false,
             wake: None,
         }
     }
@@ -115,7 +118,7 @@ impl<S: Source, P: Publish> Driver<S, P> {
 
     fn take_in(&mut self, events: Vec<Event>) {
         self.apply(events);
-        if self.change.is_empty() {
+        if self.change.is_empty() && self.source.is_certain() == self.was_certain {
             return;
         }
         let now = Instant::now();
@@ -152,7 +155,8 @@ impl<S: Source, P: Publish> Driver<S, P> {
         let problems = report.problems.len();
         let claims = self.compiler.take_claims();
         let used = self.used(&report);
-        self.status.send(Note::Compiled { claims, report, used });
+        self.was_certain = self.source.is_certain();
+        self.status.send(Note::Compiled { claims, report, used, is_certain: self.was_certain });
         self.dns.want(&self.compiler.dns_names());
         self.hold_off.published(Instant::now());
         tracing::debug!(

@@ -63,6 +63,13 @@ impl Source for Objects {
         }
     }
 
+    fn is_certain(&self) -> bool {
+        match self {
+            Self::Files(source) => source.is_certain(),
+            Self::Cluster(source) => source.is_certain(),
+        }
+    }
+
     fn reread(&mut self) {
         match self {
             Self::Files(source) => source.reread(),

@@ -28,6 +28,12 @@ pub trait Source {
         Vec::new()
     }
 
+    /// True if the batches so far say with certainty which Ingresses are whose: all Ingresses and IngressClasses in them are
+    /// those that there are, and none are from former times. Once true, it stays so; a batch follows when it becomes true.
+    fn is_certain(&self) -> bool {
+        true
+    }
+
     /// Makes the next batch a fresh look at everything, whatever was seen before.
     fn reread(&mut self);
 }

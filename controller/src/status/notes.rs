@@ -25,6 +25,8 @@ pub enum Note {
         report: Arc<Report>,
         /// Of the Services and EndpointSlices in `report`, those that routes of ours use.
         used: Vec<ObjectRef>,
+        /// Claims so far stand on what there is, and not on a part of it or on former times.
+        is_certain: bool,
     },
 }
 
@@ -46,6 +48,8 @@ pub struct News {
     /// What there is to say about every object, and which Services and EndpointSlices of these we use, if a table was
     /// served.
     pub report: Option<(Arc<Report>, Vec<ObjectRef>)>,
+    /// A table was served for which claims are certain.
+    pub is_certain: bool,
 }
 
 #[derive(Debug, Default)]
@@ -90,10 +94,11 @@ impl Notes {
             Note::Gone(object) => {
                 news.objects.insert(object, None);
             }
-            Note::Compiled { claims, report, used } => {
+            Note::Compiled { claims, report, used, is_certain } => {
                 let is_silent = claims.is_empty();
                 news.claims.extend(claims);
                 news.report = Some((report, used));
+                news.is_certain |= is_certain;
                 if is_silent {
                     drop(lock);
                     shared.report.notify_one();
@@ -174,6 +179,7 @@ mod tests {
             claims: vec![(object(name), ours)],
             report: Arc::default(),
             used: Vec::new(),
+            is_certain: true,
         };
         notes.send(compiled("a", true));
         notes.send(compiled("b", true));

@@ -175,6 +175,10 @@ pub struct KubeSource {
     awaits_zone: bool,
     /// What is to be passed on.
     events: Vec<Event>,
+    /// Lists of which everything was taken in.
+    whole: BTreeSet<FeedId>,
+    /// What was passed on says with certainty which Ingresses are whose.
+    is_certain: bool,
 }
 
 impl KubeSource {
@@ -206,6 +210,8 @@ impl KubeSource {
             from_disk: None,
             awaits_zone,
             events: Vec::new(),
+            whole: BTreeSet::new(),
+            is_certain: false,
         }
     }
 
@@ -403,6 +409,7 @@ impl KubeSource {
 
     fn is_complete(&mut self, feed: FeedId) {
         self.forbidden.remove(&feed);
+        self.whole.insert(feed);
         let Some(follower) = self.followers.iter().find(|follower| follower.id == feed) else { return };
         // Later changes are few.
         follower.whole.store(false, Relaxed);
@@ -410,6 +417,14 @@ impl KubeSource {
         if self.phase == Phase::Live {
             self.end_restored(resource);
         }
+    }
+
+    /// True if the IngressClasses are known. Ingresses always are once we are live, except in namespaces that we may not
+    /// look into, of which nobody hears anything.
+    fn knows_classes(&self) -> bool {
+        let mut lists =
+            self.followers.iter().filter(|follower| follower.target.resource == Resource::IngressClasses);
+        lists.all(|follower| self.whole.contains(&follower.id))
     }
 
     fn has_failed(&mut self, feed: FeedId, is_forbidden: bool, now: Instant) {
@@ -665,7 +680,9 @@ impl Source for KubeSource {
             if let Some(started) = self.started.filter(|_| self.phase != Phase::Live) {
                 self.disk.read_if_away(&self.progress, started, now, &self.news.0);
             }
-            if self.phase == Phase::Live && (!was_live || !self.events.is_empty()) {
+            let becomes_certain = self.phase == Phase::Live && !self.is_certain && self.knows_classes();
+            if self.phase == Phase::Live && (!was_live || becomes_certain || !self.events.is_empty()) {
+                self.is_certain |= becomes_certain;
                 return Batch { events: std::mem::take(&mut self.events) };
             }
             if let Some(events) = self.from_disk.take() {
@@ -688,6 +705,10 @@ impl Source for KubeSource {
                 () = sleep => {}
             }
         }
+    }
+
+    fn is_certain(&self) -> bool {
+        self.is_certain
     }
 
     fn reread(&mut self) {

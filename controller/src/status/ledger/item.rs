@@ -32,7 +32,7 @@ pub(super) struct Ours<'l> {
     pub(super) former: &'l BTreeSet<Address>,
     /// Our field manager.
     pub(super) manager: &'l str,
-    /// Tables served so far.
+    /// Tables served so far for which claims were certain.
     pub(super) compiles: u64,
 }
 
@@ -192,7 +192,8 @@ impl Item {
 
     /// It became ours, or ceased to be.
     pub(super) fn claim(&mut self, claimed: bool, ours: &Ours<'_>) {
-        self.taking_back = !claimed && (self.taking_back || self.claimed);
+        // A claim that was never certain is no reason to take anything back.
+        self.taking_back = !claimed && ours.compiles > 0 && (self.taking_back || self.claimed);
         self.claimed = claimed;
         self.standing = false;
         self.settle(ours);

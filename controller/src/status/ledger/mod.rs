@@ -110,6 +110,7 @@ pub(super) struct Ledger {
     looked: Moment,
     /// What whoever leads next will know for ours.
     recorded: BTreeSet<Address>,
+    /// Tables so far for which claims were certain.
     compiles: u64,
     /// Unclaimed when first observed, to be looked at after the next compile.
     unsettled: Vec<ObjectRef>,
@@ -200,15 +201,23 @@ impl Ledger {
             self.items.remove(object);
             return;
         }
+        if !claimed && self.compiles == 0 {
+            self.unsettled.push(object.clone());
+        }
         self.touch(object.clone(), Lane::Hot, now);
     }
 
-    /// A table is served.
+    /// A table is served, and it is certain whose Ingresses are. Before the first of these, nothing is written.
     pub(super) fn compiled(&mut self, now: Moment) {
         self.compiles += 1;
         for object in std::mem::take(&mut self.unsettled) {
             self.touch(object, Lane::Cold, now);
         }
+    }
+
+    /// True if it is known which Ingresses are ours.
+    pub(super) fn is_certain(&self) -> bool {
+        self.compiles > 0
     }
 
     /// These are to be published.

@@ -29,7 +29,7 @@ impl Ledger {
         let is_recorded = self.current.as_ref().is_some_and(|current| current.is_subset(&self.recorded));
         // After a failure, one request finds out whether it is over.
         let most = if self.failures == 0 { MAX_IN_FLIGHT } else { 1 };
-        if !self.leads || !is_recorded || self.in_flight >= most {
+        if !self.leads || !is_recorded || self.compiles == 0 || self.in_flight >= most {
             return Next::Wait(None);
         }
         self.expire(now);

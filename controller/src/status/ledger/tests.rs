@@ -144,6 +144,28 @@ fn what_a_former_process_wrote_is_taken_back_when_it_is_certain_whose_it_is() {
 }
 
 #[test]
+fn nothing_is_written_nor_taken_back_before_claims_are_certain() {
+    let mut ledger = Ledger::new(MANAGER.into(), false, fastrand::Rng::with_seed(7));
+    ledger.lead(true, moment(0));
+    ledger.record(addresses(&["192.0.2.1"]), moment(0));
+    ledger.publish(addresses(&["192.0.2.1"]), moment(0));
+    let written_by =
+        |name, texts, writer: &str| Observed { writer: Some(writer.into()), ..seen(name, 1, texts) };
+    ledger.observe(written_by("ours", &[], "other"), moment(0));
+    ledger.observe(written_by("unclassed", &["192.0.2.1"], MANAGER), moment(0));
+    ledger.observe(written_by("lost", &["192.0.2.1"], "other"), moment(0));
+    for name in ["ours", "lost"] {
+        ledger.claim(&object(name), true, moment(0));
+    }
+    assert!(is_quiet(&mut ledger, 60_000));
+    ledger.claim(&object("lost"), false, moment(60_000));
+    ledger.claim(&object("unclassed"), true, moment(60_000));
+    ledger.compiled(moment(60_000));
+    assert_eq!(task(&mut ledger, 60_000).object, object("ours"));
+    assert!(is_quiet(&mut ledger, 90_000), "what was never ours for certain is not taken back");
+}
+
+#[test]
 fn stranger_is_left_alone_for_a_moment_after_it_appears() {
     let mut ledger = ledger();
     let mut observed = seen("a", 1, &["192.0.2.1"]);

@@ -292,7 +292,7 @@ impl Writer {
     }
 
     fn take_in(&mut self, now: Moment) {
-        let News { objects, claims, report } = self.inbox.take();
+        let News { objects, claims, report, is_certain } = self.inbox.take();
         for (object, observed) in objects {
             let known = self.ledger.observed(&object);
             match observed {
@@ -317,7 +317,9 @@ impl Writer {
             self.is_reported = false;
         }
         if let Some(report) = report {
-            self.ledger.compiled(now);
+            if is_certain {
+                self.ledger.compiled(now);
+            }
             self.is_reported &= Arc::ptr_eq(&self.report.0, &report.0) && self.report.1 == report.1;
             self.report = report;
         }

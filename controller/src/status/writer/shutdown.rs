@@ -67,6 +67,10 @@ impl Writer {
     async fn clear(&mut self) {
         tracing::info!("taking our addresses out of the status of Ingresses (--update-status-on-shutdown)");
         self.is_found_for_good = true;
+        if !self.ledger.is_certain() {
+            tracing::warn!("it was never certain which Ingresses are ours, so their status stays");
+            return;
+        }
         self.ledger.publish(BTreeSet::new(), Moment::now());
         let deadline = Moment::now() + CLEAR_TIMEOUT;
         let work = async {

@@ -23,7 +23,7 @@ use crate::query::{Query, Selector, decode};
 use crate::state::State;
 use crate::store::{Object, key};
 use crate::watching::{Terms, Watching};
-use crate::write::{Body, Deletion, Edit, Propagation, Strictness, Writer, Writing, Written};
+use crate::write::{Body, Deletion, Edit, PatchBody, Propagation, Strictness, Writer, Writing, Written};
 use crate::{discovery, list, patch, shape};
 
 /// The largest body that is taken, as the real one does.
@@ -219,6 +219,11 @@ impl Call<'_> {
         let namespace = namespace.as_deref();
         match verb {
             "get" => {
+                if let Some(version) = self.query.version()?
+                    && version > self.state.store().version()
+                {
+                    return Err(Failure::too_large_version(version, self.state.store().version()));
+                }
                 let key = key(namespace.unwrap_or_default(), name);
                 let object = self.state.store().object(&kind.storage, &key);
                 let object = object.ok_or_else(|| Failure::not_found(kind, name))?;
@@ -247,8 +252,9 @@ impl Call<'_> {
                     return Err(Failure::method_not_allowed());
                 }
                 let writing = self.writing("PatchOptions")?;
-                let patch = patch::Patch::parse(self.header(CONTENT_TYPE), body)?;
-                let edit = Edit::Patch(patch, String::from_utf8_lossy(body).into_owned());
+                let (patch, duplicates) = patch::Patch::parse(self.header(CONTENT_TYPE), body)?;
+                let text = String::from_utf8_lossy(body).into_owned();
+                let edit = Edit::Patch(PatchBody { patch, text, duplicates });
                 Ok(self.written(&Writer::new(self.state, kind, namespace).edit(name, edit, &writing)?))
             }
             "delete" => self.delete(name, body),
@@ -346,6 +352,13 @@ impl Call<'_> {
 
     fn deletion(&self, body: &[u8]) -> Result<Deletion, Failure> {
         let options = if body.is_empty() { Value::Null } else { self.json(body)?.value };
+        if let Some(kind) =
+            options.get("kind").and_then(Value::as_str).filter(|kind| *kind != "DeleteOptions")
+        {
+            return Err(Failure::bad_request(format!(
+                "no kind {kind:?} is registered for options of a deletion"
+            )));
+        }
         let precondition = |field: &str| {
             options.pointer(&format!("/preconditions/{field}")).and_then(Value::as_str).map(str::to_owned)
         };

@@ -79,7 +79,8 @@ impl Terms {
             bookmarks,
             end: Instant::now() + Duration::from_secs(seconds.min(86_400)),
             start,
-            marked: bookmarks && (initial == Some(true) || initial.is_none() && version.is_none()),
+            // As the real one does, also where only what is there was asked for.
+            marked: bookmarks && start == Start::Everything,
             at_least: version.unwrap_or(0),
         })
     }

@@ -4,6 +4,7 @@ mod strategic;
 
 use serde_json::{Map, Value, json};
 
+use crate::decode::read;
 use crate::error::Failure;
 use crate::kinds::Kind;
 
@@ -21,29 +22,35 @@ pub(crate) enum Patch {
 }
 
 impl Patch {
-    /// The body of a request with this content type.
-    pub(crate) fn parse(content_type: &str, body: &[u8]) -> Result<Self, Failure> {
+    /// The body of a request with this content type, and the fields that stand twice in it.
+    pub(crate) fn parse(content_type: &str, body: &[u8]) -> Result<(Self, Vec<String>), Failure> {
         let wrong =
             |error: &dyn std::fmt::Display| Failure::bad_request(format!("error decoding patch: {error}"));
-        let object = |value: Value| match value {
-            Value::Object(_) => Ok(value),
-            _ => Err(Failure::bad_request("error decoding patch: not an object")),
+        let object = || {
+            let (value, duplicates) = read(body).map_err(|error| wrong(&error))?;
+            if value.is_object() {
+                Ok((value, duplicates))
+            } else {
+                Err(Failure::bad_request("error decoding patch: not an object"))
+            }
         };
         match content_type.split(';').next().unwrap_or_default().trim() {
-            "application/json-patch+json" => json(body),
-            "application/merge-patch+json" => {
-                object(serde_json::from_slice(body).map_err(|error| wrong(&error))?).map(Self::Merge)
-            }
+            "application/json-patch+json" => json(body).map(|patch| (patch, Vec::new())),
+            "application/merge-patch+json" => object().map(|(patch, twice)| (Self::Merge(patch), twice)),
             "application/strategic-merge-patch+json" => {
-                object(serde_json::from_slice(body).map_err(|error| wrong(&error))?).map(Self::Strategic)
+                object().map(|(patch, twice)| (Self::Strategic(patch), twice))
             }
             "application/apply-patch+yaml" => {
                 let text = std::str::from_utf8(body).map_err(|error| wrong(&error))?;
                 let value: Value = match serde_json::from_str(text) {
                     Ok(value) => value,
-                    Err(_) => serde_saphyr::from_str(text).map_err(|error| wrong(&error))?,
+                    Err(_) => serde_saphyr::from_str(text)
+                        .map_err(|error| Failure::bad_request(format!("error decoding YAML: {error}")))?,
                 };
-                object(value).map(Self::Apply)
+                if !value.is_object() {
+                    return Err(Failure::bad_request("error decoding YAML: not an object"));
+                }
+                Ok((Self::Apply(value), Vec::new()))
             }
             _ => Err(Failure {
                 details: json!({}),

@@ -32,7 +32,7 @@ pub(crate) fn check_config_map(before: Option<&Value>, after: &Value) -> Vec<Cau
         size += STANDARD.decode(value.as_str().unwrap_or_default()).map_or(0, |bytes| bytes.len());
     }
     if size > MAX {
-        causes.push(Cause::too_long("", MAX));
+        causes.push(Cause::too_long("[]", MAX));
     }
     check_immutable(before, after, &["data", "binaryData"], &mut causes);
     causes
@@ -79,6 +79,16 @@ pub(crate) fn check_secret(before: Option<&Value>, after: &Value) -> Vec<Cause> 
     if size > MAX {
         causes.push(Cause::too_long("data", MAX));
     }
+    if text(after, "type") == Some("kubernetes.io/service-account-token")
+        && after.pointer("/metadata/annotations/kubernetes.io~1service-account.name").is_none()
+    {
+        causes.push(Cause::required("metadata.annotations[kubernetes.io/service-account.name]", ""));
+    }
+    let has = |key: &str| after.get("data").is_some_and(|data| data.get(key).is_some());
+    if text(after, "type") == Some("kubernetes.io/basic-auth") && !has("username") && !has("password") {
+        causes.push(Cause::required("data[username]", ""));
+        causes.push(Cause::required("data[password]", ""));
+    }
     let wanted: &[&str] = match text(after, "type").unwrap_or_default() {
         "kubernetes.io/tls" => &["tls.crt", "tls.key"],
         "kubernetes.io/dockerconfigjson" => &[".dockerconfigjson"],
@@ -86,7 +96,7 @@ pub(crate) fn check_secret(before: Option<&Value>, after: &Value) -> Vec<Cause> 
         _ => &[],
     };
     for key in wanted {
-        if after.get("data").and_then(|data| data.get(*key)).is_none() {
+        if !has(key) {
             causes.push(Cause::required(format!("data[{key}]"), ""));
         }
     }
@@ -123,9 +133,6 @@ pub(crate) fn check_lease(lease: &Value) -> Vec<Cause> {
     }
     if let Some(count) = number("leaseTransitions").filter(|count| *count < 0) {
         causes.push(Cause::invalid("spec.leaseTransitions", count, "must be greater than or equal to 0"));
-    }
-    if lease.pointer("/spec/holderIdentity").and_then(Value::as_str) == Some("") {
-        causes.push(Cause::invalid("spec.holderIdentity", "", "must not be empty"));
     }
     causes
 }

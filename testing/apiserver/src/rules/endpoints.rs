@@ -125,8 +125,8 @@ fn check_address(field: &str, index: usize, text: &str, kind: &str, causes: &mut
 
 fn check_ports(slice: &Value, causes: &mut Vec<Cause>) {
     let ports = items(slice, "ports");
-    if ports.len() > 100 {
-        causes.push(Cause::too_many("ports", ports.len(), 100));
+    if ports.len() > 20_000 {
+        causes.push(Cause::too_many("ports", ports.len(), 20_000));
         return;
     }
     let mut seen = Vec::new();

@@ -15,7 +15,11 @@ pub(crate) fn check(kind: &Kind, before: Option<&Value>, after: &Value) -> Vec<C
     let metadata = after.get("metadata").unwrap_or(&NOTHING);
     let mut causes = Vec::new();
     if before.is_none() {
-        check_name(kind, text(metadata, "name").unwrap_or_default(), &mut causes);
+        if let Some(prefix) = text(metadata, "generateName") {
+            // What follows makes a name of it that may end with a hyphen.
+            check_name(kind, "metadata.generateName", prefix.trim_end_matches('-'), &mut causes);
+        }
+        check_name(kind, "metadata.name", text(metadata, "name").unwrap_or_default(), &mut causes);
     }
     for (key, value) in metadata.get("labels").and_then(Value::as_object).into_iter().flatten() {
         let wrong_key = names::qualified(key).into_iter().map(|why| (key.as_str(), why));
@@ -42,7 +46,7 @@ pub(crate) fn check(kind: &Kind, before: Option<&Value>, after: &Value) -> Vec<C
     causes
 }
 
-fn check_name(kind: &Kind, name: &str, causes: &mut Vec<Cause>) {
+fn check_name(kind: &Kind, field: &str, name: &str, causes: &mut Vec<Cause>) {
     let wrong = match &kind.what {
         What::Namespace | What::Service => names::label(name),
         What::Custom(_)
@@ -58,9 +62,9 @@ fn check_name(kind: &Kind, name: &str, causes: &mut Vec<Cause>) {
         | What::Ingress
         | What::Event => names::subdomain(name),
     };
-    causes.extend(wrong.iter().map(|why| Cause::invalid("metadata.name", name, why)));
+    causes.extend(wrong.iter().map(|why| Cause::invalid(field, name, why)));
     let wrong = names::path_segment(name);
-    causes.extend(wrong.iter().map(|why| Cause::invalid("metadata.name", name, why)));
+    causes.extend(wrong.iter().map(|why| Cause::invalid(field, name, why)));
 }
 
 fn check_finalizers(metadata: &Value, causes: &mut Vec<Cause>) {

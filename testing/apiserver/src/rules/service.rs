@@ -472,6 +472,18 @@ pub(crate) fn check_status(service: &Value) -> Vec<Cause> {
         causes.push(Cause::forbidden("status.loadBalancer.ingress", why));
     }
     ingress::check_addresses(balancer, &mut causes);
+    for (index, entry) in items(balancer, "ingress").iter().enumerate() {
+        let field = format!("status.loadBalancer.ingress[{index}].ipMode");
+        match text(entry, "ipMode") {
+            Some(_) if entry.get("ip").is_none() => {
+                causes.push(Cause::forbidden(field, "may not be specified when `ip` is not set"));
+            }
+            Some(mode) if !["Proxy", "VIP"].contains(&mode) => {
+                causes.push(Cause::unsupported(field, mode, &["Proxy", "VIP"]));
+            }
+            _ => {}
+        }
+    }
     causes
 }
 

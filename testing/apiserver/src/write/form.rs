@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Body, Writer, Writing, untyped};
+use super::{Body, PatchBody, Writer, Writing, untyped};
 use crate::decode::{Findings, decode};
 use crate::error::Failure;
 use crate::kinds::Kind;
@@ -45,10 +45,11 @@ impl Writer<'_> {
     pub(super) fn patched(
         &mut self,
         before: &Value,
-        patch: Patch,
-        text: &str,
+        body: PatchBody,
         writing: &Writing,
     ) -> Result<Value, Failure> {
+        let PatchBody { patch, text, duplicates } = body;
+        let text = text.as_str();
         if matches!(patch, Patch::Strategic(_)) && self.kind.is_custom() {
             return Err(Failure::unsupported_media(
                 "the body of the request was in an unknown format - accepted media types include: \
@@ -61,7 +62,7 @@ impl Writer<'_> {
             let why = format!("the object is of another kind now ({}, {})", said("kind"), said("apiVersion"));
             return Err(Failure::unfit_patch(text, &why));
         }
-        let mut findings = Findings::default();
+        let mut findings = Findings { duplicates, ..Findings::default() };
         let value = decode(patched, &self.kind.schema, &mut findings)
             .map_err(|why| Failure::unfit_patch(text, &why))?;
         if let Some(refused) = self.judge(&findings, writing) {

@@ -71,13 +71,23 @@ impl Body {
     }
 }
 
+/// A patch that a client sent.
+#[derive(Debug)]
+pub(crate) struct PatchBody {
+    pub(crate) patch: Patch,
+    /// For messages.
+    pub(crate) text: String,
+    /// Paths of fields that stand twice in its text.
+    pub(crate) duplicates: Vec<String>,
+}
+
 /// A change of an object by its client.
 #[derive(Debug)]
 pub(crate) enum Edit {
     /// The whole object (PUT).
     Replace(Body),
-    /// A patch, and its text for messages.
-    Patch(Patch, String),
+    /// A patch.
+    Patch(PatchBody),
 }
 
 /// The writer of one kind, in one namespace.
@@ -184,11 +194,11 @@ impl<'a> Writer<'a> {
         let replaces = matches!(edit, Edit::Replace(_));
         let (mut after, managers) = match edit {
             Edit::Replace(value) => (self.decode_body(value, writing)?, None),
-            Edit::Patch(Patch::Apply(config), _) => {
+            Edit::Patch(PatchBody { patch: Patch::Apply(config), .. }) => {
                 let applied = self.apply(name, Some(&before), &config, writing)?;
                 (applied.object, Some(applied.managers))
             }
-            Edit::Patch(patch, text) => (self.patched(&before, patch, &text, writing)?, None),
+            Edit::Patch(patch) => (self.patched(&before, patch, writing)?, None),
         };
         self.check_identity(name, &after, replaces)?;
         self.check_version(name, &before, &after, replaces)?;
@@ -237,7 +247,7 @@ impl<'a> Writer<'a> {
             Edit::Replace(value) if self.kind.created_by_update() => {
                 (self.decode_body(value, writing)?, None)
             }
-            Edit::Patch(Patch::Apply(config), _) => {
+            Edit::Patch(PatchBody { patch: Patch::Apply(config), .. }) => {
                 let applied = self.apply(name, None, &config, writing)?;
                 (applied.object, Some(applied.managers))
             }

@@ -114,6 +114,26 @@ fn refusals_are_never_answered_in_a_busy_loop() {
 }
 
 #[test]
+fn lease_that_cannot_be_made_is_not_asked_for_in_a_busy_loop() {
+    let mut one = election("one");
+    let (mut now, mut requests) = (moment(0), 0);
+    while now < moment(60_000) {
+        match one.step(now) {
+            Step::Wait(until) => now = until,
+            Step::Read => {
+                requests += 1;
+                one.read(None, now);
+            }
+            Step::Create(_) | Step::Change(..) => {
+                requests += 1;
+                one.failed(now);
+            }
+        }
+    }
+    assert!(requests <= 60, "{requests}");
+}
+
+#[test]
 fn release_is_only_for_the_holder_and_ends_its_time() {
     let mut one = election("one");
     assert_eq!(one.release(), None);

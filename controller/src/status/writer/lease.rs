@@ -54,6 +54,7 @@ pub(super) async fn perform(
 ) -> (News, Option<Ending>) {
     let now = format!("{:.6}", Timestamp::now());
     let is_read = matches!(request, Request::Read);
+    let is_create = matches!(request, Request::Create(_));
     let answer = match request {
         Request::Read => api.ask(Method::GET, &place.one(), Payload::None, REQUEST_TIMEOUT).await,
         Request::Create(claim) => {
@@ -66,6 +67,10 @@ pub(super) async fn perform(
         }
     };
     let (news, ending) = news(answer, is_read, sent);
+    // A Lease that is made cannot be missing: what is missing is its namespace.
+    let is_lost = is_create && ending == Ending::Gone;
+    let lack = || News::Failed(format!("there is no namespace {} for the Lease", place.namespace));
+    let news = if is_lost { lack() } else { news };
     (news, (!is_read).then_some(ending))
 }
 

@@ -90,7 +90,10 @@ const COMES_AGAIN: Duration = Duration::from_secs(5 * 60);
 const MEMORY: Duration = Duration::from_secs(3_600);
 /// Until a matter is tried again that could not be told for a reason of its own.
 const SET_ASIDE: Duration = Duration::from_secs(600);
+/// Until it is tried again in a namespace in which we may not write.
 const DENIED: Duration = Duration::from_secs(300);
+/// Until a matter is tried again on which the server failed.
+const FAILED: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
@@ -104,6 +107,8 @@ pub(super) struct Journal {
     bucket: Bucket,
     paused_until: Moment,
     failures: u32,
+    /// namespace in which we may not write → until when we do not try
+    denied: HashMap<Arc<str>, Moment, FixedState>,
     is_busy: bool,
     leads: bool,
     /// Nothing is due before, unless something happens.
@@ -120,6 +125,7 @@ impl Journal {
             bucket: Bucket::new(Duration::from_millis(200), 50),
             paused_until: Moment::START,
             failures: 0,
+            denied: HashMap::default(),
             is_busy: false,
             leads: false,
             quiet_until: None,
@@ -179,6 +185,7 @@ impl Journal {
     pub(super) fn lead(&mut self, leads: bool) {
         if self.leads != leads {
             self.quiet_until = None;
+            self.denied.clear();
         }
         self.leads = leads;
     }
@@ -192,8 +199,12 @@ impl Journal {
         if !self.leads || self.is_busy {
             return Next::Wait(None);
         }
-        let lines = self.lines.iter().filter_map(|(key, line)| Some((line.due()?, *key)));
-        let relieved = self.relieved.iter().map(|(object, since)| (*since + RELIEF, object));
+        let denied = &self.denied;
+        let allowed = |object: &ObjectRef| denied.get(namespace(object)).copied().unwrap_or_default();
+        let lines = self.lines.iter();
+        let lines = lines.filter_map(|(key, line)| Some((line.due()?.max(allowed(&line.object)), *key)));
+        let relieved = self.relieved.iter();
+        let relieved = relieved.map(|(object, since)| ((*since + RELIEF).max(allowed(object)), object));
         let (line, relief) = (lines.min(), relieved.min());
         let due = line.map(|(due, _)| due).into_iter().chain(relief.as_ref().map(|(due, _)| *due)).min();
         let Some(due) = due else {
@@ -227,7 +238,11 @@ impl Journal {
         self.is_busy = false;
         self.quiet_until = None;
         match outcome {
-            Outcome::Denied => self.paused_until = now + DENIED,
+            Outcome::Denied => {
+                self.failures = 0;
+                self.denied.retain(|_, until| now < *until);
+                self.denied.insert(namespace(&telling.object).into(), now + DENIED);
+            }
             Outcome::Failed => {
                 self.failures += 1;
                 self.paused_until = now + backoff(self.failures, FIRST_PAUSE, MAX_PAUSE, &mut self.random);
@@ -244,8 +259,18 @@ impl Journal {
             }
             Outcome::Gone => line.forget(),
             Outcome::NoObject | Outcome::Invalid => line.set_aside(now + SET_ASIDE),
-            Outcome::Denied | Outcome::Failed | Outcome::Aborted => {}
+            // Others go first.
+            Outcome::Failed => line.set_aside(now + FAILED),
+            Outcome::Denied | Outcome::Aborted => {}
         }
+    }
+}
+
+/// The namespace that Events about `object` are written to.
+pub(super) fn namespace(object: &ObjectRef) -> &str {
+    match &*object.namespace {
+        "" => "default",
+        namespace => namespace,
     }
 }
 

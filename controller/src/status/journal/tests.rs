@@ -159,6 +159,21 @@ fn where_events_are_forbidden_it_is_tried_rarely() {
 }
 
 #[test]
+fn event_that_cannot_be_written_does_not_hold_up_others() {
+    for outcome in [Outcome::Denied, Outcome::Failed] {
+        let mut journal = journal();
+        let class = ObjectRef { kind: Kind::IngressClass, namespace: "".into(), name: "a".into() };
+        journal.report([Matter { object: class.clone(), ..matter("a", "x") }].into_iter(), at(0));
+        let Next::Tell(first) = journal.next(at(5)) else { panic!() };
+        assert_eq!(first.object, class);
+        journal.report([Matter { object: class, ..matter("a", "x") }, matter("b", "x")].into_iter(), at(5));
+        journal.outcome(&first, outcome, at(5));
+        let Next::Tell(second) = journal.next(at(10)) else { panic!() };
+        assert_eq!(second.object, object("b"));
+    }
+}
+
+#[test]
 fn one_object_that_cannot_be_named_does_not_hold_up_others() {
     let mut journal = journal();
     journal.report([matter("a", "x"), matter("b", "x")].into_iter(), at(0));

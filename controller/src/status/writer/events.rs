@@ -11,12 +11,14 @@ use serde_json::json;
 
 use crate::status::api::{Answer, Api, Failure, Payload, escape, resource};
 use crate::status::gate::Gate;
-use crate::status::journal::{Action, Outcome, Telling, number};
+use crate::status::journal::{Action, Outcome, Telling, namespace, number};
 use crate::status::metrics::Ending;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest name of an object that goes into the name of an Event, which must stay below 253.
 const MAX_NAME: usize = 200;
+/// The longest name of who reports.
+const MAX_INSTANCE: usize = 128;
 /// Who reports.
 const CONTROLLER: &str = "sluicegate.dev/ingress-controller";
 
@@ -28,10 +30,7 @@ pub(super) async fn perform(
     telling: &Telling,
     uid: Option<Arc<str>>,
 ) -> (Outcome, Ending, String) {
-    let namespace = match &*telling.object.namespace {
-        "" => "default",
-        namespace => namespace,
-    };
+    let namespace = namespace(&telling.object);
     let path = format!("/apis/events.k8s.io/v1/namespaces/{}/events", escape(namespace));
     let answer = match &telling.action {
         Action::Create { is_warning, reason, note } => {
@@ -51,7 +50,7 @@ pub(super) async fn perform(
                 "metadata": { "name": name, "namespace": namespace },
                 "eventTime": now(),
                 "reportingController": CONTROLLER,
-                "reportingInstance": instance,
+                "reportingInstance": instance.get(..instance.floor_char_boundary(MAX_INSTANCE)),
                 "action": "Compile",
                 "type": if *is_warning { "Warning" } else { "Normal" },
                 "reason": reason,
@@ -69,9 +68,22 @@ pub(super) async fn perform(
                 _ => answer,
             }
         }
-        Action::Repeat { name, count } => {
+        Action::Repeat { name: told, count } => {
+            let uid = match uid {
+                Some(uid) => Ok(Some(uid)),
+                None => api.uid(&telling.object, TIMEOUT).await,
+            };
+            match uid {
+                // It is another object by now, of which nothing was told.
+                Ok(Some(uid)) if name(&telling.object, &uid, telling.key) != **told => {
+                    return (Outcome::Gone, Ending::Gone, String::new());
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => return (Outcome::NoObject, Ending::Gone, String::new()),
+                Err(failure) => return failed(gate, &failure),
+            }
             let series = json!({ "series": { "count": count, "lastObservedTime": now() } });
-            let path = format!("{path}/{}", escape(name));
+            let path = format!("{path}/{}", escape(told));
             api.write(Method::PATCH, &path, Payload::MergePatch(series.to_string()), TIMEOUT).await
         }
     };

@@ -5,12 +5,10 @@ mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::Deserialize;
 
 pub(super) use self::watch::{Follower, Found, follow, others_run};
-use super::clock::Moment;
 use super::observed::Address;
 
 /// Where the published addresses come from.
@@ -242,38 +240,6 @@ impl Node {
                 .unwrap_or_else(|| of("InternalIP")),
             NodeAddress::Internal => of("InternalIP"),
         }
-    }
-}
-
-/// For how long addresses outlive their source: a Service that is made anew, or a load balancer that is replaced, must not
-/// take every status of the cluster away and bring it back.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// What is published, given what is found.
-#[derive(Debug, Default)]
-pub(super) struct Settled {
-    last: Option<BTreeSet<Address>>,
-    empty_since: Option<Moment>,
-}
-
-impl Settled {
-    /// `found` is what there is at `now`. Returns what to publish, if that is known, and when to ask again although
-    /// nothing changed. Also a process that has just begun does not believe at once that there is nothing: what stands in
-    /// statuses may be right again in a moment.
-    pub(super) fn find(
-        &mut self,
-        found: BTreeSet<Address>,
-        now: Moment,
-    ) -> (Option<&BTreeSet<Address>>, Option<Moment>) {
-        if found.is_empty() {
-            let until = *self.empty_since.get_or_insert(now) + PATIENCE;
-            if now < until {
-                return (self.last.as_ref(), Some(until));
-            }
-        } else {
-            self.empty_since = None;
-        }
-        (Some(self.last.insert(found)), None)
     }
 }
 

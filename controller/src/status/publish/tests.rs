@@ -76,19 +76,3 @@ fn node_is_reached_at_external_addresses_unless_told_otherwise() {
             .unwrap();
     assert_eq!(inner.addresses(NodeAddress::External).len(), 1);
 }
-
-#[test]
-fn addresses_outlive_their_source_for_a_moment() {
-    let start = Moment::START + Duration::from_secs(1_000);
-    let at = |seconds| start + Duration::from_secs(seconds);
-    let (none, some) = (BTreeSet::new(), BTreeSet::from([Address::ip("192.0.2.1").unwrap()]));
-    let mut settled = Settled::default();
-    assert_eq!(settled.find(none.clone(), at(0)), (None, Some(at(30))), "perhaps there are some in a moment");
-    assert_eq!(settled.find(some.clone(), at(1)), (Some(&some), None));
-    assert_eq!(settled.find(none.clone(), at(2)), (Some(&some), Some(at(32))));
-    assert_eq!(settled.find(none.clone(), at(20)), (Some(&some), Some(at(32))));
-    assert_eq!(settled.find(some.clone(), at(21)), (Some(&some), None));
-    assert_eq!(settled.find(none.clone(), at(22)), (Some(&some), Some(at(52))));
-    assert_eq!(settled.find(none.clone(), at(52)), (Some(&none), None));
-    assert_eq!(settled.find(none.clone(), at(53)), (Some(&none), None));
-}

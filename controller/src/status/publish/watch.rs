@@ -9,7 +9,7 @@ use http::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use super::{List, Node, NodeAddress, Pod, Pods, Publish, Service, Settled, nodes};
+use super::{List, Node, NodeAddress, Pod, Pods, Publish, Service, nodes};
 use crate::status::api::{Api, Failure, Payload, escape};
 use crate::status::clock::Moment;
 use crate::status::observed::Address;
@@ -39,7 +39,6 @@ pub(in crate::status) struct Follower {
     publish: Publish,
     /// Where our Pods are.
     namespace: Arc<str>,
-    settled: Settled,
     /// node → its addresses, and when they were asked for
     nodes: BTreeMap<String, (BTreeSet<Address>, Moment)>,
     /// Own Pod's labels, once they are known.
@@ -55,8 +54,7 @@ impl Follower {
         namespace: Arc<str>,
         random: fastrand::Rng,
     ) -> Self {
-        let (settled, nodes) = (Settled::default(), BTreeMap::new());
-        Self { api, publish, namespace, settled, nodes, selector: None, trouble: None, random }
+        Self { api, publish, namespace, nodes: BTreeMap::new(), selector: None, trouble: None, random }
     }
 
     /// Tells `out` what is found, for ever. Nodes are looked at only while we lead: there may be as many replicas as nodes.
@@ -104,10 +102,13 @@ impl Follower {
                     escape(&name)
                 );
                 let list: List<Service> = get(&self.api, &path).await?;
-                let lack = || format!("there is no Service {namespace}/{name}");
                 let service = list.items.first();
                 let found = service.map(Service::addresses).unwrap_or_default();
-                (found, watch_of(&path, &list.metadata.resource_version), service.is_none().then(lack))
+                let lack = match service {
+                    Some(_) => format!("the Service {namespace}/{name} has no address"),
+                    None => format!("there is no Service {namespace}/{name}"),
+                };
+                (found, watch_of(&path, &list.metadata.resource_version), lack)
             }
             Publish::Nodes { pods, kind } => {
                 let selector = self.selector(&pods).await?;
@@ -118,28 +119,27 @@ impl Follower {
                 );
                 let (pods, version) = list_pods(&self.api, &path).await?;
                 let found = self.node_addresses(&nodes(&pods), kind).await?;
-                (found, watch_of(&path, &version), None)
+                let lack = "no node of ours has an address".to_owned();
+                (found, watch_of(&path, &version), lack)
             }
             Publish::Addresses(_) | Publish::Nothing => return Ok(()),
         };
-        let is_complete = lack.is_none();
-        if let Some(lack) = lack {
-            self.tell_trouble(lack);
-        }
-        let now = Moment::now();
-        let (addresses, again) = self.settled.find(found, now);
-        if let Some(addresses) = addresses {
+        // That there is nothing is not known to be meant: a Service is made anew, a load balancer replaced, a name
+        // mistyped. What is published stays; only at the end is everything taken back, if that is wanted.
+        let is_known = !found.is_empty();
+        if is_known {
             out.send_if_modified(|known| {
-                let is_other = known.as_ref() != Some(addresses);
+                let is_other = known.as_ref() != Some(&found);
                 if is_other {
-                    *known = Some(addresses.clone());
+                    *known = Some(found);
                 }
                 is_other
             });
+        } else {
+            self.tell_trouble(lack);
         }
-        let limit = again.map_or(WATCH, |again| again.since(now)).min(WATCH) + Duration::from_millis(10);
-        self.api.await_change(&watch_path, limit).await?;
-        if is_complete {
+        self.api.await_change(&watch_path, WATCH + Duration::from_millis(10)).await?;
+        if is_known {
             self.tell_relief();
         }
         Ok(())
@@ -178,7 +178,8 @@ impl Follower {
             }
         }
         match failed {
-            Some(failure) if self.nodes.is_empty() => Err(failure),
+            // A part of them would take the rest out of every status.
+            Some(failure) if names.iter().any(|name| !self.nodes.contains_key(*name)) => Err(failure),
             Some(failure) => {
                 tracing::debug!(%failure, "addresses of a node cannot be read");
                 Ok(self.all_addresses())

@@ -151,7 +151,7 @@ impl Writer {
         };
         // Whoever shares our Lease writes as we do, and nobody else.
         let mut manager = format!("sluicegate/{}/{}", place.namespace, place.name);
-        manager.truncate(128);
+        manager.truncate(manager.floor_char_boundary(128));
         let manager: Arc<str> = manager.into();
         let identity = format!("{}_{:016x}", settings.instance, random.u64(..)).into();
         let (leads, led) = watch::channel(false);
@@ -212,6 +212,11 @@ impl Writer {
             }
             Wake::Found(is_alive) => {
                 self.is_found_for_good = !is_alive;
+                if !is_alive
+                    && matches!(self.settings.publish, Publish::Service { .. } | Publish::Nodes { .. })
+                {
+                    tracing::error!("addresses to publish are not looked for any more: a bug");
+                }
                 if is_alive {
                     self.find(now);
                 }

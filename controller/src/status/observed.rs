@@ -97,6 +97,18 @@ impl Entry {
         Self { address: Some(address), text: None }
     }
 
+    /// The address that it names, whatever else it says.
+    pub(super) fn named(&self) -> Option<Address> {
+        #[derive(Deserialize)]
+        struct Named {
+            ip: Option<String>,
+            hostname: Option<String>,
+        }
+        let Some(text) = &self.text else { return self.address.clone() };
+        let Named { ip, hostname } = serde_json::from_str(text).ok()?;
+        ip.as_deref().and_then(Address::ip).or_else(|| hostname.as_deref().and_then(Address::hostname))
+    }
+
     fn read(text: &RawValue) -> Self {
         let Ok(fields) = serde_json::from_str::<Fields<'_>>(text.get()) else {
             return Self { address: None, text: Some(text.get().into()) };

@@ -78,6 +78,8 @@ pub(super) struct Item {
     late: Option<Observed>,
     /// What we wrote was accepted, and has not been seen changed.
     standing: bool,
+    /// It is not seen any more, and perhaps still there.
+    has_left: bool,
     must_look: bool,
     conflicts: u32,
     failures: u32,
@@ -95,9 +97,20 @@ impl Item {
         let (mine, foreign): (Vec<&Entry>, Vec<&Entry>) =
             observed.entries.iter().partition(|entry| ours.contains(entry));
         let nothing = BTreeSet::new();
-        let desired = if self.claimed { ours.current } else { &nothing };
+        let desired = if self.wants() { ours.current } else { &nothing };
         let stands: BTreeSet<&Address> = mine.iter().filter_map(|entry| entry.address.as_ref()).collect();
         if stands.iter().copied().eq(desired) {
+            return Want::Nothing;
+        }
+        // Somebody may add to our entries what we do not write: what they name is there.
+        let named: BTreeSet<Address> = foreign.iter().filter_map(|entry| entry.named()).collect();
+        let desired: BTreeSet<&Address> =
+            desired.iter().filter(|address| !named.contains(*address)).collect();
+        if stands
+            .iter()
+            .all(|address| desired.contains(address) || (named.contains(*address) && self.wants()))
+            && desired.is_subset(&stands)
+        {
             return Want::Nothing;
         }
         if !self.claimed && !self.taking_back {
@@ -115,7 +128,12 @@ impl Item {
         if self.must_look {
             return Want::Look;
         }
-        Want::Write(foreign.into_iter().cloned().chain(desired.iter().cloned().map(Entry::of)).collect())
+        Want::Write(foreign.into_iter().cloned().chain(desired.into_iter().cloned().map(Entry::of)).collect())
+    }
+
+    /// True if it is to have our addresses.
+    fn wants(&self) -> bool {
+        self.claimed && !self.has_left
     }
 
     /// True if it is ours and its status names addresses that are not.
@@ -138,6 +156,9 @@ impl Item {
             self.heard = now;
             self.observed = Some(observed);
             return (None, false);
+        }
+        if std::mem::take(&mut self.has_left) {
+            self.taking_back = !self.claimed && self.taking_back;
         }
         let again = self.heard + LATE;
         if now < again && self.is_known_newer(&observed) {
@@ -170,7 +191,7 @@ impl Item {
         let is_ours =
             (self.claimed || self.taking_back) && entries.into_iter().any(|entry| ours.contains(entry));
         if is_ours {
-            self.claimed = false;
+            self.has_left = true;
             self.taking_back = true;
             self.must_look = true;
             self.late = None;
@@ -194,6 +215,9 @@ impl Item {
     pub(super) fn claim(&mut self, claimed: bool, ours: &Ours<'_>) {
         // A claim that was never certain is no reason to take anything back.
         self.taking_back = !claimed && ours.compiles > 0 && (self.taking_back || self.claimed);
+        if self.claimed != claimed {
+            self.go_on();
+        }
         self.claimed = claimed;
         self.standing = false;
         self.settle(ours);
@@ -202,10 +226,27 @@ impl Item {
     /// The addresses are others.
     pub(super) fn forget_standing(&mut self) {
         self.standing = false;
+        self.go_on();
     }
 
-    /// A server that can be believed says this, after we asked.
-    pub(super) fn answered(&mut self, observed: Observed, is_write: bool, ours: &Ours<'_>, now: Moment) {
+    /// Whatever it was left alone for is past.
+    fn go_on(&mut self) {
+        self.not_before = Moment::START;
+        self.strikes.clear();
+        self.contended = false;
+        (self.conflicts, self.failures) = (0, 0);
+    }
+
+    /// A server that can be believed says this, after we asked; with what we wrote, if we did. Returns whether it is left
+    /// alone because what we write does not last.
+    pub(super) fn answered(
+        &mut self,
+        observed: Observed,
+        written: Option<&[Entry]>,
+        ours: &Ours<'_>,
+        now: Moment,
+    ) -> bool {
+        let is_write = written.is_some();
         self.must_look = false;
         self.failures = 0;
         if is_write {
@@ -218,13 +259,23 @@ impl Item {
             .is_some_and(|old| is_older(&observed.resource_version, &old.resource_version))
         {
             // It was changed again, and that was told before the answer was.
-            return;
+            return false;
         }
         self.heard = now;
         self.late = None;
+        // Something on the way changes what we write.
+        let named =
+            |entries: &[Entry]| -> BTreeSet<Address> { entries.iter().filter_map(Entry::named).collect() };
+        let is_changed = written.is_some_and(|written| named(written) != named(&observed.entries));
         self.observed = Some(observed);
         self.standing |= is_write && self.claimed && !ours.current.is_empty();
         self.settle(ours);
+        if !is_changed || !matches!(self.want(ours, now), Want::Write(_)) {
+            return false;
+        }
+        self.standing = false;
+        self.not_before = now + SET_ASIDE;
+        self.strike(now)
     }
 
     /// Somebody changed it in between. Returns whether it is given up for long because of that.

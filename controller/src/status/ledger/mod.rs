@@ -93,6 +93,19 @@ pub(super) struct Told {
     pub(super) contended: bool,
 }
 
+/// A namespace in which writes are denied or fail.
+#[derive(Clone, Copy, Debug, Default)]
+struct Denied {
+    /// Until when we do not try.
+    until: Moment,
+    /// In a row.
+    times: u32,
+    /// One request finds out whether it is over.
+    is_tried: bool,
+    /// The server failed; it did not deny.
+    has_failed: bool,
+}
+
 /// The state of all Ingresses.
 #[derive(Debug)]
 pub(super) struct Ledger {
@@ -118,8 +131,8 @@ pub(super) struct Ledger {
     cold: VecDeque<ObjectRef>,
     turn: u32,
     timers: BTreeSet<(Moment, ObjectRef)>,
-    /// namespace in which we may not write → until when we do not try, and failures in a row
-    denied: HashMap<Arc<str>, (Moment, u32), FixedState>,
+    /// namespace in which writes are denied or fail
+    denied: HashMap<Arc<str>, Denied, FixedState>,
     paused_until: Moment,
     failures: u32,
     bucket: Bucket,
@@ -182,7 +195,8 @@ impl Ledger {
         if !self.items.contains_key(object) {
             return;
         }
-        let verifies = self.verifies_gone;
+        // Whoever leads sees to it; those who do not would keep it for ever.
+        let verifies = self.verifies_gone && self.leads;
         let (item, ours) = self.item(object);
         if verifies && item.leave(&ours) {
             self.touch(object.clone(), Lane::Hot, now);
@@ -279,6 +293,12 @@ impl Ledger {
             self.denied.clear();
             self.failures = 0;
             self.paused_until = now;
+            self.leads = true;
+            self.touch_all(now);
+        } else if !leads && self.leads {
+            self.hot.clear();
+            self.cold.clear();
+            self.items.values_mut().for_each(|item| item.lane = None);
         }
         self.leads = leads;
     }
@@ -299,10 +319,14 @@ impl Ledger {
         }
         item.flight = None;
         let mut told = Told::default();
+        let lane = if outcome == Outcome::Failed { Lane::Cold } else { Lane::Hot };
         match outcome {
             Outcome::Done(observed) => {
-                let is_write = matches!(task.action, Action::Write { .. });
-                item.answered(observed, is_write, &ours, now);
+                let written = match &task.action {
+                    Action::Write { entries, .. } => Some(&**entries),
+                    Action::Look => None,
+                };
+                told.contended = item.answered(observed, written, &ours, now);
             }
             Outcome::Gone => item.observed = None,
             Outcome::Conflict => {
@@ -315,7 +339,7 @@ impl Ledger {
             Outcome::Denied | Outcome::Busy(_) | Outcome::Aborted => {}
         }
         self.forget_if_unknown(&task.object);
-        self.touch(task.object.clone(), Lane::Hot, now);
+        self.touch(task.object.clone(), lane, now);
         told
     }
 

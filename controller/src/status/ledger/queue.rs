@@ -26,13 +26,13 @@ const COLD_TURN: u32 = 8;
 impl Ledger {
     /// What to do at `now`.
     pub(in crate::status) fn next(&mut self, now: Moment) -> Next {
+        self.expire(now);
         let is_recorded = self.current.as_ref().is_some_and(|current| current.is_subset(&self.recorded));
         // After a failure, one request finds out whether it is over.
         let most = if self.failures == 0 { MAX_IN_FLIGHT } else { 1 };
         if !self.leads || !is_recorded || self.compiles == 0 || self.in_flight >= most {
             return Next::Wait(None);
         }
-        self.expire(now);
         while let Some(lane) = self.lane() {
             let ready = self.bucket.ready(now).max(self.paused_until);
             if now < ready {
@@ -51,6 +51,10 @@ impl Ledger {
 
     /// Something happened to the object: if there is anything to be done with it, it gets in line.
     pub(super) fn touch(&mut self, object: ObjectRef, lane: Lane, now: Moment) {
+        if !self.leads {
+            // All are, once we do.
+            return;
+        }
         let ours = Ours {
             current: self.current.as_ref().unwrap_or(&NOTHING),
             former: &self.former,
@@ -96,17 +100,23 @@ impl Ledger {
         match outcome {
             Outcome::Done(_) => {
                 self.failures = 0;
-                self.denied.remove(&object.namespace);
-            }
-            Outcome::Gone | Outcome::Conflict | Outcome::Invalid => self.failures = 0,
-            Outcome::Denied => {
-                self.failures = 0;
-                let (until, times) = self.denied.entry(Arc::clone(&object.namespace)).or_default();
-                if now >= *until {
-                    *times += 1;
-                    *until = now + backoff(*times, FIRST_DENIED, MAX_DENIED, &mut self.random);
+                if self.denied.remove(&object.namespace).is_some() {
+                    self.touch_all(now);
                 }
             }
+            Outcome::Gone | Outcome::Conflict | Outcome::Invalid => {
+                self.failures = 0;
+                // It says nothing of whether we may, but the server does not fail.
+                if let Some(denied) = self.denied.get_mut(&object.namespace).filter(|denied| denied.is_tried)
+                {
+                    (denied.until, denied.is_tried) = (now, false);
+                }
+            }
+            Outcome::Denied => {
+                self.failures = 0;
+                self.deny(object, false, now);
+            }
+            Outcome::Failed if !self.fails_widely(object, now) => {}
             Outcome::Busy(_) | Outcome::Failed => {
                 self.failures += u32::from(is_news);
                 let delay = backoff(self.failures, FIRST_PAUSE, MAX_PAUSE, &mut self.random);
@@ -117,8 +127,33 @@ impl Ledger {
                     self.paused_until = now + delay;
                 }
             }
-            Outcome::Aborted => {}
+            Outcome::Aborted => {
+                if let Some(denied) = self.denied.get_mut(&object.namespace).filter(|denied| denied.is_tried)
+                {
+                    (denied.until, denied.is_tried) = (now, false);
+                }
+            }
         }
+    }
+
+    /// A write was denied, or failed: those in its namespace wait.
+    fn deny(&mut self, object: &ObjectRef, has_failed: bool, now: Moment) {
+        let denied = self.denied.entry(Arc::clone(&object.namespace)).or_default();
+        if now >= denied.until || denied.is_tried {
+            let (first, most) =
+                if has_failed { (FIRST_PAUSE, MAX_PAUSE) } else { (FIRST_DENIED, MAX_DENIED) };
+            denied.times += 1;
+            denied.is_tried = false;
+            denied.has_failed = has_failed;
+            denied.until = now + backoff(denied.times, first, most, &mut self.random);
+        }
+    }
+
+    /// Notes that a write failed. True if writes fail in more namespaces than one, so that it is the server that does.
+    fn fails_widely(&mut self, object: &ObjectRef, now: Moment) -> bool {
+        self.deny(object, true, now);
+        let failing = |denied: &&super::Denied| denied.has_failed && (now < denied.until || denied.is_tried);
+        self.denied.values().filter(failing).count() > 1
     }
 
     /// The lane of whose turn it is; `None` if nobody waits.
@@ -150,7 +185,8 @@ impl Ledger {
         };
         let item = self.items.get_mut(object)?;
         item.lane = None;
-        let denied = self.denied.get(&object.namespace).map(|(until, _)| *until).filter(|until| now < *until);
+        let denied =
+            self.denied.get(&object.namespace).map(|denied| denied.until).filter(|until| now < *until);
         let want = item.want(&ours, now);
         if let (Some(until), Want::Look | Want::Write(_)) = (denied, &want) {
             self.timers.insert((until, object.clone()));
@@ -167,6 +203,9 @@ impl Ledger {
                 Action::Write { version: Arc::clone(&item.observed.as_ref()?.resource_version), entries }
             }
         };
+        if let Some(denied) = self.denied.get_mut(&object.namespace) {
+            (denied.until, denied.is_tried) = (now + MAX_PAUSE, true);
+        }
         self.flights += 1;
         self.in_flight += 1;
         item.flight = Some(self.flights);

@@ -487,3 +487,105 @@ fn queues_do_not_grow_while_nothing_is_written() {
     }
     assert!(ledger.hot.len() + ledger.cold.len() <= 2, "{} {}", ledger.hot.len(), ledger.cold.len());
 }
+
+#[test]
+fn write_that_is_changed_on_its_way_is_not_repeated_at_once() {
+    let mut ledger = ledger();
+    ledger.claim(&object("a"), true, moment(0));
+    ledger.observe(seen("a", 1, &[]), moment(0));
+    let (mut now, mut writes, mut version) = (0, 0, 1);
+    while now < 590_000 {
+        match ledger.next(moment(now)) {
+            Next::Task(task) => {
+                (writes, version) = (writes + 1, version + 1);
+                ledger.outcome(&task, Outcome::Done(seen("a", version, &["203.0.113.9"])), moment(now));
+            }
+            Next::Wait(Some(until)) => now = u64::try_from(until.since(moment(0)).as_millis()).unwrap(),
+            Next::Wait(None) => panic!("nothing waits"),
+        }
+    }
+    assert_eq!(writes, 5);
+}
+
+#[test]
+fn address_with_more_than_we_write_is_there() {
+    let mut ledger = ledger();
+    ledger.claim(&object("a"), true, moment(0));
+    let mut observed = seen("a", 1, &["2001:db8::1"]);
+    let text = r#"{"ip":"192.0.2.1","ports":[{"port":80,"protocol":"TCP"}]}"#;
+    observed.entries =
+        observed.entries.iter().cloned().chain([Entry { address: None, text: Some(text.into()) }]).collect();
+    ledger.observe(observed, moment(0));
+    assert!(is_quiet(&mut ledger, 0));
+}
+
+#[test]
+fn namespace_in_which_writes_fail_does_not_hold_up_others() {
+    let mut ledger = ledger();
+    let other = |name: &str| ObjectRef { namespace: "other".into(), ..object(name) };
+    for name in 0..100 {
+        let name = name.to_string();
+        for object in [object(&name), other(&name)] {
+            ledger.claim(&object, true, moment(0));
+            ledger.observe(Observed { object, ..seen(&name, 1, &[]) }, moment(0));
+        }
+    }
+    let (mut now, mut failed, mut done) = (0, 0, 0);
+    while now < 10_000 {
+        match ledger.next(moment(now)) {
+            Next::Task(task) if *task.object.namespace == *"shop" => {
+                failed += 1;
+                ledger.outcome(&task, Outcome::Failed, moment(now));
+            }
+            Next::Task(task) => {
+                done += 1;
+                let observed = seen(&task.object.name, 2, &["192.0.2.1", "2001:db8::1"]);
+                let observed = Observed { object: task.object.clone(), ..observed };
+                ledger.outcome(&task, Outcome::Done(observed), moment(now));
+            }
+            Next::Wait(Some(until)) => now = u64::try_from(until.since(moment(0)).as_millis()).unwrap() + 1,
+            Next::Wait(None) => break,
+        }
+        assert!(done == 100 || now < 1_000, "{done} after {now} ms");
+    }
+    assert!(failed <= 6, "{failed}");
+}
+
+#[test]
+fn new_claim_or_address_ends_every_pause() {
+    let mut ledger = ledger();
+    ledger.record(addresses(&["192.0.2.1", "2001:db8::1", "192.0.2.2"]), moment(0));
+    ledger.claim(&object("a"), true, moment(0));
+    ledger.observe(seen("a", 1, &[]), moment(0));
+    let first = task(&mut ledger, 0);
+    ledger.outcome(&first, Outcome::Invalid, moment(0));
+    assert!(is_quiet(&mut ledger, 1_000));
+    ledger.publish(addresses(&["192.0.2.2"]), moment(1_000));
+    task(&mut ledger, 1_000);
+}
+
+#[test]
+fn replica_that_does_not_lead_keeps_no_queues() {
+    let mut ledger = ledger();
+    ledger.verifies_gone = true;
+    ledger.lead(false, moment(0));
+    for version in 1..1_000 {
+        let name = version.to_string();
+        ledger.claim(&object(&name), true, moment(0));
+        ledger.observe(seen(&name, version, &["192.0.2.1"]), moment(0));
+        ledger.gone(&object(&name), moment(0));
+        ledger.claim(&object(&name), false, moment(0));
+    }
+    assert_eq!((ledger.items.len(), ledger.hot.len(), ledger.timers.len()), (0, 0, 0));
+}
+
+#[test]
+fn object_that_was_made_anew_within_one_table_is_still_ours() {
+    let mut ledger = ledger();
+    ledger.verifies_gone = true;
+    ledger.claim(&object("a"), true, moment(0));
+    ledger.observe(seen("a", 1, &["192.0.2.1", "2001:db8::1"]), moment(0));
+    ledger.gone(&object("a"), moment(1));
+    ledger.observe(Observed { uid: "another".into(), ..seen("a", 3, &[]) }, moment(1));
+    assert_eq!(written(&task(&mut ledger, 1)).len(), 2);
+}

@@ -166,3 +166,28 @@ fn nothing_of_a_start_that_was_never_complete_is_kept() {
     follower.until("the disk's objects", |seen| !seen.batches.is_empty());
     assert!(follower.seen().has("Service default/a"));
 }
+
+#[test]
+fn secret_of_the_disk_stays_in_use_and_on_disk_until_it_is_known_to_be_gone() {
+    use test_apiserver::{Effect, Fault};
+    let (server, state_dir) = kept();
+    let api = Api::new(&server);
+    server.faults().set_refusing(true);
+    let follower = Follower::start(&server.kubeconfig(), state(state_dir.path()));
+    follower.until("the disk's objects", |seen| !seen.batches.is_empty());
+    let busy = Fault::new(Effect::Status { code: 500, retry_after: None });
+    let busy = server.fail(busy.verbs(&["get"]).resources(&["secrets"]));
+    server.faults().set_refusing(false);
+    follower.until("the lists", |seen| seen.batches.len() >= 2);
+    assert_eq!(follower.seen().changes(), [] as [&str; 0]);
+    drop(follower);
+
+    server.faults().set_refusing(true);
+    let follower = Follower::start(&server.kubeconfig(), state(state_dir.path()));
+    follower.until("the disk's objects", |seen| !seen.batches.is_empty());
+    assert!(follower.seen().has("Secret default/tls"));
+    server.faults().remove(busy);
+    server.faults().set_refusing(false);
+    api.delete(&secret("tls", ""));
+    follower.until("it is gone", |seen| !seen.has("Secret default/tls"));
+}

@@ -157,3 +157,22 @@ fn server_that_does_not_say_a_word_is_told_and_found_again() {
     let took = follower.until("the new Service", |seen| seen.has("Service default/new"));
     assert!(took < Duration::from_secs(2), "{took:?}");
 }
+
+#[test]
+fn server_that_answers_with_nothing_but_errors_is_found_again_within_a_second() {
+    let effect = Effect::Status { code: 503, retry_after: None };
+    let server = server();
+    Api::new(&server).create(&service("web", 80));
+    let follower = Follower::synced(&server, Settings::default());
+    let broken = server.fail(Fault::new(effect));
+    server.faults().reset_connections();
+    let is_told = |line: &String| line.contains("503");
+    until("it is told", || follower.progress.lines().iter().any(is_told));
+    // Long enough for delays to have grown.
+    std::thread::sleep(Duration::from_secs(6));
+    server.plant(service("new", 80)).unwrap();
+    server.faults().remove(broken);
+    let took = follower.until("the new Service", |seen| seen.has("Service default/new"));
+    assert!(took < Duration::from_millis(2_000), "{effect:?} {took:?}");
+    assert_eq!(follower.seen().changes(), ["+Service default/new"]);
+}

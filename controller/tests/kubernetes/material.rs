@@ -159,3 +159,49 @@ fn authority_may_be_a_config_map() {
     let follower = Follower::synced(&server, Settings::default());
     assert!(follower.seen().has("ConfigMap default/roots"), "{:?}", follower.seen().names());
 }
+
+#[test]
+fn default_certificate_may_be_in_a_namespace_that_is_not_watched() {
+    for is_by_labels in [true, false] {
+        let server = server();
+        let api = Api::new(&server);
+        for (name, team) in [("ours", "web"), ("infra", "none")] {
+            api.create(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {"team": team}}}));
+        }
+        api.create(&within(secret("wildcard", "x"), "infra"));
+        api.create(&within(secret("tls", "x"), "ours"));
+        api.create(&within(ingress("web", Some("tls")), "ours"));
+        let mut settings = Settings {
+            default_certificate: Some(("infra".into(), "wildcard".into())),
+            ..Settings::default()
+        };
+        if is_by_labels {
+            settings.namespace_selector = Some("team=web".into());
+        } else {
+            settings.namespaces = ["ours".into()].into();
+        }
+        let follower = Follower::synced(&server, settings);
+        follower
+            .until("both Secrets", |seen| seen.has("Secret infra/wildcard") && seen.has("Secret ours/tls"));
+        follower.reread();
+        until("lists", || follower.metric("lists_total{resource=\"Secrets\"}") >= 2.0);
+        api.create(&within(service("mark", 80), "ours"));
+        follower.until("the mark", |seen| seen.has("Service ours/mark"));
+        assert!(follower.seen().has("Secret infra/wildcard"), "{is_by_labels}");
+    }
+}
+
+#[test]
+fn secret_that_is_throttled_or_not_answered_is_not_taken_for_missing() {
+    for code in [429, 500, 401] {
+        let server = server();
+        let api = Api::new(&server);
+        api.create(&secret("tls", "x"));
+        api.create(&ingress("web", Some("tls")));
+        let busy = Fault::new(Effect::Status { code, retry_after: None });
+        server.fail(busy.verbs(&["get"]).resources(&["secrets"]).times(2));
+        let follower = Follower::start(&server.kubeconfig(), Settings::default());
+        follower.until("the first batch", |seen| !seen.batches.is_empty());
+        assert!(follower.seen().has("Secret default/tls"), "{code}");
+    }
+}

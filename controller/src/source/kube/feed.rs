@@ -247,7 +247,12 @@ impl Feed {
     ) -> Result<ListMeta, Failure> {
         // Who asks for all asks often; others have more patience, for a server that is slow.
         let patience = if self.common.outage.is_asked_by(self.id) { PROBE_TIMEOUT } else { HEAD_TIMEOUT };
-        let mut answer = self.common.transport.open_within(patience, path, form).await?;
+        let common = &self.common;
+        let mut answer = tokio::select! {
+            answer = common.transport.open_within(patience, path, form) => answer?,
+            // What was asked of the server before it came back may never be answered.
+            () = common.outage.ended() => common.transport.open(path, form).await?,
+        };
         self.common.outage.end();
         let malformed = |error: super::split::SplitError| Failure::Malformed(error.to_string());
         let mut splitter = ListSplitter::default();

@@ -214,9 +214,10 @@ impl Intake {
         }
         if let Some(kind) = self.target.resource.kind().filter(|_| self.target.resource.is_material()) {
             let missing = self.wanted.of_kind(kind).into_iter().filter(|(reference, _)| {
-                let is_elsewhere =
-                    self.target.namespace.as_ref().is_some_and(|namespace| *namespace != reference.namespace);
-                !is_elsewhere && !self.present.contains(reference)
+                // What is not of this list, or is left out of it, is not missing.
+                let is_listed =
+                    self.target.namespace.as_ref().is_none_or(|namespace| *namespace == reference.namespace);
+                is_listed && self.is_watched(&reference.namespace) && !self.present.contains(reference)
             });
             changes.extend(missing.map(|(reference, material)| match (material, version) {
                 // It was made after this list, or in a history that is no more.
@@ -320,10 +321,11 @@ impl Intake {
     }
 
     fn is_ours(&self, item: &Item<'_>) -> bool {
-        match &self.namespaces {
-            Some(namespaces) => item.namespace.is_empty() || namespaces.contains(&*item.namespace),
-            None => true,
-        }
+        item.namespace.is_empty() || self.is_watched(&item.namespace)
+    }
+
+    fn is_watched(&self, namespace: &str) -> bool {
+        self.namespaces.as_ref().is_none_or(|namespaces| namespaces.contains(namespace))
     }
 
     fn gone(&self, key: &Key, seen: &Seen, changes: &mut Vec<Change>) {

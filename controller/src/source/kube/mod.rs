@@ -68,6 +68,8 @@ const ZONE_PATIENCE: Duration = Duration::from_secs(2);
 const MATERIAL_PATIENCE: Duration = Duration::from_secs(60);
 /// … and this long if those that were kept on disk are in use meanwhile, and go on to be.
 const MATERIAL_PATIENCE_FROM_DISK: Duration = Duration::from_secs(10);
+/// A list whose task broke is followed again after this time.
+const RESTART_DELAY: Duration = Duration::from_secs(5);
 /// What is overdue and cannot be done is looked at again after this time.
 const TURN: Duration = Duration::from_millis(50);
 /// News that go into one batch.
@@ -115,8 +117,13 @@ impl Settings {
 #[derive(Debug)]
 enum Message {
     Feed(News),
-    Fetched { reference: ObjectRef, fetched: Fetched },
+    Fetched {
+        reference: ObjectRef,
+        fetched: Fetched,
+    },
     Zone(Event),
+    /// The task that follows the list is no more, by a mistake of ours.
+    Broken(FeedId),
     Disk(Result<Restored, ReadError>),
 }
 
@@ -171,6 +178,8 @@ pub struct KubeSource {
     disk: Disk,
     /// What the disk has, if it is to be passed on.
     from_disk: Option<Vec<Event>>,
+    /// A Secret that is wanted although no list has it, and when it is asked for again.
+    apart: Option<(ObjectRef, Instant)>,
     /// The zone is still to come.
     awaits_zone: bool,
     /// What is to be passed on.
@@ -200,7 +209,7 @@ impl KubeSource {
             phase: Phase::New,
             started: None,
             joined: Namespaces::default(),
-            wants: Wants::new(always),
+            wants: Wants::new(always.as_ref()),
             held: Held::default(),
             fetching: HashMap::new(),
             again: BTreeSet::new(),
@@ -208,6 +217,7 @@ impl KubeSource {
             forbidden: BTreeMap::new(),
             disk,
             from_disk: None,
+            apart: None,
             awaits_zone,
             events: Vec::new(),
             whole: BTreeSet::new(),
@@ -281,8 +291,12 @@ impl KubeSource {
     }
 
     fn follow_one(&mut self, target: Target, now: Instant) {
-        let Some(common) = self.common.clone() else { return };
         let id = self.progress.add(target.clone(), now);
+        self.run(id, target);
+    }
+
+    fn run(&mut self, id: FeedId, target: Target) {
+        let Some(common) = self.common.clone() else { return };
         let is_filtered =
             self.settings.namespace_selector.is_some() && target.resource != Resource::Namespaces;
         let namespaces = is_filtered.then(|| self.joined.clone());
@@ -290,7 +304,15 @@ impl KubeSource {
         let intake = Intake::new(target.clone(), self.wants.wanted().clone(), extras, namespaces);
         let (orders, receiver) = mpsc::unbounded_channel();
         let whole = Arc::new(AtomicBool::new(self.are_many_unknown(target.resource)));
-        tokio::spawn(Feed::new(id, common, intake, receiver, Arc::clone(&whole)).run());
+        let news = common.news.clone();
+        let run = tokio::spawn(Feed::new(id, common, intake, receiver, Arc::clone(&whole)).run());
+        tokio::spawn(async move {
+            if run.await.is_err_and(|error| error.is_panic()) {
+                tokio::time::sleep(RESTART_DELAY).await;
+                // Nobody is interested any more if the process is being ended.
+                let _ = news.send(Message::Broken(id));
+            }
+        });
         self.followers.push(Follower { id, target, orders, whole });
     }
 
@@ -308,6 +330,9 @@ impl KubeSource {
         }
         if self.phase == Phase::Objects && self.progress.is_settled(now) {
             self.phase = Phase::Material(now);
+            let named = self.settings.default_certificate.clone();
+            let secret = |(namespace, name)| ObjectRef { kind: Kind::Secret, namespace, name };
+            self.apart = named.map(|named| (secret(named), now + REFRESH));
             for resource in [Resource::Secrets, Resource::ConfigMaps] {
                 self.follow_material(resource, now);
             }
@@ -365,10 +390,12 @@ impl KubeSource {
         }
     }
 
-    /// True if there is a list that has the object.
+    /// True if there is a list that has the object, and takes it in.
     fn is_covered(&self, reference: &ObjectRef) -> bool {
         let namespaces = &self.settings.namespaces;
-        namespaces.is_empty() || namespaces.contains(&reference.namespace)
+        let is_listed = namespaces.is_empty() || namespaces.contains(&reference.namespace);
+        let is_filtered = self.settings.namespace_selector.is_some();
+        is_listed && (!is_filtered || self.joined.contains(&reference.namespace))
     }
 
     /// Asks for a Secret or ConfigMap by name.
@@ -397,6 +424,7 @@ impl KubeSource {
                 self.awaits_zone = false;
                 self.events.push(event);
             }
+            Message::Broken(feed) => self.restart(feed),
             Message::Disk(outcome) => {
                 let restored = self.disk.take(outcome, &self.progress, now);
                 if let Some(mut events) = restored.filter(|_| self.phase != Phase::Live) {
@@ -405,6 +433,14 @@ impl KubeSource {
                 }
             }
         }
+    }
+
+    /// Follows a list anew. What went in between stays until the next start: better that than a list that stands still.
+    fn restart(&mut self, feed: FeedId) {
+        let Some(at) = self.followers.iter().position(|follower| follower.id == feed) else { return };
+        let target = self.followers.swap_remove(at).target;
+        tracing::error!("following {target} failed by a mistake of ours; it begins anew");
+        self.run(feed, target);
     }
 
     fn is_complete(&mut self, feed: FeedId) {
@@ -454,6 +490,13 @@ impl KubeSource {
     fn refresh(&mut self, now: Instant) {
         let due: Vec<FeedId> =
             self.forbidden.iter().filter(|(_, at)| **at <= now).map(|(feed, _)| *feed).collect();
+        if let Some((reference, at)) = self.apart.as_mut().filter(|(_, at)| *at <= now) {
+            *at = now + REFRESH;
+            let reference = reference.clone();
+            if !self.is_covered(&reference) && !self.fetching.contains_key(&reference) {
+                self.fetch(reference);
+            }
+        }
         for feed in due {
             self.forbidden.insert(feed, now + REFRESH);
             let Some(follower) = self.followers.iter().find(|follower| follower.id == feed) else { continue };
@@ -643,7 +686,8 @@ impl KubeSource {
                     .min()
             }
         };
-        let refresh = self.forbidden.values().min().copied();
+        let apart = self.apart.as_ref().map(|(_, at)| *at);
+        let refresh = self.forbidden.values().copied().chain(apart).min();
         let disk = match self.phase {
             Phase::Live => self.disk.confirm_at(),
             _ => self.started.and_then(|started| self.disk.deadline(started)),

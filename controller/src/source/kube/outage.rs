@@ -57,6 +57,11 @@ impl Outage {
         self.lock().as_ref().is_some_and(|away| away.asking == id)
     }
 
+    /// Waits until the server is back. Safe to drop while waiting.
+    pub(super) async fn ended(&self) {
+        self.over.notified().await;
+    }
+
     /// Waits until `id` should try again: not before `until`, and not at all while another one asks for all. Safe to drop
     /// while waiting.
     pub(super) async fn wait(&self, id: FeedId, until: Instant) {

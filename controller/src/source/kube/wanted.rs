@@ -112,10 +112,10 @@ pub(super) struct Wants {
 
 impl Wants {
     /// Nothing is named but `always`.
-    pub(super) fn new(always: Option<ObjectRef>) -> Self {
+    pub(super) fn new(always: Option<&ObjectRef>) -> Self {
         let wants = Self::default();
         if let Some(always) = always {
-            wants.wanted.add(&always);
+            wants.wanted.add(always);
         }
         wants
     }
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn default_certificate_is_always_wanted() {
-        let mut wants = Wants::new(Some(secret("x")));
+        let mut wants = Wants::new(Some(&secret("x")));
         assert_eq!(wants.add(&ingress("a"), names(["x"])), []);
         assert_eq!(wants.keep(&ingress("a"), &names([])), []);
         assert_eq!(wants.wanted().of_kind(Kind::Secret), [(secret("x"), Material::Unknown)]);

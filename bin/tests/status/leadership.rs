@@ -81,6 +81,7 @@ fn replica_that_stood_still_writes_nothing_when_it_wakes() {
     });
     assert_eq!(of_two.now(), 0, "while the Lease is held");
     cluster.wait_for_leader(&holder);
+    println!("led after {:?}", stopped.elapsed());
     within(Duration::from_secs(20), "the other one does the rest", || {
         cluster.list(&ingresses()).iter().all(|one| !listed(one).is_empty())
     });
@@ -119,6 +120,20 @@ fn leader_without_a_server_stops_before_others_may_begin() {
     assert!(cut.elapsed() < Duration::from_secs(12), "{:?}", cut.elapsed());
     assert_eq!(cluster.holder(), holder, "the Lease has not expired yet");
     cluster.wait_for_leader(&holder);
+}
+
+#[test]
+fn silent_server_does_not_hold_up_the_end() {
+    let cluster = Cluster::start();
+    let mut gateway = cluster.gateway("one", &[&ADDRESSES[..], &["--update-status-on-shutdown"]].concat());
+    cluster.ingress("a", "sluicegate");
+    cluster.wait_for_status("a", &["192.0.2.1"]);
+    cluster.server.faults().set_silent(true);
+    gateway.signal("TERM");
+    let ended = Instant::now();
+    assert!(gateway.wait_for_exit().success());
+    assert!(ended.elapsed() < Duration::from_secs(18), "{:?}", ended.elapsed());
+    println!("ended after {:?}", ended.elapsed());
 }
 
 #[test]

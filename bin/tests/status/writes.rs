@@ -136,6 +136,23 @@ fn status_is_taken_back_from_ingresses_that_labels_choose_no_more() {
 }
 
 #[test]
+fn what_changed_owner_while_nobody_looked_is_taken_back() {
+    let cluster = Cluster::start();
+    let mut gateway = cluster.gateway("one", &ADDRESSES);
+    cluster.ingress("a", "sluicegate");
+    cluster.ingress("b", "sluicegate");
+    cluster.wait_for_status("a", &["192.0.2.1"]);
+    cluster.wait_for_status("b", &["192.0.2.1"]);
+    gateway.signal("TERM");
+    gateway.wait_for_exit();
+    assert_eq!(cluster.status("a").len(), 1, "status stays at the end");
+    cluster.patch(&format!("{}/a", ingresses()), json!({"spec": {"ingressClassName": "other"}}));
+    let _gateway = cluster.gateway("one", &["--publish-address", "192.0.2.2"]);
+    cluster.wait_for_status("b", &["192.0.2.2"]);
+    cluster.wait_for_status("a", &[]);
+}
+
+#[test]
 fn object_that_is_made_anew_gets_its_status_again() {
     let cluster = Cluster::start();
     let _gateway = cluster.gateway("one", &ADDRESSES);
@@ -232,6 +249,63 @@ fn server_that_fails_for_a_while_is_not_hammered() {
         cluster.list(&ingresses()).iter().all(|one| !listed(one).is_empty())
     });
     assert_eq!(gateway.log().matches("status cannot be written").count(), 1, "{}", gateway.log());
+}
+
+/// The rights of the table in docs/kubernetes.md.
+fn documented_rights() -> Vec<Rule> {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/kubernetes.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let table =
+        page.split("\n## Rights of status and Events\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let words =
+        |cell: &str| -> Vec<String> { cell.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
+    let rows = table.lines().filter(|line| line.starts_with('|')).skip(2);
+    let rule = |row: &str| {
+        let cells: Vec<&str> = row.split('|').collect();
+        Rule {
+            api_groups: vec![words(cells[1]).first().cloned().unwrap_or_default()],
+            resources: words(cells[2]),
+            verbs: words(cells[3]),
+            ..Rule::default()
+        }
+    };
+    rows.map(rule).collect()
+}
+
+#[test]
+fn documented_rights_are_enough() {
+    let reads = [
+        ("networking.k8s.io", "ingresses"),
+        ("networking.k8s.io", "ingressclasses"),
+        ("", "services"),
+        ("discovery.k8s.io", "endpointslices"),
+        ("", "secrets"),
+        ("", "configmaps"),
+    ];
+    let mut rules: Vec<Rule> = reads
+        .into_iter()
+        .map(|(group, resource)| Rule {
+            api_groups: vec![group.to_owned()],
+            resources: vec![resource.to_owned()],
+            verbs: vec!["list".to_owned(), "watch".to_owned()],
+            ..Rule::default()
+        })
+        .collect();
+    rules.extend(documented_rights());
+    assert!(rules.len() > 15, "{rules:?}");
+    let least = Token { token: "least".to_owned(), user: "least".to_owned(), rules: Some(rules) };
+    let cluster = Cluster::start_with(vec![Token::admin("admin"), least]);
+    let services = "/api/v1/namespaces/default/services";
+    cluster.create(
+        services,
+        json!({"metadata": {"name": "lb"}, "spec": {"externalIPs": ["192.0.2.1"], "ports": [{"port": 80}], "selector": {"a": "b"}}}),
+    );
+    cluster.server.fail(status_writes(Effect::Status { code: 409, retry_after: None }).times(2));
+    let gateway = cluster.gateway("least", &["--publish-service", "default/lb"]);
+    cluster.ingress("a", "sluicegate");
+    cluster.wait_for_status("a", &["192.0.2.1"]);
+    within(Duration::from_secs(20), "an Event", || !cluster.events().is_empty());
+    assert!(!gateway.log().contains("forbidden"), "{}", gateway.log());
 }
 
 #[test]

@@ -109,7 +109,7 @@ impl Claim {
 
     fn spec<'c>(&'c self, now: &'c str) -> WrittenSpec<'c> {
         WrittenSpec {
-            holder_identity: &self.holder,
+            holder_identity: Some(&*self.holder).filter(|holder| !holder.is_empty()),
             lease_duration_seconds: self.duration.as_secs(),
             acquire_time: self.is_new.then_some(now),
             renew_time: now,
@@ -143,7 +143,8 @@ struct Patch<'c> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct WrittenSpec<'c> {
-    holder_identity: &'c str,
+    /// `null` takes the field away: nobody holds the Lease.
+    holder_identity: Option<&'c str>,
     lease_duration_seconds: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     acquire_time: Option<&'c str>,
@@ -193,5 +194,8 @@ mod tests {
         assert_eq!(patch["metadata"], json!({"resourceVersion": "7"}));
         assert_eq!(patch["spec"]["renewTime"], "T");
         assert_eq!(patch["spec"].get("acquireTime"), None);
+        let release = Claim { holder: "".into(), ..claim };
+        let patch: serde_json::Value = serde_json::from_str(&release.to_patch("7", "T")).unwrap();
+        assert_eq!(patch["spec"].get("holderIdentity"), Some(&serde_json::Value::Null));
     }
 }

@@ -175,7 +175,6 @@ impl Feed {
         if token.is_none() {
             self.intake.begin_list();
             self.histories.mark_unchanged();
-            self.common.progress.count(self.id, Count::Lists);
         }
         let path = self.target().list(token);
         let form = self.list_form();
@@ -190,6 +189,9 @@ impl Feed {
             Ok(meta) => meta,
             Err(failure) => return self.failed(&failure),
         };
+        if token.is_none() {
+            self.common.progress.count(self.id, Count::Lists);
+        }
         let now = Instant::now();
         if !meta.next.is_empty() {
             return self.reflector.page(now, &meta.next);

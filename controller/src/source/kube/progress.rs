@@ -84,7 +84,7 @@ struct Failing {
 /// What is counted for each resource.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Count {
-    /// Lists begun.
+    /// Lists of which the first page came.
     Lists,
     /// Watches opened.
     Watches,
@@ -94,7 +94,7 @@ pub(super) enum Count {
 
 impl Count {
     const ALL: [(Self, &'static str, &'static str); 3] = [
-        (Self::Lists, "lists_total", "Lists begun, by resource; more than one if a watch could not go on."),
+        (Self::Lists, "lists_total", "Lists taken, by resource; more than one if a watch could not go on."),
         (Self::Watches, "watches_total", "Watches opened, by resource."),
         (Self::DecodeFailures, "decode_failures_total", "Objects received that do not decode, by resource."),
     ];
@@ -388,5 +388,86 @@ fn labelled(
     head(out, name, "counter", help);
     for ((resource, key), value) in values {
         let _ = writeln!(out, "{PREFIX}{name}{{resource=\"{resource}\",{label}=\"{key}\"}} {value}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The names of metrics in a text of theirs.
+    fn rendered() -> Vec<String> {
+        let progress = Progress::default();
+        progress.watch_journal(Box::new(|| [1, 2, 3]));
+        let mut text = String::new();
+        progress.render_metrics(&mut text);
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        types.map(|line| line.split(' ').next().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn page_of_metrics_lists_what_is_rendered() {
+        let page = include_str!("../../../../docs/metrics.md");
+        let section =
+            page.split("\n## Objects of a cluster\n").nth(1).unwrap().split("\n## ").next().unwrap();
+        let rows = section.lines().filter_map(|line| line.strip_prefix("| `sluicegate"));
+        let listed: Vec<String> =
+            rows.map(|row| format!("sluicegate{}", row.split('`').next().unwrap())).collect();
+        let mut rendered = rendered();
+        rendered.sort();
+        let mut sorted = listed.clone();
+        sorted.sort();
+        assert_eq!(sorted, rendered);
+    }
+
+    fn target(resource: Resource, namespace: Option<&str>) -> Target {
+        Target { resource, namespace: namespace.map(Into::into), selector: None }
+    }
+
+    fn refused() -> Failure {
+        Failure::Status { code: 403, text: "Forbidden".to_owned(), retry_after: None }
+    }
+
+    #[test]
+    fn what_is_indispensable_is_waited_for_and_the_rest_for_a_while() {
+        let start = Instant::now();
+        for (resource, is_waited_for) in [(Resource::Services, true), (Resource::Secrets, false)] {
+            let progress = Progress::default();
+            let id = progress.add(target(resource, None), start);
+            assert!(!progress.is_settled(start));
+            progress.fails(id, &refused(), start);
+            assert!(!progress.is_settled(start + GRACE / 2));
+            assert_eq!(progress.is_settled(start + GRACE), !is_waited_for);
+            progress.is_well(id, 7, true, start);
+            assert!(progress.is_settled(start));
+        }
+    }
+
+    #[test]
+    fn namespace_that_may_not_be_seen_holds_others_up_only_for_a_while() {
+        let start = Instant::now();
+        let progress = Progress::default();
+        let one = progress.add(target(Resource::Services, Some("one")), start);
+        let two = progress.add(target(Resource::Services, Some("two")), start);
+        progress.fails(two, &refused(), start);
+        assert!(!progress.is_settled(start + GRACE));
+        progress.is_well(one, 7, true, start);
+        assert!(progress.is_settled(start + GRACE));
+        assert_eq!(progress.lines().len(), 1);
+    }
+
+    #[test]
+    fn server_that_refuses_is_not_away() {
+        let start = Instant::now();
+        let progress = Progress::default();
+        let id = progress.add(target(Resource::Services, None), start);
+        assert!(!progress.is_away(start, start + GRACE), "nothing was heard yet");
+        assert!(progress.is_away(start + GRACE, start + GRACE));
+        progress.fails(id, &Failure::Unreachable("refused".to_owned()), start);
+        assert!(progress.is_away(start, start + GRACE));
+        progress.fails(id, &refused(), start);
+        assert!(!progress.is_away(start + 2 * GRACE, start));
+        progress.fails(id, &Failure::Status { code: 503, text: String::new(), retry_after: None }, start);
+        assert!(progress.is_away(start + 2 * GRACE, start));
     }
 }

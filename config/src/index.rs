@@ -80,11 +80,11 @@ pub struct Change {
 
 impl Change {
     /// Adds what `other` says.
-    pub fn merge(&mut self, mut other: Self) {
-        self.objects.append(&mut other.objects);
-        self.endpoints.append(&mut other.endpoints);
-        self.resolved.append(&mut other.resolved);
-        self.files.append(&mut other.files);
+    pub fn merge(&mut self, other: Self) {
+        join(&mut self.objects, other.objects);
+        join(&mut self.endpoints, other.endpoints);
+        join(&mut self.resolved, other.resolved);
+        join(&mut self.files, other.files);
         self.problems |= other.problems;
         self.zone |= other.zone;
     }
@@ -94,6 +94,15 @@ impl Change {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// Adds the smaller set to the larger one, at the cost of the smaller one. (`BTreeSet::append` costs both, which for one
+/// event after the other is the square of their number.)
+fn join<T: Ord>(into: &mut BTreeSet<T>, mut from: BTreeSet<T>) {
+    if into.len() < from.len() {
+        std::mem::swap(into, &mut from);
+    }
+    into.extend(from);
 }
 
 /// Everything that is known.

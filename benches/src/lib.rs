@@ -6,6 +6,7 @@
 
 pub mod backend;
 pub mod certificates;
+pub mod cluster;
 pub mod engine;
 pub mod grpc;
 pub mod link;

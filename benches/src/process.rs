@@ -26,31 +26,46 @@ impl Proxy {
     /// # Errors
     /// If it cannot be started, ends, or is not ready within ten seconds.
     pub fn start(binary: &Path, config: &Path, extra: &[&str]) -> Result<Self> {
+        let config = config.to_str().context("path is not UTF-8")?;
+        let proxy = Self::spawn(binary, &[&["--config", config], extra].concat())?;
+        proxy.ready_within(Duration::from_secs(10))
+    }
+
+    /// Starts `binary run ARGS` with one worker on free loopback ports, and does not wait.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn spawn(binary: &Path, args: &[&str]) -> Result<Self> {
         let (http, admin) = (free_address()?, free_address()?);
         let child = Command::new(binary)
             .args(["run", "--workers", "1", "--access-log", "off"])
             .args(["--http", &http.to_string(), "--admin", &admin.to_string()])
-            .arg("--config")
-            .arg(config)
-            .args(if extra.contains(&"--https") { &[][..] } else { &["--https", "none"] })
-            .args(extra)
+            .args(if args.contains(&"--https") { &[][..] } else { &["--https", "none"] })
+            .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
             .with_context(|| format!("cannot start {}", binary.display()))?;
-        let mut proxy = Self { child, http, admin };
-        let deadline = Instant::now() + Duration::from_secs(10);
+        Ok(Self { child, http, admin })
+    }
+
+    /// Waits until `/readyz` says 200.
+    ///
+    /// # Errors
+    /// If it ends, or is not ready within `patience`.
+    pub fn ready_within(mut self, patience: Duration) -> Result<Self> {
+        let deadline = Instant::now() + patience;
         loop {
-            if let Some(status) = proxy.child.try_wait()? {
-                bail!("the proxy ended at once: {status}");
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the proxy ended: {status}");
             }
-            if proxy.admin_get("/readyz").is_ok_and(|(status, _)| status == 200) {
-                return Ok(proxy);
+            if self.admin_get("/readyz").is_ok_and(|(status, _)| status == 200) {
+                return Ok(self);
             }
             if Instant::now() > deadline {
-                bail!("the proxy is not ready after ten seconds");
+                bail!("the proxy is not ready after {patience:?}");
             }
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
 

@@ -1,0 +1,88 @@
+//! Objects by number.
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+/// Namespace of everything.
+pub const NAMESPACE: &str = "bench";
+/// The IngressClass, and its controller.
+pub const CLASS: &str = "bench";
+/// `spec.controller` of [`CLASS`].
+pub const CONTROLLER: &str = "bench.sluicegate.dev/controller";
+
+/// Namespace and class.
+#[must_use]
+pub fn ground() -> [Value; 2] {
+    [
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}),
+        json!({"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": CLASS},
+            "spec": {"controller": CONTROLLER}}),
+    ]
+}
+
+/// A Service without selector.
+#[must_use]
+pub fn service(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": NAMESPACE,
+            "labels": {"app.kubernetes.io/name": name, "app.kubernetes.io/managed-by": "bench"}},
+        "spec": {"ports": [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": 8080}]}})
+}
+
+/// Slice `number` of a Service with `endpoints` made-up endpoints of which `turn` names the last.
+#[must_use]
+pub fn made_up_slice(service: &str, number: u32, endpoints: u32, turn: u32) -> Value {
+    let endpoint = |index: u32| {
+        // 10.0.0.0/8 by Service and index; nothing is ever sent there.
+        let last = if index + 1 == endpoints { turn % 100 + 100 } else { index };
+        let [_, a, b, c] = (number * 256 + last).to_be_bytes();
+        json!({"addresses": [format!("10.{a}.{b}.{c}")], "nodeName": "node-1", "zone": "zone-1",
+            "conditions": {"ready": true, "serving": true, "terminating": false},
+            "targetRef": {"kind": "Pod", "namespace": NAMESPACE, "name": format!("{service}-{last}"),
+                "uid": format!("{number:08x}-0000-4000-8000-{last:012x}")}})
+    };
+    slice_of(service, "1", 8080, (0..endpoints).map(endpoint).collect())
+}
+
+/// A slice with the one endpoint `address`.
+#[must_use]
+pub fn slice(service: &str, suffix: &str, address: SocketAddr) -> Value {
+    let conditions = json!({"ready": true, "serving": true, "terminating": false});
+    slice_with(service, suffix, address, &conditions)
+}
+
+/// A slice with the one endpoint `address` in these `conditions`.
+#[must_use]
+pub fn slice_with(service: &str, suffix: &str, address: SocketAddr, conditions: &Value) -> Value {
+    let endpoint = json!({"addresses": [address.ip().to_string()], "conditions": conditions});
+    slice_of(service, suffix, address.port(), vec![endpoint])
+}
+
+fn slice_of(service: &str, suffix: &str, port: u16, endpoints: Vec<Value>) -> Value {
+    json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"name": format!("{service}-{suffix}"), "namespace": NAMESPACE,
+            "labels": {"kubernetes.io/service-name": service, "endpointslice.kubernetes.io/managed-by": "bench"}},
+        "addressType": "IPv4", "ports": [{"name": "http", "port": port, "protocol": "TCP"}],
+        "endpoints": endpoints})
+}
+
+/// An Ingress of [`CLASS`] that sends all of `host` to a Service.
+#[must_use]
+pub fn ingress(name: &str, host: &str, service: &str) -> Value {
+    json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {"ingressClassName": CLASS, "rules": [{"host": host, "http": {"paths": [
+            {"path": "/", "pathType": "Prefix",
+                "backend": {"service": {"name": service, "port": {"number": 80}}}}]}}]}})
+}
+
+/// The objects of site `number`: Service, slice of made-up endpoints, Ingress for `NUMBER.example`.
+#[must_use]
+pub fn site(number: u32, endpoints: u32) -> [Value; 3] {
+    let name = format!("site-{number}");
+    [
+        service(&name),
+        made_up_slice(&name, number, endpoints, 0),
+        ingress(&name, &format!("{number}.example"), &name),
+    ]
+}

@@ -117,10 +117,9 @@ fn start(cluster: &Cluster, common: &Common, extra: &[&str]) -> Result<Proxy> {
     let kubeconfig = path(cluster.kubeconfig())?;
     let mut args = vec!["--kubernetes", "--kubeconfig", kubeconfig, "--controller-class", CONTROLLER];
     args.extend(["--ingress-class", objects::CLASS, "--election-namespace", NAMESPACE]);
-    for (flag, value) in [("--update-status", "false"), ("--state-dir", "none")] {
-        if !extra.contains(&flag) {
-            args.extend([flag, value]);
-        }
+    args.extend(["--state-dir", "none"]);
+    if !extra.contains(&"--publish-address") {
+        args.push("--update-status=false");
     }
     args.extend(extra);
     Proxy::spawn(&common.binary, &args)?.ready_within(PATIENCE)
@@ -269,7 +268,7 @@ async fn restarts(cluster: &Cluster, common: &Common, rounds: u32, connections: 
 
 async fn status(cluster: &Cluster, common: &Common, ingresses: u32) -> Result<Value> {
     let server = cluster.own().context("only our own server counts requests")?;
-    let proxy = start(cluster, common, &["--update-status", "true", "--publish-address", "198.51.100.7"])?;
+    let proxy = start(cluster, common, &["--publish-address", "198.51.100.7"])?;
     let list = format!("/apis/networking.k8s.io/v1/namespaces/{NAMESPACE}/ingresses");
     cluster.wait_for_status(&list, common.services as usize, PATIENCE).await?;
     let before = server.requests().writes("ingresses/status");

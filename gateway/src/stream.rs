@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::http1::head::Framing;
-use crate::http2::body::Refusal;
+use crate::http2::body::{Refusal, Reset};
 use crate::http2::client::Http2Client;
 use crate::http2::server::ServerStream;
 use crate::tls::TlsStream;
@@ -261,6 +261,14 @@ impl Stream {
         match self {
             Self::Tcp(_) | Self::Tls(_) | Self::Http2Server(_) => true,
             Self::Http2Client(stream) => stream.allows_websocket(),
+        }
+    }
+
+    /// How the endpoint broke the message off while its connection goes on, as far as reading has shown it.
+    pub(crate) fn was_reset(&self) -> Option<Reset> {
+        match self {
+            Self::Tcp(_) | Self::Tls(_) | Self::Http2Server(_) => None,
+            Self::Http2Client(stream) => stream.was_reset(),
         }
     }
 

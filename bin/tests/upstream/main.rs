@@ -22,6 +22,7 @@ mod hostile;
 mod http2;
 mod probes;
 mod proxy;
+mod resets;
 mod server;
 mod tls;
 mod websocket;

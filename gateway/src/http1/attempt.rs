@@ -16,6 +16,7 @@ use super::response::{self, ResponseHead};
 use super::scan::HeadScan;
 use super::tunnel;
 use super::write::{self, Delivery};
+use crate::http2::body::Reset;
 use crate::live::Outcome;
 use crate::metrics::LimitHit;
 use crate::proxy::grpc::{self, Rpc};
@@ -68,6 +69,8 @@ pub(crate) struct Attempt<'a> {
     informational: u8,
     /// The response was read and sent to its end.
     is_whole: bool,
+    /// Its head is a success, of which the health state was not told.
+    is_unjudged: bool,
     /// When the attempt began: when a request without body was sent.
     began: Instant,
     sent: Option<Instant>,
@@ -119,6 +122,7 @@ impl<'a> Attempt<'a> {
             parsed_in: 0,
             informational: 0,
             is_whole: false,
+            is_unjudged: false,
             began,
             sent: None,
             total,
@@ -336,6 +340,11 @@ impl<'a> Attempt<'a> {
             && let Some(refusal) = self.connection.stream.refusal()
         {
             Ended::Endpoint(Event::NotProcessed(refusal), Reason::EmptyResponse)
+        } else if self.answer.is_empty()
+            && self.informational == 0
+            && let Some(reset) = self.connection.stream.was_reset()
+        {
+            Ended::Endpoint(Event::Reset(reset), Reason::EmptyResponse)
         } else if self.answer.is_empty() && self.informational == 0 && !is_malformed {
             Ended::Endpoint(Event::Ended { reused: self.connection.reused }, Reason::EmptyResponse)
         } else {
@@ -479,10 +488,14 @@ impl<'a> Attempt<'a> {
         delivered_by_error(self.upload.written, error, one_segment)
     }
 
-    /// Tells the health state that a response came.
-    pub(crate) fn report(&self, facts: &Facts) {
+    /// Tells the health state that a response came. Whether it is a good one, its end decides, unless the endpoint
+    /// is on trial: others wait for the verdict, and a stream may last.
+    pub(crate) fn report(&mut self, facts: &Facts) {
         let outcome = Outcome::of_status(self.response.status);
-        self.forward.backend.report(&self.connection.endpoint, outcome, self.sent.unwrap_or(facts.started));
+        self.is_unjudged = outcome == Outcome::Success && self.connection.endpoint.is_healthy();
+        if !self.is_unjudged {
+            self.report_outcome(outcome, facts);
+        }
         if let (Some(counters), Some(took)) =
             (self.connection.endpoint.counters.of(self.worker.index), facts.response_head)
         {
@@ -490,11 +503,22 @@ impl<'a> Attempt<'a> {
         }
     }
 
+    /// Tells the health state that the response is good, if nobody did.
+    pub(crate) fn report_good(&mut self, facts: &Facts) {
+        if std::mem::take(&mut self.is_unjudged) {
+            self.report_outcome(Outcome::Success, facts);
+        }
+    }
+
+    fn report_outcome(&self, outcome: Outcome, facts: &Facts) {
+        self.forward.backend.report(&self.connection.endpoint, outcome, self.sent.unwrap_or(facts.started));
+    }
+
     /// Tells the health state that no (good) response came.
     pub(crate) fn report_failure(&self, event: Event) {
         let outcome = match event {
             Event::ConnectFailed => Outcome::ConnectFailed,
-            Event::Ended { .. } | Event::NotProcessed(_) => Outcome::Reset,
+            Event::Ended { .. } | Event::NotProcessed(_) | Event::Reset(_) => Outcome::Reset,
             Event::Timeout => Outcome::Timeout,
             Event::Status(status) => Outcome::of_status(status),
             Event::BadResponse => Outcome::BadResponse,
@@ -551,12 +575,15 @@ impl<'a> Attempt<'a> {
         }
         if let Err(reason) = result {
             facts.reason = reason;
-            if reason == Reason::ResponseTruncated {
+            let is_cut = reason == Reason::ResponseTruncated;
+            if is_cut && self.connection.stream.was_reset() != Some(Reset::Harmless) {
                 self.report_failure(Event::BadResponse);
-                if down.written == 0 {
-                    facts.reason = Reason::BadResponse;
-                    return Err(self.body_left());
-                }
+            } else {
+                self.report_good(facts);
+            }
+            if is_cut && down.written == 0 {
+                facts.reason = Reason::BadResponse;
+                return Err(self.body_left());
             }
             if framing == Framing::Close {
                 // The end of such a body is the end of the connection: only a reset shows that it is not whole.
@@ -565,6 +592,7 @@ impl<'a> Attempt<'a> {
             return Ok(Next::Close);
         }
         self.is_whole = true;
+        self.report_good(facts);
         Ok(match (close, self.upload.finished) {
             (false, _) => Next::KeepAlive,
             (true, true) if self.client.half_closed && self.client.stream.ends_when_dropped() => Next::Close,

@@ -15,7 +15,7 @@ use super::connection::{Client, Next, count_limit, refuse};
 use super::head::{Framing, RequestHead};
 use super::plan::{self, Forward, Plan, Then};
 use super::tunnel;
-use crate::http2::body::Refusal;
+use crate::http2::body::{Refusal, Reset};
 use crate::live::{EndpointState, InFlight, Outcome, PickError, PickRequest};
 use crate::metrics::LimitHit;
 use crate::proxy::grpc::{self, Rpc};
@@ -290,6 +290,7 @@ async fn exchange(
             },
             Ended::Upgraded => {
                 attempt.report(facts);
+                attempt.report_good(facts);
                 // Boxed: tunnels are rare, and their state would make every connection's task larger.
                 return Box::pin(tunnel::run(&mut attempt, facts)).await;
             }
@@ -367,10 +368,13 @@ fn upload(client: &Client, connection: &Connection, head: &RequestHead, web: Rpc
 /// is passed on is reported as a response.
 fn is_failure(event: Event, retry: bool) -> bool {
     match event {
-        Event::Ended { reused: true } | Event::NotProcessed(Refusal::GoingAway) => false,
+        Event::Ended { reused: true }
+        | Event::NotProcessed(Refusal::GoingAway)
+        | Event::Reset(Reset::Harmless) => false,
         Event::Status(_) => retry,
         Event::Ended { reused: false }
         | Event::NotProcessed(Refusal::Refused)
+        | Event::Reset(Reset::Fault)
         | Event::ConnectFailed
         | Event::Timeout
         | Event::BadResponse => true,
@@ -576,6 +580,7 @@ impl<'a> Attempts<'a> {
                 self.retries_left = self.retries_left.saturating_add(1);
             }
             Event::Ended { reused: false }
+            | Event::Reset(_)
             | Event::ConnectFailed
             | Event::Timeout
             | Event::Status(_)

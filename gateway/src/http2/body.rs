@@ -167,6 +167,32 @@ impl Refusal {
     }
 }
 
+/// How an endpoint broke one stream off while its connection goes on (RFC 9113 §6.4).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Reset {
+    /// NO_ERROR or CANCEL: it says that nothing went wrong.
+    Harmless,
+    /// Something went wrong there, or it holds something against us.
+    Fault,
+}
+
+impl Reset {
+    /// Whether `error` is one. What was not processed is a [`Refusal`].
+    pub(crate) fn of(error: &h2::Error) -> Option<Self> {
+        match error.reason() {
+            _ if !(error.is_reset() && error.is_remote()) => None,
+            Some(Reason::REFUSED_STREAM) | None => None,
+            Some(Reason::NO_ERROR | Reason::CANCEL) => Some(Self::Harmless),
+            Some(_) => Some(Self::Fault),
+        }
+    }
+
+    /// The same of an error that [`into_io`] made.
+    pub(crate) fn of_io(error: &io::Error) -> Option<Self> {
+        Self::of(error.get_ref()?.downcast_ref()?)
+    }
+}
+
 /// The error as callers tell errors apart: `InvalidData` = the other side broke the protocol, everything else = it is
 /// gone or has aborted.
 pub(crate) fn into_io(error: h2::Error) -> io::Error {

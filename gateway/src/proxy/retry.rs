@@ -3,7 +3,7 @@
 
 use config::table::Retry;
 
-use crate::http2::body::Refusal;
+use crate::http2::body::{Refusal, Reset};
 
 /// How much of the request can have reached the endpoint's application.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -24,6 +24,8 @@ pub(crate) enum Event {
         /// It had carried a request before.
         reused: bool,
     },
+    /// The endpoint broke the stream off before any response, while its connection goes on.
+    Reset(Reset),
     /// The endpoint has not processed the request, and says so (RFC 9113 §8.7).
     NotProcessed(Refusal),
     /// No response head in time.
@@ -51,6 +53,8 @@ pub(crate) fn may_retry(
         Event::ConnectFailed | Event::NotProcessed(_) => true,
         Event::Ended { .. } if delivered == Delivered::Nothing => true,
         Event::Ended { reused } => idempotent && (reused || policy.on_empty_response),
+        // No connection was stale here: the endpoint had the request.
+        Event::Reset(_) => idempotent && policy.on_empty_response,
         Event::Timeout => idempotent && policy.on_timeout,
         Event::Status(status) => idempotent && policy.codes.contains(&status),
         Event::BadResponse => false,
@@ -84,6 +88,16 @@ mod tests {
         for reused in [true, false] {
             assert!(!retried(Event::Ended { reused }, Delivered::Possibly, NOT_IDEMPOTENT));
             assert!(retried(Event::Ended { reused }, Delivered::Possibly, IDEMPOTENT));
+        }
+    }
+
+    #[test]
+    fn a_stream_that_was_broken_off_is_an_empty_response() {
+        for reset in [Reset::Harmless, Reset::Fault] {
+            assert!(retried(Event::Reset(reset), Delivered::Possibly, IDEMPOTENT));
+            assert!(!retried(Event::Reset(reset), Delivered::Possibly, NOT_IDEMPOTENT));
+            let policy = Retry { on_empty_response: false, ..Retry::default() };
+            assert!(!may_retry(Event::Reset(reset), Delivered::Possibly, IDEMPOTENT, true, &policy));
         }
     }
 

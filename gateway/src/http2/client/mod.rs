@@ -20,7 +20,7 @@ use tokio::io::ReadBuf;
 pub(crate) use self::session::{Driver, Session};
 
 use self::session::{NotSent, Opened};
-use super::body::{BodyIn, BodyOut, Refusal, into_io};
+use super::body::{BodyIn, BodyOut, Refusal, Reset, into_io};
 use super::head;
 use crate::http1::tunnel::accept_for;
 
@@ -35,6 +35,7 @@ pub(crate) struct Http2Client {
     /// `Sec-WebSocket-Accept` of the WebSocket that the request opens.
     accept: Option<String>,
     refusal: Option<Refusal>,
+    reset: Option<Reset>,
     /// Given back last, when the stream is done with.
     place: Place,
 }
@@ -77,6 +78,7 @@ impl Http2Client {
             text_at: 0,
             accept: None,
             refusal: None,
+            reset: None,
         }
     }
 
@@ -88,6 +90,11 @@ impl Http2Client {
     /// That the endpoint has not processed the request, if it says so.
     pub(crate) fn refusal(&self) -> Option<Refusal> {
         self.refusal
+    }
+
+    /// How the endpoint broke the stream off, if it did, as far as reading has shown it.
+    pub(crate) fn was_reset(&self) -> Option<Reset> {
+        self.reset
     }
 
     pub(crate) fn poll_write(
@@ -162,7 +169,10 @@ impl Http2Client {
             return Poll::Ready(Ok(()));
         }
         match &mut self.incoming {
-            Incoming::Body(body) => body.poll_read(cx, space),
+            Incoming::Body(body) => {
+                let read = ready!(body.poll_read(cx, space));
+                Poll::Ready(read.inspect_err(|error| self.reset = Reset::of_io(error)))
+            }
             Incoming::Failed(kind) => Poll::Ready(Err((*kind).into())),
             Incoming::Nothing | Incoming::Head(_) => Poll::Pending,
         }
@@ -171,7 +181,10 @@ impl Http2Client {
     pub(crate) fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         ready!(self.poll_head(cx))?;
         match &mut self.incoming {
-            Incoming::Body(body) if self.text.is_empty() => body.poll_ready(cx),
+            Incoming::Body(body) if self.text.is_empty() => {
+                let read = ready!(body.poll_ready(cx));
+                Poll::Ready(read.inspect_err(|error| self.reset = Reset::of_io(error)))
+            }
             _ => Poll::Ready(Ok(())),
         }
     }
@@ -200,6 +213,7 @@ impl Http2Client {
             },
         };
         self.refusal = Refusal::of(&failed);
+        self.reset = Reset::of(&failed);
         Poll::Ready(Err(self.fail(into_io(failed))))
     }
 

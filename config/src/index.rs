@@ -9,12 +9,13 @@ use std::sync::Arc;
 use foldhash::quality::FixedState;
 
 use crate::report::{Kind, ObjectRef, Problem};
+use crate::resource::endpoint_slice::Locality;
 use crate::resource::native::EndpointHost;
 use crate::resource::{Ingress, IngressClass, NativeBackend, Object, ObjectSpec, Secret, Service};
+use crate::shared::Shared;
 
 /// What happened outside.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly all events carry an object, and none lives long")]
 pub enum Event {
     /// The object is new or has changed.
     Apply(Object),
@@ -108,10 +109,12 @@ fn join<T: Ord>(into: &mut BTreeSet<T>, mut from: BTreeSet<T>) {
 /// Everything that is known.
 #[derive(Debug, Default)]
 pub struct Index {
-    /// object → what it says
-    objects: HashMap<ObjectRef, Object, FixedState>,
-    /// Service → its slices
-    slices: HashMap<ServiceKey, BTreeSet<ObjectRef>, FixedState>,
+    /// object → what it says; boxed, for the map has room for twice as many
+    objects: HashMap<ObjectRef, Box<Object>, FixedState>,
+    /// Service → its slices, sorted
+    slices: HashMap<ServiceKey, Vec<ObjectRef>, FixedState>,
+    /// Places of endpoints, of which there are few.
+    localities: Shared<Locality>,
     /// IngressClasses, of which there are few.
     classes: BTreeSet<ObjectRef>,
     /// DNS name → how many objects want it
@@ -177,9 +180,14 @@ impl Index {
         change
     }
 
-    fn store(&mut self, object: Object, change: &mut Change) {
-        if self.objects.get(&object.reference) == Some(&object) {
+    fn store(&mut self, mut object: Object, change: &mut Change) {
+        if self.objects.get(&object.reference).is_some_and(|known| **known == object) {
             return;
+        }
+        if let ObjectSpec::EndpointSlice(slice) = &mut object.spec {
+            for locality in slice.endpoints.iter_mut().filter_map(|endpoint| endpoint.locality.as_mut()) {
+                *locality = self.localities.share(locality);
+            }
         }
         // Before the old version's are forgotten, so that what both want stays.
         for file in wanted_files(&object.spec) {
@@ -195,7 +203,10 @@ impl Index {
         if let ObjectSpec::EndpointSlice(slice) = &object.spec {
             if let Some(service) = &slice.service {
                 let key = (Arc::clone(&object.reference.namespace), Arc::clone(service));
-                self.slices.entry(key.clone()).or_default().insert(object.reference.clone());
+                let slices = self.slices.entry(key.clone()).or_default();
+                if let Err(at) = slices.binary_search(&object.reference) {
+                    slices.insert(at, object.reference.clone());
+                }
                 change.endpoints.insert(key);
             }
         } else {
@@ -207,7 +218,7 @@ impl Index {
         for name in wanted_names(&object.spec) {
             *self.dns_names.entry(Arc::clone(name)).or_default() += 1;
         }
-        self.objects.insert(object.reference.clone(), object);
+        self.objects.insert(object.reference.clone(), Box::new(object));
     }
 
     fn unlink(&mut self, old: &Object, change: &mut Change) {
@@ -215,7 +226,7 @@ impl Index {
             if let Some(service) = &slice.service {
                 let key = (Arc::clone(&old.reference.namespace), Arc::clone(service));
                 if let Some(slices) = self.slices.get_mut(&key) {
-                    slices.remove(&old.reference);
+                    slices.retain(|slice| *slice != old.reference);
                     if slices.is_empty() {
                         self.slices.remove(&key);
                     }
@@ -272,16 +283,16 @@ impl Index {
     /// The object of that name.
     #[must_use]
     pub fn object(&self, reference: &ObjectRef) -> Option<&Object> {
-        self.objects.get(reference)
+        self.objects.get(reference).map(|object| &**object)
     }
 
     /// Every object, in no particular order.
     pub fn objects(&self) -> impl Iterator<Item = &Object> {
-        self.objects.values()
+        self.objects.values().map(|object| &**object)
     }
 
     pub(crate) fn ingress(&self, reference: &ObjectRef) -> Option<(&Object, &Ingress)> {
-        match self.objects.get(reference)? {
+        match self.object(reference)? {
             object @ Object { spec: ObjectSpec::Ingress(ingress), .. } => Some((object, ingress)),
             _ => None,
         }
@@ -289,7 +300,7 @@ impl Index {
 
     pub(crate) fn service(&self, key: &ServiceKey) -> Option<(&Object, &Service)> {
         let (namespace, name) = (Arc::clone(&key.0), Arc::clone(&key.1));
-        match self.objects.get(&ObjectRef { kind: Kind::Service, namespace, name })? {
+        match self.object(&ObjectRef { kind: Kind::Service, namespace, name })? {
             object @ Object { spec: ObjectSpec::Service(service), .. } => Some((object, service)),
             _ => None,
         }
@@ -297,7 +308,7 @@ impl Index {
 
     /// A Secret or ConfigMap.
     pub(crate) fn secret(&self, reference: &ObjectRef) -> Option<(&Object, &Secret)> {
-        match self.objects.get(reference)? {
+        match self.object(reference)? {
             object @ Object { spec: ObjectSpec::Secret(secret) | ObjectSpec::ConfigMap(secret), .. } => {
                 Some((object, secret))
             }
@@ -307,18 +318,18 @@ impl Index {
 
     pub(crate) fn native_backend(&self, name: &str) -> Option<(&Object, &NativeBackend)> {
         let reference = ObjectRef { kind: Kind::Backend, namespace: "".into(), name: name.into() };
-        match self.objects.get(&reference)? {
+        match self.object(&reference)? {
             object @ Object { spec: ObjectSpec::Backend(backend), .. } => Some((object, backend)),
             _ => None,
         }
     }
 
     pub(crate) fn slices(&self, key: &ServiceKey) -> impl Iterator<Item = &Object> {
-        self.slices.get(key).into_iter().flatten().filter_map(|reference| self.objects.get(reference))
+        self.slices.get(key).into_iter().flatten().filter_map(|reference| self.object(reference))
     }
 
     pub(crate) fn class(&self, reference: &ObjectRef) -> Option<(&Object, &IngressClass)> {
-        match self.objects.get(reference)? {
+        match self.object(reference)? {
             object @ Object { spec: ObjectSpec::IngressClass(class), .. } => Some((object, class)),
             _ => None,
         }

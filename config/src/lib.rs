@@ -8,4 +8,5 @@ pub mod index;
 pub mod report;
 pub mod resource;
 pub mod schema;
+mod shared;
 pub mod table;

@@ -215,7 +215,8 @@ fn find<'a>(
     }
     // Two slices may name one address while Pods move: it is ready if any says so, and the order of slices must
     // not matter.
-    found.candidates.sort_unstable_by(|a, b| {
+    // Stable, for what is sorted within each slice need only be merged.
+    found.candidates.sort_by(|a, b| {
         let rest = |candidate: &Candidate<'a>| {
             (candidate.state, &candidate.endpoint.identity, &candidate.endpoint.locality)
         };

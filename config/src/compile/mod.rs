@@ -34,7 +34,6 @@ use self::backend::BackendKey;
 use self::class::{Classes, Verdict};
 use self::groups::{Group, Groups};
 use self::native::Listeners;
-use self::policy::Shared;
 use self::report::Owner;
 use self::route::{Outcome, Route};
 use self::settings::ingress_bind;
@@ -45,6 +44,7 @@ use self::workshop::{BackendSlot, Workshop};
 use crate::index::{Change, Index, ServiceKey};
 use crate::report::{Kind, ObjectRef, Problem, Report, Severity};
 use crate::resource::ObjectSpec;
+use crate::shared::Shared;
 use crate::table::{
     Backend, BackendPolicy, Certificate, Chunks, Hostname, RouteId, RouteInfo, RouteTable, RulePolicy,
     TlsPolicy,

@@ -1,11 +1,8 @@
 //! Annotations and defaults → policies. Equal policies share one allocation.
 
-use std::collections::{BTreeSet, HashSet};
-use std::hash::Hash;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-
-use foldhash::quality::FixedState;
 
 use super::tls::{lack_message, roots_origin};
 use super::vault::{Origin, Vault};
@@ -18,35 +15,6 @@ use crate::table::{
     ActiveProbe, BackendPolicy, BackendProtocol, BackendTls, Balance, HashKey, HealthPolicy, PathMatch,
     PathModifier, Rewrite, RulePolicy,
 };
-
-/// Values of which one copy is enough.
-#[derive(Debug)]
-pub(super) struct Shared<T> {
-    values: HashSet<Arc<T>, FixedState>,
-    /// Sweep when there are more.
-    limit: usize,
-}
-
-impl<T> Default for Shared<T> {
-    fn default() -> Self {
-        Self { values: HashSet::default(), limit: 256 }
-    }
-}
-
-impl<T: Eq + Hash> Shared<T> {
-    pub(super) fn intern(&mut self, value: T) -> Arc<T> {
-        if let Some(known) = self.values.get(&value) {
-            return Arc::clone(known);
-        }
-        if self.values.len() >= self.limit {
-            self.values.retain(|value| Arc::strong_count(value) > 1);
-            self.limit = (self.values.len() * 2).max(256);
-        }
-        let value = Arc::new(value);
-        self.values.insert(Arc::clone(&value));
-        value
-    }
-}
 
 /// Settings by falling precedence: the Ingress', the Service's.
 pub(super) type Levels<'a> = [Option<&'a Settings>; 2];

@@ -12,13 +12,13 @@ use foldhash::quality::FixedState;
 
 use super::hosts::HostState;
 use super::members::Members;
-use super::policy::Shared;
 use super::route::{Order, Route};
 use super::vault::{GONE, Lack, Origin, Vault};
 use crate::index::Index;
 use crate::report::{ObjectRef, Problem};
 use crate::resource::tls::{ClientSetting, RootsRef, TlsSettings};
 use crate::resource::{Finding, pem};
+use crate::shared::Shared;
 use crate::table::{
     Certificate, ClientPolicy, Hostname, Passthrough, TlsHost, TlsMap, TlsPolicy, TlsVersion,
 };

@@ -11,11 +11,12 @@ use foldhash::quality::FixedState;
 use super::Settings;
 use super::backend::BackendKey;
 use super::native::Listeners;
-use super::policy::{self, Shared};
+use super::policy;
 use super::slots::Slots;
 use super::vault::Vault;
 use crate::index::{Index, ServiceKey};
 use crate::resource::annotations;
+use crate::shared::Shared;
 use crate::table::{BackendId, PathMatch, RulePolicy};
 
 /// A backend in use.

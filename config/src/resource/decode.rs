@@ -456,7 +456,7 @@ fn native_object(
             if let Some(written) = &entry.0.name {
                 builder.name(written)?;
             }
-            Ok(ObjectSpec::Listener(builder.listener(name, &entry.0)?))
+            Ok(ObjectSpec::Listener(Box::new(builder.listener(name, &entry.0)?)))
         }
         Kind::Route => {
             let (spec, _) = reader::read::<RouteSpec>(node, field, true).map_err(located)?;
@@ -467,7 +467,7 @@ fn native_object(
         }
         _ => {
             let (spec, _) = reader::read::<BackendSpec>(node, field, true).map_err(located)?;
-            Ok(ObjectSpec::Backend(builder.backend(spec)?))
+            Ok(ObjectSpec::Backend(Box::new(builder.backend(spec)?)))
         }
     }
 }

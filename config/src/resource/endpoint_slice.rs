@@ -19,7 +19,7 @@ pub struct EndpointSlice {
     pub service: Option<Arc<str>>,
     /// Ports that its endpoints serve.
     pub ports: Box<[SlicePort]>,
-    /// Addresses that may be used, now or when no ready one is left.
+    /// Addresses that may be used, now or when no ready one is left; sorted by address.
     pub endpoints: Box<[SliceEndpoint]>,
 }
 
@@ -207,6 +207,8 @@ impl EndpointSliceObject {
                 }
             }
         }
+        // Their order says nothing. Sorted, a slice that was only shuffled is the same one, and many are merged quickly.
+        endpoints.sort_by_key(|endpoint: &SliceEndpoint| endpoint.address);
         EndpointSlice { service, ports: ports.into(), endpoints: endpoints.into() }
     }
 }

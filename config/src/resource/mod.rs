@@ -103,11 +103,11 @@ pub enum ObjectSpec {
     /// `v1` ConfigMap, as far as it concerns certificate authorities.
     ConfigMap(Box<Secret>),
     /// A listener of the native format.
-    Listener(NativeListener),
+    Listener(Box<NativeListener>),
     /// A route of the native format.
     Route(Box<NativeRoute>),
     /// A backend of the native format.
-    Backend(NativeBackend),
+    Backend(Box<NativeBackend>),
 }
 
 /// What [`decode`] made of one file.

@@ -108,6 +108,60 @@ pub(super) struct Released {
     pub(super) endpoints: Vec<Arc<EndpointState>>,
 }
 
+/// The former version of a Backend, whose endpoints the new one takes over with their references: what stays costs
+/// neither a hash nor a look at a map, so that a change of a Service costs what changes, however many it has.
+struct Kept<'l> {
+    before: Option<&'l LiveBackend>,
+    /// position in [`LiveBackend::endpoints`] → taken over
+    taken: Vec<bool>,
+    /// From where on endpoints are compared; both versions are sorted by address.
+    at: usize,
+}
+
+impl<'l> Kept<'l> {
+    fn of(before: Option<&'l Arc<LiveBackend>>) -> Self {
+        Self { before: before.map(|before| &**before), taken: Vec::new(), at: usize::MAX }
+    }
+
+    /// Begins to take over, if endpoints are the same ones under `policy`.
+    fn compare(&mut self, policy: &Arc<BackendPolicy>) {
+        let Some(before) = self.before.filter(|before| Arc::ptr_eq(&before.config.policy, policy)) else {
+            return;
+        };
+        self.taken = vec![false; before.endpoints.len()];
+        self.at = 0;
+    }
+
+    /// The state of `endpoint`, if the former version has it. Must be asked in the order of addresses; what is not
+    /// found is not lost, but found by its key.
+    fn take(&mut self, endpoint: &Endpoint) -> Option<Arc<EndpointState>> {
+        let before = self.before?;
+        while let Some(known) = before.config.endpoints.get(self.at) {
+            if known.address > endpoint.address {
+                return None;
+            }
+            let position = self.at;
+            self.at += 1;
+            if known.address == endpoint.address {
+                let is_same = is_same(known.identity.as_ref(), endpoint.identity.as_ref())
+                    && known.dns_name == endpoint.dns_name;
+                let state = before.endpoints.get(position).filter(|_| is_same)?;
+                *self.taken.get_mut(position)? = true;
+                return Some(Arc::clone(state));
+            }
+        }
+        None
+    }
+}
+
+fn is_same(a: Option<&Arc<str>>, b: Option<&Arc<str>>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a == b,
+        (None, None) => true,
+        _ => false,
+    }
+}
+
 impl Registry {
     pub(super) fn new(workers: usize) -> Self {
         Self {
@@ -140,26 +194,33 @@ impl Registry {
         let mut gone = Vec::new();
         new.changes(&old.table.backends, |index, _, config| {
             let before = old.backends.at(index);
-            gone.extend(before.cloned());
-            let live =
-                config.map(|config| Arc::new(self.backend(config, before.map(|before| &**before), now)));
+            let mut kept = Kept::of(before);
+            let live = config.map(|config| Arc::new(self.backend(config, &mut kept, now)));
+            gone.extend(before.map(|before| (Arc::clone(before), kept.taken)));
             backends.set(index, live);
         });
         // After everything new is acquired, so that what merely moved keeps its state.
         let mut released = Released::default();
-        for backend in gone {
-            self.release(&backend, &mut released);
+        for (backend, taken) in gone {
+            self.release(&backend, &taken, &mut released);
         }
         (backends, released)
     }
 
-    fn backend(&mut self, config: &Arc<Backend>, before: Option<&LiveBackend>, now: Instant) -> LiveBackend {
+    fn backend(&mut self, config: &Arc<Backend>, kept: &mut Kept<'_>, now: Instant) -> LiveBackend {
+        let before = kept.before;
         let workers = self.workers;
         let (state, is_new_backend) =
             self.backends.acquire(Arc::clone(&config.name), || BackendState::new(workers, now));
         let before = before.filter(|before| before.config.name == config.name);
         let mut endpoints = Vec::with_capacity(config.endpoints.len());
+        kept.compare(&config.policy);
         for endpoint in config.endpoints.iter() {
+            if let Some(known) = kept.take(endpoint) {
+                known.set_slow_start(config.policy.slow_start);
+                endpoints.push(known);
+                continue;
+            }
             let key = EndpointKey::new(endpoint, &config.policy);
             let identity = EndpointIdentity {
                 id: self.next_endpoint,
@@ -186,8 +247,12 @@ impl Registry {
         LiveBackend::new(Arc::clone(config), endpoints.into(), tls, state, before, epoch)
     }
 
-    fn release(&mut self, backend: &LiveBackend, released: &mut Released) {
-        for endpoint in backend.config.endpoints.iter() {
+    /// Gives up what `backend` refers to, but for the endpoints that its successor has `taken` over.
+    fn release(&mut self, backend: &LiveBackend, taken: &[bool], released: &mut Released) {
+        for (position, endpoint) in backend.config.endpoints.iter().enumerate() {
+            if taken.get(position) == Some(&true) {
+                continue;
+            }
             let key = EndpointKey::new(endpoint, &backend.config.policy);
             released.endpoints.extend(self.endpoints.release(&key));
         }

@@ -19,7 +19,6 @@ use crate::status::Observed;
 
 /// What is new.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly all changes carry an object, and none lives long")]
 pub(super) enum Change {
     /// The object is new or has changed.
     Apply(Applied),

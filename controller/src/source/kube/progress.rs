@@ -411,13 +411,12 @@ mod tests {
         let section =
             page.split("\n## Objects of a cluster\n").nth(1).unwrap().split("\n## ").next().unwrap();
         let rows = section.lines().filter_map(|line| line.strip_prefix("| `sluicegate"));
-        let listed: Vec<String> =
+        let mut listed: Vec<String> =
             rows.map(|row| format!("sluicegate{}", row.split('`').next().unwrap())).collect();
         let mut rendered = rendered();
         rendered.sort();
-        let mut sorted = listed.clone();
-        sorted.sort();
-        assert_eq!(sorted, rendered);
+        listed.sort();
+        assert_eq!(listed, rendered);
     }
 
     fn target(resource: Resource, namespace: Option<&str>) -> Target {

@@ -1,8 +1,8 @@
 //! Status and events of the objects that are ours, written back to the API server. Owns what is written; never decides
 //! traffic, and nothing of it is ever waited for by whoever serves.
 //!
-//! What decides is pure: [`ledger`] which status is to be written next, [`journal`] which Event, [`lease`] whether it is us
-//! who write, [`publish`] which addresses. [`writer`] does what they say, over [`api`]; [`gate`] has the last word on
+//! What decides is pure: `ledger` which status is to be written next, `journal` which Event, `lease` whether it is us
+//! who write, `publish` which addresses. `writer` does what they say, over `api`; `gate` has the last word on
 //! whether bytes may leave. Every replica keeps all of this up to date; only the one that holds the Lease writes.
 
 mod api;

@@ -2,10 +2,10 @@
 //!
 //! It owns what is asked, when, and what is kept of the answers; it never judges an object.
 //!
-//! - [`reflector`] decides for each list when it is listed and watched, [`intake`] what is new in what comes; both are
-//!   pure. [`feed`] does what they say over [`transport`].
-//! - Nothing is passed on before every list is complete, those that can be done without aside; [`progress`] decides that.
-//! - Secrets and ConfigMaps are kept only if other objects name them ([`wanted`]); an object that names one which is not
+//! - `reflector` decides for each list when it is listed and watched, `intake` what is new in what comes; both are
+//!   pure. `feed` does what they say over `transport`.
+//! - Nothing is passed on before every list is complete, those that can be done without aside; `progress` decides that.
+//! - Secrets and ConfigMaps are kept only if other objects name them (`wanted`); an object that names one which is not
 //!   known yet is held back for a moment, so that nothing is served without it.
 //! - What cannot be asked for any more stays as it was.
 

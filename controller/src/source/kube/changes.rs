@@ -1,0 +1,125 @@
+//! What comes from the tasks of the source → events. Never asks for anything itself.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use config::index::Event;
+use config::report::{Kind, ObjectRef};
+
+use super::feed::{News, Order};
+use super::intake::{Applied, Change};
+use super::resource::Resource;
+use super::wanted::Material;
+use super::{KubeSource, Message, Phase};
+use crate::status::Note;
+
+impl KubeSource {
+    pub(super) fn take(&mut self, message: Message, now: Instant) {
+        match message {
+            Message::Feed(News::Changes { feed, changes, is_whole }) => {
+                changes.into_iter().for_each(|change| self.change(change, now));
+                if is_whole {
+                    self.is_complete(feed);
+                }
+            }
+            Message::Feed(News::Failed { feed, is_forbidden }) => self.has_failed(feed, is_forbidden, now),
+            Message::Fetched { reference, fetched } => self.fetched(&reference, fetched, now),
+            Message::Zone(event) => {
+                self.awaits_zone = false;
+                self.events.push(event);
+            }
+            Message::Broken(feed) => self.restart(feed),
+            Message::Disk(outcome) => {
+                let restored = self.disk.take(outcome, &self.progress, now);
+                if let Some(mut events) = restored.filter(|_| self.phase != Phase::Live) {
+                    events.extend(self.settings.zone.clone().map(|zone| Event::Zone(Some(zone))));
+                    self.from_disk = Some(events);
+                }
+            }
+        }
+    }
+
+    pub(super) fn change(&mut self, change: Change, now: Instant) {
+        match change {
+            Change::Apply(applied) => self.apply(applied, now),
+            Change::Observed(observed) => self.notes.send(Note::Observed(observed)),
+            Change::Problems(reference, problems) => {
+                self.disk.is_known(&reference);
+                self.events.push(Event::Problems { source: reference.to_string().into(), problems });
+            }
+            Change::Gone(reference)
+                if reference.kind == Kind::Secret || reference.kind == Kind::ConfigMap =>
+            {
+                self.disk.remove(&reference);
+                self.events.push(Event::Delete(reference.clone()));
+                self.resolve(&reference, Material::Absent);
+                if self.fetching.contains_key(&reference) {
+                    // What is on its way may be from before.
+                    self.again.insert(reference);
+                }
+            }
+            Change::Gone(reference) => {
+                if reference.kind == Kind::Ingress {
+                    self.notes.send(Note::Gone(reference.clone()));
+                }
+                self.disk.remove(&reference);
+                self.held.remove(&reference);
+                self.events.push(Event::Delete(reference.clone()));
+                let unwanted = self.wants.keep(&reference, &BTreeSet::new());
+                self.forget(unwanted);
+            }
+            Change::Touched(reference) => self.fetch(reference),
+            Change::Namespace(namespace, is_joined) => self.namespace(namespace, is_joined),
+        }
+    }
+
+    pub(super) fn apply(&mut self, applied: Applied, now: Instant) {
+        let Applied { object, version, observed, raw } = applied;
+        if let Some(observed) = observed {
+            self.notes.send(Note::Observed(observed));
+        }
+        let reference = object.reference.clone();
+        if matches!(reference.kind, Kind::Secret | Kind::ConfigMap) {
+            if self.wants.wanted().material(&reference).is_some() {
+                self.disk.put(&reference, raw);
+                self.events.push(Event::Apply(object));
+                self.resolve(&reference, Material::Loaded(version));
+            }
+            return;
+        }
+        self.disk.put(&reference, raw);
+        let named = object.material();
+        for reference in self.wants.add(&reference, named.clone()) {
+            self.want(reference, now);
+        }
+        let is_known = |reference: &ObjectRef| {
+            self.wants.wanted().material(reference).is_none_or(|material| material != Material::Unknown)
+        };
+        if self.phase == Phase::Live && !named.iter().all(is_known) {
+            self.held.hold(object, named, now);
+            return;
+        }
+        self.held.remove(&reference);
+        self.events.push(Event::Apply(object));
+        let unwanted = self.wants.keep(&reference, &named);
+        self.forget(unwanted);
+    }
+
+    /// A namespace is one of those that are watched, or no longer.
+    pub(super) fn namespace(&mut self, namespace: Arc<str>, is_joined: bool) {
+        let order = if is_joined {
+            self.joined.insert(Arc::clone(&namespace));
+            Order::Join(namespace)
+        } else {
+            self.joined.remove(&namespace);
+            Order::Leave(namespace)
+        };
+        for follower in &self.followers {
+            if follower.target.resource != Resource::Namespaces {
+                // A feed ends only when we do.
+                let _ = follower.orders.send(order.clone());
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! The start of the source and the tasks that follow its lists: what is followed, when everything is there. Decides on
+//! nothing that comes from them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use config::index::Event;
+use config::report::{Kind, ObjectRef};
+use tokio::sync::{mpsc, watch};
+
+use super::feed::{Common, Feed};
+use super::intake::{Extras, Intake};
+use super::outage::Outage;
+use super::progress::{FeedId, Origin};
+use super::resource::{Resource, Target};
+use super::transport::Transport;
+use super::{Follower, KubeSource, Message, Phase, REFRESH, fetch};
+
+/// The node's zone is waited for this long at the start.
+pub(super) const ZONE_PATIENCE: Duration = Duration::from_secs(2);
+/// Secrets that neither come nor are refused are waited for this long at the start, once it is known which …
+const MATERIAL_PATIENCE: Duration = Duration::from_secs(60);
+/// … and this long if those that were kept on disk are in use meanwhile, and go on to be.
+const MATERIAL_PATIENCE_FROM_DISK: Duration = Duration::from_secs(10);
+/// A list whose task broke is followed again after this time.
+const RESTART_DELAY: Duration = Duration::from_secs(5);
+
+impl KubeSource {
+    /// Connections must be made on the runtime that drives the source, so that it begins here.
+    pub(super) fn start(&mut self, now: Instant) {
+        self.started = Some(now);
+        let transport = match Transport::new(&self.config, self.settings.kubeconfig.clone()) {
+            Ok(transport) => transport,
+            Err(error) => {
+                tracing::error!("the API server cannot be asked: {error}");
+                return;
+            }
+        };
+        let common = Common {
+            transport,
+            progress: Arc::clone(&self.progress),
+            outage: Arc::<Outage>::default(),
+            histories: watch::Sender::new(0),
+            news: self.news.0.clone(),
+        };
+        if let Some(zone) = &self.settings.zone {
+            self.events.push(Event::Zone(Some(Arc::clone(zone))));
+        } else if let Some(node) = &self.settings.node {
+            tokio::spawn(fetch::follow_zone(common.clone(), Arc::clone(node)));
+        }
+        self.common = Some(common);
+        self.disk.start(&self.progress);
+        if self.settings.namespace_selector.is_some() {
+            self.phase = Phase::Namespaces;
+            self.follow(Resource::Namespaces, now);
+        } else {
+            self.follow_objects(now);
+        }
+    }
+
+    pub(super) fn follow_objects(&mut self, now: Instant) {
+        self.phase = Phase::Objects;
+        for resource in
+            [Resource::IngressClasses, Resource::Services, Resource::EndpointSlices, Resource::Ingresses]
+        {
+            self.follow(resource, now);
+        }
+    }
+
+    /// Begins to follow a resource, in every namespace that is named.
+    pub(super) fn follow(&mut self, resource: Resource, now: Instant) {
+        let selector = match resource {
+            Resource::Namespaces => self.settings.namespace_selector.clone(),
+            Resource::Ingresses => self.settings.selector.clone(),
+            _ => None,
+        };
+        let is_namespaced = !matches!(resource, Resource::Namespaces | Resource::IngressClasses);
+        let namespaces: Vec<Option<Arc<str>>> = if is_namespaced && !self.settings.namespaces.is_empty() {
+            self.settings.namespaces.iter().cloned().map(Some).collect()
+        } else {
+            vec![None]
+        };
+        for namespace in namespaces {
+            self.follow_one(Target { resource, namespace, selector: selector.clone() }, now);
+        }
+    }
+
+    pub(super) fn follow_one(&mut self, target: Target, now: Instant) {
+        let id = self.progress.add(target.clone(), now);
+        self.run(id, target);
+    }
+
+    pub(super) fn run(&mut self, id: FeedId, target: Target) {
+        let Some(common) = self.common.clone() else { return };
+        let is_filtered =
+            self.settings.namespace_selector.is_some() && target.resource != Resource::Namespaces;
+        let namespaces = is_filtered.then(|| self.joined.clone());
+        let extras = Extras { observes: self.notes.are_read(), keeps: self.disk.keeps() };
+        let intake = Intake::new(target.clone(), self.wants.wanted().clone(), extras, namespaces);
+        let (orders, receiver) = mpsc::unbounded_channel();
+        let whole = Arc::new(AtomicBool::new(self.are_many_unknown(target.resource)));
+        let news = common.news.clone();
+        let run = tokio::spawn(Feed::new(id, common, intake, receiver, Arc::clone(&whole)).run());
+        tokio::spawn(async move {
+            if run.await.is_err_and(|error| error.is_panic()) {
+                tokio::time::sleep(RESTART_DELAY).await;
+                // Nobody is interested any more if the process is being ended.
+                let _ = news.send(Message::Broken(id));
+            }
+        });
+        self.followers.push(Follower { id, target, orders, whole });
+    }
+
+    /// Follows a list anew. What went in between stays until the next start: better that than a list that stands still.
+    pub(super) fn restart(&mut self, feed: FeedId) {
+        let Some(at) = self.followers.iter().position(|follower| follower.id == feed) else { return };
+        let target = self.followers.swap_remove(at).target;
+        tracing::error!("following {target} failed by a mistake of ours; it begins anew");
+        self.run(feed, target);
+    }
+
+    /// Goes on with the start as far as that is possible.
+    pub(super) fn advance(&mut self, now: Instant) {
+        if self.phase == Phase::Namespaces && self.progress.is_settled(now) {
+            self.follow_objects(now);
+        }
+        if self.phase == Phase::Objects && self.progress.is_settled(now) {
+            self.phase = Phase::Material(now);
+            let named = self.settings.default_certificate.clone();
+            let secret = |(namespace, name)| ObjectRef { kind: Kind::Secret, namespace, name };
+            self.apart = named.map(|named| (secret(named), now + REFRESH));
+            for resource in [Resource::Secrets, Resource::ConfigMaps] {
+                self.follow_material(resource, now);
+            }
+        }
+        if let Phase::Material(since) = self.phase {
+            let is_patient = now < since + self.material_patience();
+            let awaits_material = is_patient && self.wants.wanted().is_any_unknown();
+            let awaits_zone =
+                self.awaits_zone && self.started.is_some_and(|started| now < started + ZONE_PATIENCE);
+            if self.progress.is_settled(now) && !awaits_material && !awaits_zone {
+                self.go_live(now);
+            }
+        }
+    }
+
+    /// Everything is there: from now on, every change is passed on as it comes.
+    pub(super) fn go_live(&mut self, now: Instant) {
+        self.phase = Phase::Live;
+        self.progress.serve(Origin::Live);
+        for resource in Resource::OF_OBJECTS {
+            self.end_restored(resource);
+        }
+        self.disk.complete(now);
+    }
+
+    /// Takes away what only the disk had of a resource whose lists are complete. A Secret or ConfigMap that is named stays
+    /// until it was asked for: its list, or the answer to that, says if it is gone.
+    pub(super) fn end_restored(&mut self, resource: Resource) {
+        if let Some(kind) = resource.kind()
+            && self.progress.is_resource_synced(resource)
+        {
+            let wanted = self.wants.wanted();
+            let gone = self.disk.is_listed(kind, |object| wanted.material(object).is_some());
+            self.events.extend(gone.into_iter().map(Event::Delete));
+        }
+    }
+
+    pub(super) fn material_patience(&self) -> Duration {
+        if self.disk.is_in_use() { MATERIAL_PATIENCE_FROM_DISK } else { MATERIAL_PATIENCE }
+    }
+
+    pub(super) fn is_complete(&mut self, feed: FeedId) {
+        self.forbidden.remove(&feed);
+        self.whole.insert(feed);
+        let Some(follower) = self.followers.iter().find(|follower| follower.id == feed) else { return };
+        // Later changes are few.
+        follower.whole.store(false, Relaxed);
+        let resource = follower.target.resource;
+        if self.phase == Phase::Live {
+            self.end_restored(resource);
+        }
+    }
+
+    /// True if the IngressClasses are known. Ingresses always are once we are live, except in namespaces that we may not
+    /// look into, of which nobody hears anything.
+    pub(super) fn knows_classes(&self) -> bool {
+        let mut lists =
+            self.followers.iter().filter(|follower| follower.target.resource == Resource::IngressClasses);
+        lists.all(|follower| self.whole.contains(&follower.id))
+    }
+
+    pub(super) fn has_failed(&mut self, feed: FeedId, is_forbidden: bool, now: Instant) {
+        let follower = self.followers.iter().find(|follower| follower.id == feed);
+        let is_material = follower.is_some_and(|follower| follower.target.resource.is_material());
+        if is_forbidden && is_material {
+            self.forbidden.entry(feed).or_insert(now);
+        } else if is_material {
+            self.fetch_unknown(feed);
+        }
+    }
+}

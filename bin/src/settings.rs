@@ -43,12 +43,25 @@ pub(crate) fn https_address(args: &IngressArgs) -> Option<SocketAddr> {
 
 /// What the compiler must know besides the objects that are served.
 pub(crate) fn run_settings(args: &RunArgs) -> anyhow::Result<Settings> {
-    let mut settings = compile_settings(&args.ingress)?;
+    Ok(Settings { classes: run_classes(args), ..compile_settings(&args.ingress)? })
+}
+
+/// By what an Ingress is ours.
+pub(crate) fn run_classes(args: &RunArgs) -> ClassSettings {
+    let mut classes = classes(&args.ingress);
     // In a cluster, what is without a class may be another controller's, also where no class exists yet.
-    if args.cluster.kubernetes && settings.classes.classless == Classless::IfAlone {
-        settings.classes.classless = Classless::IfDefault;
+    if args.cluster.kubernetes && classes.classless == Classless::IfAlone {
+        classes.classless = Classless::IfDefault;
     }
-    Ok(settings)
+    classes
+}
+
+fn classes(args: &IngressArgs) -> ClassSettings {
+    ClassSettings {
+        name: args.ingress_class.as_str().into(),
+        controller: args.controller_class.as_str().into(),
+        classless: if args.watch_ingress_without_class { Classless::Always } else { Classless::IfAlone },
+    }
 }
 
 /// What the compiler must know besides the files.
@@ -75,11 +88,7 @@ pub(crate) fn compile_settings(args: &IngressArgs) -> anyhow::Result<Settings> {
         proxy_protocol: args.proxy_protocol,
         trusted_proxies: TrustedProxies(args.trusted_proxy.clone()),
         limits: limits(&args.limits),
-        classes: ClassSettings {
-            name: args.ingress_class.as_str().into(),
-            controller: args.controller_class.as_str().into(),
-            classless: if args.watch_ingress_without_class { Classless::Always } else { Classless::IfAlone },
-        },
+        classes: classes(args),
         endpoints: endpoints(args),
         ..Settings::default()
     })

@@ -13,7 +13,7 @@ use controller::source::{Batch, Source};
 use controller::status::Notes;
 
 use crate::cli::{ClusterArgs, RunArgs, SecretName, StateDir};
-use crate::settings::in_cluster;
+use crate::settings::{in_cluster, run_classes};
 
 /// Where a cluster's objects are kept if nothing is said.
 const STATE_DIR: &str = "/var/lib/sluicegate";
@@ -98,6 +98,7 @@ fn settings(args: &RunArgs) -> Settings {
             .default_certificate
             .as_ref()
             .map(|SecretName(namespace, name)| (namespace.as_str().into(), name.as_str().into())),
+        classes: run_classes(args),
         node: text(&args.ingress.node_name),
         zone: text(&args.ingress.zone),
         state: None,

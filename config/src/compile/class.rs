@@ -14,7 +14,7 @@ const IS_DEFAULT: &str = "metadata.annotations[\"ingressclass.kubernetes.io/is-d
 
 /// The IngressClass objects, judged.
 #[derive(Debug)]
-pub(super) struct Classes {
+pub struct Classes {
     settings: ClassSettings,
     /// class name → is it ours
     known: BTreeMap<Arc<str>, bool>,
@@ -34,18 +34,45 @@ pub(super) enum Verdict {
 
 impl Classes {
     /// No class at all.
-    pub(super) fn none(settings: ClassSettings) -> Self {
+    #[must_use]
+    pub fn none(settings: ClassSettings) -> Self {
         Self { settings, known: BTreeMap::new(), defaults: BTreeSet::new() }
+    }
+
+    /// There is a class `name`. True if that may change whose an Ingress is.
+    pub fn put(&mut self, name: &Arc<str>, class: &IngressClass) -> bool {
+        let ours = class.controller == self.settings.controller;
+        let was = self.known.insert(Arc::clone(name), ours);
+        let is_news = if class.is_default {
+            self.defaults.insert(Arc::clone(name))
+        } else {
+            self.defaults.remove(name)
+        };
+        is_news || was != Some(ours)
+    }
+
+    /// There is no class `name`. True if there was one.
+    pub fn remove(&mut self, name: &str) -> bool {
+        self.defaults.remove(name);
+        self.known.remove(name).is_some()
+    }
+
+    /// True if there is a class `name`.
+    #[must_use]
+    pub fn contains(&self, name: &str) -> bool {
+        self.known.contains_key(name)
+    }
+
+    /// True if an Ingress of this `spec.ingressClassName` and this annotation `kubernetes.io/ingress.class` is served.
+    #[must_use]
+    pub fn claims(&self, class: Option<&Arc<str>>, legacy: Option<&Arc<str>>) -> bool {
+        matches!(self.judge_named(class, legacy), Verdict::Ours)
     }
 
     fn read(index: &Index, settings: ClassSettings) -> Self {
         let mut classes = Self::none(settings);
         for (reference, class) in index.classes() {
-            let ours = class.controller == classes.settings.controller;
-            classes.known.insert(Arc::clone(&reference.name), ours);
-            if class.is_default {
-                classes.defaults.insert(Arc::clone(&reference.name));
-            }
+            classes.put(&reference.name, class);
         }
         classes
     }
@@ -55,8 +82,12 @@ impl Classes {
     }
 
     pub(super) fn judge(&self, ingress: &Ingress) -> Verdict {
+        self.judge_named(ingress.class.as_ref(), ingress.legacy_class.as_ref())
+    }
+
+    fn judge_named(&self, class: Option<&Arc<str>>, legacy: Option<&Arc<str>>) -> Verdict {
         let ClassSettings { name: own, controller, .. } = &self.settings;
-        let name = match (&ingress.class, &ingress.legacy_class) {
+        let name = match (class, legacy) {
             (Some(name), _) => name,
             // An object of that name says whose it is, as for the field; without one, other controllers' values are
             // theirs alone.

@@ -28,10 +28,11 @@ use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 
+pub use self::class::Classes;
 pub use self::settings::{ClassSettings, Classless, EndpointSettings, Settings};
 
 use self::backend::BackendKey;
-use self::class::{Classes, Verdict};
+use self::class::Verdict;
 use self::groups::{Group, Groups};
 use self::native::Listeners;
 use self::report::Owner;

@@ -34,7 +34,7 @@ pub use json::{Received, decode_json};
 pub use native_route::{NativeBackend, NativeListener, NativeRoute};
 pub use node::MAX_FILE_BYTES;
 pub use pem::{Flaw, Part};
-pub use secret::Secret;
+pub use secret::{Secret, is_material_key};
 pub use service::Service;
 
 use crate::report::{Kind, ObjectRef, Problem, Severity, SourceLocation, brief};

@@ -40,6 +40,12 @@ impl Secret {
     }
 }
 
+/// True if the value of `key` in `data` of a Secret or ConfigMap is read; those of all others are of no use.
+#[must_use]
+pub fn is_material_key(key: &str) -> bool {
+    PARTS.into_iter().any(|part| part.key() == key)
+}
+
 const PARTS: [Part; 4] = [Part::Certificate, Part::Key, Part::Roots, Part::RevocationList];
 
 /// The values of `data` that concern us; those of all other keys are not even kept for a moment.

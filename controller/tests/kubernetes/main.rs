@@ -2,6 +2,7 @@
 
 #![allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "a panic is a failed test")]
 
+mod claims;
 mod common;
 mod disk;
 mod faults;

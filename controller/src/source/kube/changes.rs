@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use config::index::Event;
 use config::report::{Kind, ObjectRef};
+use config::resource::{IngressClass, Object, ObjectSpec};
 
 use super::feed::{News, Order};
 use super::intake::{Applied, Change};
@@ -20,7 +21,7 @@ impl KubeSource {
             Message::Feed(News::Changes { feed, changes, is_whole }) => {
                 changes.into_iter().for_each(|change| self.change(change, now));
                 if is_whole {
-                    self.is_complete(feed);
+                    self.is_complete(feed, now);
                 }
             }
             Message::Feed(News::Failed { feed, is_forbidden }) => self.has_failed(feed, is_forbidden, now),
@@ -33,6 +34,7 @@ impl KubeSource {
             Message::Disk(outcome) => {
                 let restored = self.disk.take(outcome, &self.progress, now);
                 if let Some(mut events) = restored.filter(|_| self.phase != Phase::Live) {
+                    self.restore_classes(&events);
                     events.extend(self.settings.zone.clone().map(|zone| Event::Zone(Some(zone))));
                     self.from_disk = Some(events);
                 }
@@ -64,10 +66,13 @@ impl KubeSource {
                     self.notes.send(Note::Gone(reference.clone()));
                 }
                 self.disk.remove(&reference);
-                self.held.remove(&reference);
-                self.events.push(Event::Delete(reference.clone()));
-                let unwanted = self.wants.keep(&reference, &BTreeSet::new());
-                self.forget(unwanted);
+                let named = if reference.kind == Kind::IngressClass {
+                    self.class_changed(&reference, None, now)
+                } else {
+                    self.claims.forget(&reference);
+                    BTreeSet::new()
+                };
+                self.pass_on_with(Event::Delete(reference.clone()), reference, named, now);
             }
             Change::Touched(reference) => self.fetch(reference),
             Change::Namespace(namespace, is_joined) => self.namespace(namespace, is_joined),
@@ -89,21 +94,83 @@ impl KubeSource {
             return;
         }
         self.disk.put(&reference, raw);
-        let named = object.material();
-        for reference in self.wants.add(&reference, named.clone()) {
-            self.want(reference, now);
-        }
-        let is_known = |reference: &ObjectRef| {
-            self.wants.wanted().material(reference).is_none_or(|material| material != Material::Unknown)
+        let named = match &object.spec {
+            ObjectSpec::IngressClass(class) => self.class_changed(&reference, Some(class), now),
+            _ => {
+                let named = self.claims.take(&object);
+                for reference in self.wants.add(&reference, named.clone()) {
+                    self.want(reference, now);
+                }
+                named
+            }
         };
-        if self.phase == Phase::Live && !named.iter().all(is_known) {
-            self.held.hold(object, named, now);
+        self.pass_on_with(Event::Apply(object), reference, named, now);
+    }
+
+    /// Passes on what is new of `reference`; once we are live, when it is known what became of `named`.
+    fn pass_on_with(&mut self, event: Event, reference: ObjectRef, named: BTreeSet<ObjectRef>, now: Instant) {
+        let wanted = self.wants.wanted();
+        let is_unknown = |reference: &ObjectRef| wanted.material(reference) == Some(Material::Unknown);
+        if self.phase == Phase::Live && named.iter().any(is_unknown) {
+            self.held.hold(reference, event, named, now);
             return;
         }
         self.held.remove(&reference);
-        self.events.push(Event::Apply(object));
-        let unwanted = self.wants.keep(&reference, &named);
-        self.forget(unwanted);
+        self.pass_on(event, &reference, &named);
+    }
+
+    /// Passes on what is new of `reference`, which names no more than `named`.
+    pub(super) fn pass_on(&mut self, event: Event, reference: &ObjectRef, named: &BTreeSet<ObjectRef>) {
+        self.events.push(event);
+        if reference.kind == Kind::IngressClass {
+            self.disclaim();
+        } else {
+            let unwanted = self.wants.keep(reference, named);
+            self.forget(unwanted);
+        }
+    }
+
+    /// What a class is now, or that it is gone; returns what is wanted because of that.
+    fn class_changed(
+        &mut self,
+        reference: &ObjectRef,
+        class: Option<&IngressClass>,
+        now: Instant,
+    ) -> BTreeSet<ObjectRef> {
+        if self.claims.class(&reference.name, class) { self.claim(now) } else { BTreeSet::new() }
+    }
+
+    /// Wants what our Ingresses name; returns what nobody has named before.
+    pub(super) fn claim(&mut self, now: Instant) -> BTreeSet<ObjectRef> {
+        let mut first = BTreeSet::new();
+        if !self.asks_for_material() {
+            return first;
+        }
+        for (ingress, named) in self.claims.ours() {
+            first.extend(self.wants.add(&ingress, named));
+        }
+        first.iter().for_each(|reference| self.want(reference.clone(), now));
+        first
+    }
+
+    /// Forgets what only Ingresses name that are not ours.
+    pub(super) fn disclaim(&mut self) {
+        // As long as news of a class wait, these may be served.
+        if !self.asks_for_material() || self.held.has(Kind::IngressClass) {
+            return;
+        }
+        for ingress in self.claims.foreign() {
+            let unwanted = self.wants.keep(&ingress, &BTreeSet::new());
+            self.forget(unwanted);
+        }
+    }
+
+    fn restore_classes(&mut self, events: &[Event]) {
+        for event in events {
+            if let Event::Apply(Object { reference, spec: ObjectSpec::IngressClass(class), .. }) = event {
+                self.claims.restore_class(&reference.name, class);
+            }
+        }
     }
 
     /// A namespace is one of those that are watched, or no longer.

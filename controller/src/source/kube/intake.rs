@@ -439,7 +439,7 @@ pub(super) fn decode_material(
 ) -> Vec<Change> {
     let Received { object, problems, .. } = decode_json(reference.kind, json);
     let version = item.version.clone();
-    let raw = || if keeps { journal::trim(json) } else { Box::default() };
+    let raw = || keeps.then(|| journal::trim_material(json)).flatten().unwrap_or_default();
     let apply = object.map(|object| Change::Apply(Applied { object, version, observed: None, raw: raw() }));
     apply.into_iter().chain([Change::Problems(reference, problems)]).collect()
 }

@@ -43,6 +43,11 @@ impl KubeSource {
         }
     }
 
+    /// False as long as it is not known which objects there are.
+    pub(super) fn asks_for_material(&self) -> bool {
+        matches!(self.phase, Phase::Material(_) | Phase::Live)
+    }
+
     /// True if there is a list that has the object, and takes it in.
     pub(super) fn is_covered(&self, reference: &ObjectRef) -> bool {
         let namespaces = &self.settings.namespaces;
@@ -135,7 +140,7 @@ impl KubeSource {
 
     /// A Secret or ConfigMap is named for the first time.
     pub(super) fn want(&mut self, reference: ObjectRef, now: Instant) {
-        if self.phase != Phase::Live && !matches!(self.phase, Phase::Material(_)) {
+        if !self.asks_for_material() {
             return;
         }
         if let Some(resource) = Resource::of(reference.kind) {
@@ -170,11 +175,8 @@ impl KubeSource {
         let is_known = |reference: &ObjectRef| {
             wanted.material(reference).is_none_or(|material| material != Material::Unknown)
         };
-        for (object, named) in self.held.release(now, is_known) {
-            let reference = object.reference.clone();
-            self.events.push(Event::Apply(object));
-            let unwanted = self.wants.keep(&reference, &named);
-            self.forget(unwanted);
+        for (reference, event, named) in self.held.release(now, is_known) {
+            self.pass_on(event, &reference, &named);
         }
     }
 }

@@ -5,11 +5,13 @@
 //! - `reflector` decides for each list when it is listed and watched, `intake` what is new in what comes; both are
 //!   pure. `feed` does what they say over `transport`.
 //! - Nothing is passed on before every list is complete, those that can be done without aside; `progress` decides that.
-//! - Secrets and ConfigMaps are kept only if other objects name them (`wanted`); an object that names one which is not
-//!   known yet is held back for a moment, so that nothing is served without it.
+//! - Secrets and ConfigMaps are asked for and kept only if other objects name them (`wanted`), and Ingresses only count
+//!   if they are ours (`claims`); an object that names one which is not known yet is held back for a moment, so that
+//!   nothing is served without it.
 //! - What cannot be asked for any more stays as it was.
 
 mod changes;
+mod claims;
 mod disk;
 mod failure;
 mod feed;
@@ -37,12 +39,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use config::compile::ClassSettings;
 use config::index::Event;
 use config::report::{Kind, ObjectRef};
 use foldhash::quality::FixedState;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
+use self::claims::Claims;
 use self::disk::Disk;
 use self::feed::{Common, News, Order};
 use self::fetch::Fetched;
@@ -80,6 +84,8 @@ pub struct Settings {
     pub selector: Option<Arc<str>>,
     /// A Secret that is wanted whoever names it.
     pub default_certificate: Option<(Arc<str>, Arc<str>)>,
+    /// By what an Ingress is ours; what others name is not asked for.
+    pub classes: ClassSettings,
     /// The node that we run on.
     pub node: Option<Arc<str>>,
     /// Where we run, whatever the node says.
@@ -158,6 +164,7 @@ pub struct KubeSource {
     started: Option<Instant>,
     /// The namespaces that are watched, where labels decide on that.
     joined: Namespaces,
+    claims: Claims,
     wants: Wants,
     held: Held,
     /// What is being asked for by name → its task
@@ -189,6 +196,7 @@ impl KubeSource {
         let named = settings.default_certificate.clone();
         let always = named.map(|(namespace, name)| ObjectRef { kind: Kind::Secret, namespace, name });
         let awaits_zone = settings.zone.is_none() && settings.node.is_some();
+        let claims = Claims::new(settings.classes.clone());
         let disk = Disk::new(settings.state.clone(), settings.scope(&config));
         Self {
             config,
@@ -201,6 +209,7 @@ impl KubeSource {
             phase: Phase::New,
             started: None,
             joined: Namespaces::default(),
+            claims,
             wants: Wants::new(always.as_ref()),
             held: Held::default(),
             fetching: HashMap::new(),

@@ -10,7 +10,7 @@ use config::report::{Kind, ObjectRef};
 use tokio::sync::{mpsc, watch};
 
 use super::feed::{Common, Feed};
-use super::intake::{Extras, Intake};
+use super::intake::{Change, Extras, Intake};
 use super::outage::Outage;
 use super::progress::{FeedId, Origin};
 use super::resource::{Resource, Target};
@@ -127,6 +127,11 @@ impl KubeSource {
         }
         if self.phase == Phase::Objects && self.progress.is_settled(now) {
             self.phase = Phase::Material(now);
+            if self.progress.is_resource_synced(Resource::IngressClasses) {
+                self.claims.classes_listed();
+            }
+            self.claim(now);
+            self.disclaim();
             let named = self.settings.default_certificate.clone();
             let secret = |(namespace, name)| ObjectRef { kind: Kind::Secret, namespace, name };
             self.apart = named.map(|named| (secret(named), now + REFRESH));
@@ -150,20 +155,24 @@ impl KubeSource {
         self.phase = Phase::Live;
         self.progress.serve(Origin::Live);
         for resource in Resource::OF_OBJECTS {
-            self.end_restored(resource);
+            self.end_restored(resource, now);
         }
         self.disk.complete(now);
     }
 
     /// Takes away what only the disk had of a resource whose lists are complete. A Secret or ConfigMap that is named stays
     /// until it was asked for: its list, or the answer to that, says if it is gone.
-    pub(super) fn end_restored(&mut self, resource: Resource) {
+    pub(super) fn end_restored(&mut self, resource: Resource, now: Instant) {
         if let Some(kind) = resource.kind()
             && self.progress.is_resource_synced(resource)
         {
             let wanted = self.wants.wanted();
             let gone = self.disk.is_listed(kind, |object| wanted.material(object).is_some());
-            self.events.extend(gone.into_iter().map(Event::Delete));
+            if kind == Kind::IngressClass {
+                gone.into_iter().for_each(|class| self.change(Change::Gone(class), now));
+            } else {
+                self.events.extend(gone.into_iter().map(Event::Delete));
+            }
         }
     }
 
@@ -171,7 +180,7 @@ impl KubeSource {
         if self.disk.is_in_use() { MATERIAL_PATIENCE_FROM_DISK } else { MATERIAL_PATIENCE }
     }
 
-    pub(super) fn is_complete(&mut self, feed: FeedId) {
+    pub(super) fn is_complete(&mut self, feed: FeedId, now: Instant) {
         self.forbidden.remove(&feed);
         self.whole.insert(feed);
         let Some(follower) = self.followers.iter().find(|follower| follower.id == feed) else { return };
@@ -179,7 +188,7 @@ impl KubeSource {
         follower.whole.store(false, Relaxed);
         let resource = follower.target.resource;
         if self.phase == Phase::Live {
-            self.end_restored(resource);
+            self.end_restored(resource, now);
         }
     }
 

@@ -26,7 +26,7 @@ pub(super) use self::format::Scope;
 use self::format::{Record, Records};
 pub(super) use self::store::ReadError;
 use self::store::Store;
-pub(super) use self::trim::trim;
+pub(super) use self::trim::{trim, trim_material};
 
 /// Changes are written this long after the first of them …
 const DELAY: Duration = Duration::from_secs(5);

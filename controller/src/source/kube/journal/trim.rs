@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use config::resource::is_material_key;
 use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -52,6 +53,17 @@ pub(in super::super) fn trim(json: &[u8]) -> Box<[u8]> {
     trimmed(json).unwrap_or_else(|| json.into())
 }
 
+/// What is read of a Secret or ConfigMap, and nothing else: it may be anybody's password.
+pub(in super::super) fn trim_material(json: &[u8]) -> Option<Box<[u8]>> {
+    let mut object: Fields<'_> = serde_json::from_slice(json).ok()?;
+    object.0.retain(|(key, _)| matches!(&**key, "kind" | "apiVersion" | "metadata" | "type" | "data"));
+    edit(&mut object, "metadata", |metadata| {
+        metadata.0.retain(|(key, _)| matches!(&**key, "name" | "namespace" | "uid" | "resourceVersion"));
+    });
+    edit(&mut object, "data", |data| data.0.retain(|(key, _)| is_material_key(key)));
+    serde_json::to_vec(&object).ok().map(Vec::into_boxed_slice)
+}
+
 fn trimmed(json: &[u8]) -> Option<Box<[u8]>> {
     let mut object: Fields<'_> = serde_json::from_slice(json).ok()?;
     object.0.retain(|(key, _)| key != "status");
@@ -89,6 +101,19 @@ mod tests {
         let expected = serde_json::json!({"kind":"Ingress","metadata":{"name":"a","annotations":{"sluicegate.dev/x":"é\"1"},
             "resourceVersion":"7"},"spec":{"status":{"managedFields":[1.50]}}});
         assert_eq!(kept, expected);
+    }
+
+    #[test]
+    fn of_a_secret_only_what_is_read_is_kept() {
+        let json = br#"{"kind":"Secret","apiVersion":"v1","metadata":{"name":"a","namespace":"n","uid":"u","labels":{"x":"y"},
+            "annotations":{"pass":"hidden"}},"type":"kubernetes.io/tls","immutable":true,
+            "data":{"tls.crt":"YQ==","tls.key":"Yg==","ca.crt":"Yw==","ca.crl":"ZA==","password":"hidden"}}"#;
+        let kept: serde_json::Value = serde_json::from_slice(&trim_material(json).unwrap()).unwrap();
+        let expected = serde_json::json!({"kind":"Secret","apiVersion":"v1","metadata":{"name":"a","namespace":"n",
+            "uid":"u"},"type":"kubernetes.io/tls",
+            "data":{"tls.crt":"YQ==","tls.key":"Yg==","ca.crt":"Yw==","ca.crl":"ZA=="}});
+        assert_eq!(kept, expected);
+        assert_eq!(trim_material(b"{\"data\":"), None);
     }
 
     #[test]

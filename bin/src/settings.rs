@@ -22,6 +22,13 @@ pub(crate) fn in_cluster() -> bool {
     std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
 }
 
+/// In a Pod, where the API server is: host and port.
+pub(crate) fn api_server() -> Option<(String, u16)> {
+    let host = std::env::var("KUBERNETES_SERVICE_HOST").ok().filter(|host| !host.is_empty())?;
+    let port = std::env::var("KUBERNETES_SERVICE_PORT").ok().and_then(|port| port.parse().ok());
+    Some((host, port.unwrap_or(443)))
+}
+
 /// Where Ingresses are served if nothing is said: the well-known port where it can be had and is meant.
 fn default_address(well_known: u16, other: u16) -> SocketAddr {
     if in_cluster() || rustix::process::geteuid().is_root() {
@@ -43,7 +50,10 @@ pub(crate) fn https_address(args: &IngressArgs) -> Option<SocketAddr> {
 
 /// What the compiler must know besides the objects that are served.
 pub(crate) fn run_settings(args: &RunArgs) -> anyhow::Result<Settings> {
-    Ok(Settings { classes: run_classes(args), ..compile_settings(&args.ingress)? })
+    let mut settings = Settings { classes: run_classes(args), ..compile_settings(&args.ingress)? };
+    // Tenants write EndpointSlices.
+    settings.endpoints.is_shared = args.cluster.kubernetes;
+    Ok(settings)
 }
 
 /// By what an Ingress is ours.
@@ -96,8 +106,6 @@ pub(crate) fn compile_settings(args: &IngressArgs) -> anyhow::Result<Settings> {
 
 fn endpoints(args: &IngressArgs) -> EndpointSettings {
     let named = |name: &Option<String>| name.as_deref().map(Into::into);
-    // In a cluster, where the API server is.
-    let server = std::env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|address| address.parse().ok());
     let families = Families::probe();
     EndpointSettings {
         node: named(&args.node_name),
@@ -105,7 +113,7 @@ fn endpoints(args: &IngressArgs) -> EndpointSettings {
         ipv4: families.ipv4,
         ipv6: families.ipv6,
         external_names: !args.disable_svc_external_name,
-        refused: server.into_iter().collect(),
+        is_shared: false,
     }
 }
 

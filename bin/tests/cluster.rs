@@ -26,7 +26,7 @@ impl Cluster {
         let server = Server::start(Options::default()).unwrap();
         let folder = TempDir::new().unwrap();
         server.write_kubeconfig(&folder.path().join("kubeconfig")).unwrap();
-        let backend = Backend::start("one");
+        let backend = Backend::start_in_cluster("one");
         let cluster = Self { server, backend, folder };
         cluster.server.plant(service()).unwrap();
         cluster.server.plant(slice(cluster.backend.address)).unwrap();
@@ -88,7 +88,7 @@ fn start_says_what_it_waits_for_and_listens_only_when_it_has_it() {
     let (http, admin) = (free_address().to_string(), free_address().to_string());
     let kubeconfig = cluster.kubeconfig();
     let mut gateway = Gateway::launch(&Cluster::args(&kubeconfig, &["--http", &http, "--admin", &admin]));
-    let page = |path: &str| try_get(admin.parse().unwrap(), "admin", path);
+    let page = |path: &str| try_get(admin.parse().unwrap(), "localhost", path);
     eventually("it says so", || {
         page("/readyz").is_ok_and(|page| {
             page.status == 503 && page.body.contains("waiting for EndpointSlices: 403 Forbidden")
@@ -110,7 +110,7 @@ fn signal_ends_a_start_that_waits() {
     let kubeconfig = cluster.kubeconfig();
     let mut gateway = Gateway::launch(&Cluster::args(&kubeconfig, &["--admin", &admin]));
     eventually("it says that it waits", || {
-        try_get(admin.parse().unwrap(), "admin", "/readyz")
+        try_get(admin.parse().unwrap(), "localhost", "/readyz")
             .is_ok_and(|page| page.body.contains("waiting for Ingresses: unreachable"))
     });
     let start = Instant::now();
@@ -141,7 +141,7 @@ fn restart_without_the_api_server_serves_from_disk_says_so_and_moves_over_when_i
 
     cluster.server.forget_history(Some(5));
     cluster.server.plant(ingress("new")).unwrap();
-    let other = Backend::start("two");
+    let other = Backend::start_in_cluster("two");
     cluster.server.plant(slice(other.address)).unwrap();
     let start = Instant::now();
     cluster.server.faults().set_refusing(false);

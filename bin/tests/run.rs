@@ -219,10 +219,10 @@ fn terminate_finishes_what_is_under_way() {
 fn lame_duck_serves_with_readiness_off() {
     let site = Site::new(1);
     let mut gateway = site.start(&["--lame-duck", "1s"]);
-    assert_eq!(common::get(gateway.admin, "admin", "/readyz").status, 200);
+    assert_eq!(common::get(gateway.admin, "localhost", "/readyz").status, 200);
     gateway.signal("TERM");
     gateway.wait_for_log("not ready any more");
-    assert_eq!(common::get(gateway.admin, "admin", "/readyz").status, 503);
+    assert_eq!(common::get(gateway.admin, "localhost", "/readyz").status, 503);
     assert_eq!(gateway.get(HOST, "/").status, 200);
     assert_eq!(gateway.wait_for_exit().code(), Some(0));
 }
@@ -309,8 +309,8 @@ fn missing_path_is_an_error_at_the_start() {
 fn readiness_and_table_are_shown() {
     let site = Site::new(1);
     let gateway = site.start(&[]);
-    assert_eq!(common::get(gateway.admin, "admin", "/livez").status, 200);
-    assert_eq!(common::get(gateway.admin, "admin", "/readyz").status, 200);
+    assert_eq!(common::get(gateway.admin, "localhost", "/livez").status, 200);
+    assert_eq!(common::get(gateway.admin, "localhost", "/readyz").status, 200);
     assert!(gateway.admin("/debug/table").contains(HOST));
 }
 

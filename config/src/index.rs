@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use foldhash::quality::FixedState;
@@ -37,6 +37,9 @@ pub enum Event {
     },
     /// The node that the gateway runs on is in this zone (its label `topology.kubernetes.io/zone`).
     Zone(Option<Arc<str>>),
+    /// No Service may lead to these now, in any order, besides where none ever may: where the gateway itself listens, and
+    /// the API server.
+    Refused(Vec<SocketAddr>),
     /// A file that an object names has this content now, or cannot be read.
     Loaded {
         /// One of [`Index::files`].
@@ -77,6 +80,8 @@ pub struct Change {
     pub(crate) problems: bool,
     /// The gateway is in another zone.
     pub(crate) zone: bool,
+    /// Services may lead elsewhere than before.
+    pub(crate) refused: bool,
 }
 
 impl Change {
@@ -88,6 +93,7 @@ impl Change {
         join(&mut self.files, other.files);
         self.problems |= other.problems;
         self.zone |= other.zone;
+        self.refused |= other.refused;
     }
 
     /// True if there is nothing to compile.
@@ -129,6 +135,10 @@ pub struct Index {
     problems: BTreeMap<Arc<str>, Vec<Problem>>,
     /// Where the gateway runs.
     zone: Option<Arc<str>>,
+    /// Where no Service may lead, sorted.
+    refused: Box<[SocketAddr]>,
+    /// Where the API servers say that they are, sorted.
+    servers: Box<[SocketAddr]>,
 }
 
 impl Index {
@@ -170,6 +180,11 @@ impl Index {
                 change.zone = self.zone != zone;
                 self.zone = zone;
             }
+            Event::Refused(addresses) => {
+                let addresses = sorted(addresses);
+                change.refused = self.refused != addresses;
+                self.refused = addresses;
+            }
             Event::Loaded { file, content } => {
                 if self.files.contains_key(&file) && self.loaded.get(&file) != Some(&content) {
                     self.loaded.insert(Arc::clone(&file), content);
@@ -209,6 +224,15 @@ impl Index {
                 }
                 change.endpoints.insert(key);
             }
+            if is_of_servers(&object.reference) {
+                let endpoints = slice.endpoints.iter();
+                let addresses = endpoints.flat_map(|endpoint| {
+                    let ports = slice.ports.iter().filter_map(|port| port.port);
+                    ports.map(|port| SocketAddr::new(endpoint.address, port))
+                });
+                self.servers = sorted(addresses.collect());
+                change.refused = true;
+            }
         } else {
             change.objects.insert(object.reference.clone());
         }
@@ -232,6 +256,10 @@ impl Index {
                     }
                 }
                 change.endpoints.insert(key);
+            }
+            if is_of_servers(&old.reference) {
+                self.servers = Box::default();
+                change.refused = true;
             }
         } else {
             change.objects.insert(old.reference.clone());
@@ -349,9 +377,27 @@ impl Index {
         self.zone.as_deref()
     }
 
+    /// Whether `address` is one that the gateway itself listens on, or an API server's.
+    pub(crate) fn refuses(&self, address: SocketAddr) -> bool {
+        self.refused.binary_search(&address).is_ok() || self.servers.binary_search(&address).is_ok()
+    }
+
     pub(crate) fn source_problems(&self) -> impl Iterator<Item = &Problem> {
         self.problems.values().flatten()
     }
+}
+
+/// The one slice of the API servers' own Service, which they write themselves.
+fn is_of_servers(reference: &ObjectRef) -> bool {
+    *reference.namespace == *"default" && *reference.name == *"kubernetes"
+}
+
+/// In canonical form, sorted.
+fn sorted(mut addresses: Vec<SocketAddr>) -> Box<[SocketAddr]> {
+    addresses.iter_mut().for_each(|address| *address = (address.ip().to_canonical(), address.port()).into());
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses.into()
 }
 
 fn wanted_names(spec: &ObjectSpec) -> Vec<&Arc<str>> {

@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::net::IpAddr;
+
 use common::{get, route};
 use config::compile::{Compiler, EndpointSettings, Settings};
 use config::index::{Change, Event, Index};
@@ -38,6 +40,9 @@ fn slice_of(name: &str, family: &str, ports: &str, endpoints: &[&str]) -> String
         endpoints.join(", ")
     )
 }
+
+/// An address of the gateway itself, which listens on port 80.
+const SERVER: &str = "10.96.0.1";
 
 const PORTS: &str = "ports: [{name: http, port: 80, targetPort: web}]";
 
@@ -524,6 +529,7 @@ fn external(settings: EndpointSettings, port: &str, more: &str, addresses: &[&st
     let mut index = Index::new();
     let spec = format!("type: ExternalName, externalName: Api.Example.com{more}");
     let mut change = common::apply(&mut index, "f.yaml", &(ingress(port) + &service(&spec)));
+    change.merge(index.apply(Event::Refused(vec![(SERVER.parse::<IpAddr>().unwrap(), 80).into()])));
     let mut compiler = Compiler::new(Settings { endpoints: settings, ..Settings::default() });
     compiler.compile(&index, &Change::default(), common::NOW);
     for name in compiler.dns_names() {
@@ -569,11 +575,10 @@ fn l60_an_external_name_never_leads_to_the_own_host_metadata_or_the_api_server()
         "0.0.0.0",
         "::",
         "224.0.0.1",
-        "10.96.0.1",
+        SERVER,
         "::ffff:10.96.0.1",
     ] {
-        let settings = EndpointSettings { refused: ["10.96.0.1".parse().unwrap()].into(), ..here() };
-        let outcome = external(settings, "number: 80", "", &[refused, "203.0.113.7"]);
+        let outcome = external(here(), "number: 80", "", &[refused, "203.0.113.7"]);
         assert_eq!(outcome.used, ["203.0.113.7:80"], "{refused}");
         assert_eq!(outcome.told, ["Service default/s RefusedAddress"], "{refused}");
         assert_eq!(outcome.left_out.len(), 1, "{refused}");
@@ -598,6 +603,115 @@ fn l60_an_external_name_never_leads_to_the_own_host_metadata_or_the_api_server()
         assert_eq!(outcome.used, ["unavailable InvalidSetting"], "{name}");
         assert_eq!(outcome.told, ["Service default/s InvalidExternalName"], "{name}");
     }
+}
+
+/// A gateway whose EndpointSlices are written by others.
+fn shared() -> EndpointSettings {
+    EndpointSettings { is_shared: true, ..here() }
+}
+
+/// Service `s` with an endpoint at each of `addresses`, port 8080, where the gateway listens on `own`.
+fn at(settings: EndpointSettings, own: &[&str], spec: &str, addresses: &[&str]) -> Outcome {
+    let endpoints = |family: &str, is_v6: bool| {
+        let all = addresses.iter().filter(|address| address.contains(':') == is_v6);
+        let all: Vec<String> = all.map(|address| format!("{{addresses: ['{address}']}}")).collect();
+        let all: Vec<&str> = all.iter().map(|one| &**one).collect();
+        slice_of(&family.to_lowercase(), family, "{name: http, port: 8080}", &all)
+    };
+    let text = ingress("number: 80") + &service(spec) + &endpoints("IPv4", false) + &endpoints("IPv6", true);
+    let mut index = Index::new();
+    let mut change = common::apply(&mut index, "f.yaml", &text);
+    let own = own.iter().map(|address| address.parse().unwrap()).collect();
+    change.merge(index.apply(Event::Refused(own)));
+    let mut compiler = Compiler::new(Settings { endpoints: settings, ..Settings::default() });
+    outcome(&mut compiler, &index, &change)
+}
+
+#[test]
+fn endpoint_of_a_cluster_is_never_the_own_host_its_link_or_a_metadata_service() {
+    for refused in [
+        "127.0.0.1",
+        "127.8.8.8",
+        "0.0.0.0",
+        "169.254.169.254",
+        "169.254.1.1",
+        "100.100.100.200",
+        "168.63.129.16",
+        "224.0.0.1",
+        "239.255.255.250",
+        "255.255.255.255",
+        "::",
+        "::1",
+        "fe80::1",
+        "ff02::1",
+        "fd00:ec2::254",
+        "::ffff:127.0.0.1",
+        "64:ff9b::a9fe:a9fe",
+        "2002:7f00:1::1",
+    ] {
+        let outcome = at(shared(), &[], PORTS, &[refused, "10.0.0.1"]);
+        assert_eq!(outcome.used, ["10.0.0.1:8080"], "{refused}");
+        assert_eq!(outcome.told, ["Service default/s RefusedAddress"], "{refused}");
+        assert_eq!(outcome.left_out.len(), 1, "{refused}");
+        assert!(outcome.left_out[0].ends_with(": refused"), "{:?}", outcome.left_out);
+        // That it is not ready yet, or that all are published, makes no difference.
+        let outcome = at(shared(), &[], &format!("{PORTS}, publishNotReadyAddresses: true"), &[refused]);
+        assert!(outcome.used.is_empty(), "{refused}");
+        assert_eq!(outcome.told, ["Service default/s RefusedAddress"], "{refused}");
+    }
+    // In files, everything is the operator's own.
+    let outcome = at(here(), &["10.0.0.2:8080"], PORTS, &["127.0.0.1", "10.0.0.2"]);
+    assert_eq!(outcome.used, ["10.0.0.2:8080", "127.0.0.1:8080"]);
+    assert!(outcome.told.is_empty());
+}
+
+#[test]
+fn endpoint_of_a_cluster_is_never_a_listener_of_the_gateway_and_may_be_its_node() {
+    let own = ["10.0.0.1:8080", "10.0.0.2:9901", "[fd01::1]:8080"];
+    let found = at(shared(), &own, PORTS, &["10.0.0.1", "10.0.0.2", "fd01::1", "fd01::2"]);
+    assert_eq!(found.used, ["10.0.0.2:8080", "[fd01::2]:8080"]);
+    assert_eq!(found.told, ["Service default/s RefusedAddress"]);
+    let upstream = |own: &[&str]| {
+        let text = ingress("number: 80")
+            + &annotated(
+                "sluicegate.dev/service-upstream: 'true'",
+                &format!("{PORTS}, clusterIP: 10.96.0.7"),
+            )
+            + &slice("e", &["{addresses: [10.0.0.1]}"]);
+        let mut index = Index::new();
+        let mut change = common::apply(&mut index, "f.yaml", &text);
+        change.merge(index.apply(Event::Refused(own.iter().map(|one| one.parse().unwrap()).collect())));
+        let mut compiler = Compiler::new(Settings { endpoints: shared(), ..Settings::default() });
+        outcome(&mut compiler, &index, &change)
+    };
+    assert_eq!(upstream(&["10.96.0.7:443"]).used, ["10.96.0.7:80"]);
+    let refused = upstream(&["10.96.0.7:80"]);
+    assert!(refused.used.is_empty(), "{:?}", refused.used);
+    assert_eq!(refused.told, ["Service default/s RefusedAddress"]);
+}
+
+#[test]
+fn listeners_and_api_servers_that_come_and_go_are_refused_and_allowed() {
+    let mut index = Index::new();
+    let two = ["{addresses: [10.0.0.1]}", "{addresses: [10.0.0.2]}"];
+    let mut change =
+        common::apply(&mut index, "f.yaml", &(ingress("number: 80") + &service(PORTS) + &slice("e", &two)));
+    let mut compiler = Compiler::new(Settings { endpoints: shared(), ..Settings::default() });
+    let mut used = |index: &Index, change: &Change| outcome(&mut compiler, index, change).used;
+    assert_eq!(used(&index, &change), ["10.0.0.1:8080", "10.0.0.2:8080"]);
+    change = index.apply(Event::Refused(vec!["10.0.0.1:8080".parse().unwrap()]));
+    assert_eq!(used(&index, &change), ["10.0.0.2:8080"]);
+    // The slice that API servers write of themselves.
+    let servers = slice("kubernetes", &["{addresses: [10.0.0.2]}"])
+        .replace("service-name: s", "service-name: kubernetes");
+    change = common::apply(&mut index, "g.yaml", &servers);
+    assert!(used(&index, &change).is_empty());
+    let reference = index.objects().find(|object| &*object.reference.name == "kubernetes");
+    let reference = reference.unwrap().reference.clone();
+    change = index.apply(Event::Delete(reference));
+    change.merge(index.apply(Event::Refused(Vec::new())));
+    assert_eq!(used(&index, &change), ["10.0.0.1:8080", "10.0.0.2:8080"]);
+    assert!(index.apply(Event::Refused(Vec::new())).is_empty());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Where the objects come from, as the arguments have it: files, or a cluster.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,18 +12,70 @@ use controller::source::file::FileSource;
 use controller::source::kube::{KubeSource, Progress, Settings, prepare_state};
 use controller::source::{Batch, Source};
 use controller::status::Notes;
+use tokio::sync::watch;
 
 use crate::cli::{ClusterArgs, RunArgs, SecretName, StateDir};
-use crate::settings::{in_cluster, run_classes};
+use crate::settings::{api_server, in_cluster, run_classes};
 
 /// Where a cluster's objects are kept if nothing is said.
 const STATE_DIR: &str = "/var/lib/sluicegate";
+
+/// Objects, and where no Service may lead.
+#[derive(Debug)]
+pub(super) struct Guarded {
+    objects: Objects,
+    refused: watch::Receiver<Vec<SocketAddr>>,
+    /// The first batch, which must have it, was given.
+    has_begun: bool,
+    /// Nobody will tell of any other.
+    is_final: bool,
+}
+
+impl Guarded {
+    pub(super) fn new(objects: Objects, refused: watch::Receiver<Vec<SocketAddr>>) -> Self {
+        Self { objects, refused, has_begun: false, is_final: false }
+    }
+
+    fn refused(&mut self) -> Event {
+        Event::Refused(self.refused.borrow_and_update().clone())
+    }
+}
+
+impl Source for Guarded {
+    async fn next(&mut self) -> Batch {
+        if !self.has_begun {
+            let mut batch = self.objects.next().await;
+            self.has_begun = true;
+            batch.events.insert(0, self.refused());
+            return batch;
+        }
+        tokio::select! {
+            changed = self.refused.changed(), if !self.is_final => {
+                self.is_final = changed.is_err();
+                Batch { events: vec![self.refused()] }
+            }
+            batch = self.objects.next() => batch,
+        }
+    }
+
+    fn want(&mut self, files: &BTreeSet<Arc<str>>, unread: &BTreeSet<Arc<str>>) -> Vec<Event> {
+        self.objects.want(files, unread)
+    }
+
+    fn is_certain(&self) -> bool {
+        self.objects.is_certain()
+    }
+
+    fn reread(&mut self) {
+        self.objects.reread();
+    }
+}
 
 /// One of the two.
 #[derive(Debug)]
 pub(super) enum Objects {
     Files(Box<FileSource>),
-    Cluster(Box<KubeSource>),
+    Cluster { source: Box<KubeSource>, server: Option<(String, u16)> },
 }
 
 impl Objects {
@@ -36,14 +89,29 @@ impl Objects {
         // Only to see that it can be made: the source makes its own, on its own thread.
         drop(cluster::client(&config)?);
         let settings = Settings { state: state_dir(args.cluster.state_dir.as_ref())?, ..settings(args) };
-        Ok(Self::Cluster(Box::new(KubeSource::new(config, settings, notes.clone()))))
+        let server = &config.cluster_url;
+        let usual = if server.scheme_str() == Some("http") { 80 } else { 443 };
+        let port = server.port_u16().unwrap_or(usual);
+        // An IPv6 address is in brackets there.
+        let host = server.host().map(|host| host.trim_matches(['[', ']']).to_owned());
+        let server = host.map(|host| (host, port));
+        let source = Box::new(KubeSource::new(config, settings, notes.clone()));
+        Ok(Self::Cluster { source, server })
+    }
+
+    /// Where the API server is, if there is one: host and port.
+    pub(super) fn server(&self) -> Option<(String, u16)> {
+        match self {
+            Self::Files(_) => api_server(),
+            Self::Cluster { server, .. } => server.clone(),
+        }
     }
 
     /// How far a cluster's objects are.
     pub(super) fn progress(&self) -> Option<Arc<Progress>> {
         match self {
             Self::Files(_) => None,
-            Self::Cluster(source) => Some(source.progress()),
+            Self::Cluster { source, .. } => Some(source.progress()),
         }
     }
 }
@@ -52,28 +120,28 @@ impl Source for Objects {
     async fn next(&mut self) -> Batch {
         match self {
             Self::Files(source) => source.next().await,
-            Self::Cluster(source) => source.next().await,
+            Self::Cluster { source, .. } => source.next().await,
         }
     }
 
     fn want(&mut self, files: &BTreeSet<Arc<str>>, unread: &BTreeSet<Arc<str>>) -> Vec<Event> {
         match self {
             Self::Files(source) => source.want(files, unread),
-            Self::Cluster(source) => source.want(files, unread),
+            Self::Cluster { source, .. } => source.want(files, unread),
         }
     }
 
     fn is_certain(&self) -> bool {
         match self {
             Self::Files(source) => source.is_certain(),
-            Self::Cluster(source) => source.is_certain(),
+            Self::Cluster { source, .. } => source.is_certain(),
         }
     }
 
     fn reread(&mut self) {
         match self {
             Self::Files(source) => source.reread(),
-            Self::Cluster(source) => source.reread(),
+            Self::Cluster { source, .. } => source.reread(),
         }
     }
 }

@@ -17,7 +17,7 @@ pub mod programs;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -65,6 +65,24 @@ pub fn free_address() -> SocketAddr {
         }
     }
     panic!("no free port");
+}
+
+/// An address of this machine that an EndpointSlice may hold, which loopback is not. Nothing is sent to find it.
+pub fn host_ip() -> IpAddr {
+    static IP: OnceLock<IpAddr> = OnceLock::new();
+    *IP.get_or_init(|| {
+        let probe = |to: &str| {
+            let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+            socket.connect(to).ok()?;
+            Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
+        };
+        probe("198.51.100.1:9").unwrap_or_else(|| {
+            let added =
+                Command::new("ip").args(["address", "replace", "198.18.0.1/32", "dev", "lo"]).status();
+            assert!(added.is_ok_and(|status| status.success()), "this machine has no address but loopback");
+            IpAddr::from([198, 18, 0, 1])
+        })
+    })
 }
 
 /// Waits until `condition` holds.
@@ -182,7 +200,7 @@ impl Gateway {
 
     /// GET on the admin address; the body of a 200.
     pub fn admin(&self, path: &str) -> String {
-        let response = get(self.admin, "admin", path);
+        let response = get(self.admin, "localhost", path);
         assert_eq!(response.status, 200, "{path}: {}", response.body);
         response.body
     }
@@ -368,6 +386,11 @@ impl Backend {
     /// Starts a backend on a free address.
     pub fn start(name: &str) -> Self {
         Self::start_at(name, free_address())
+    }
+
+    /// Starts a backend that an EndpointSlice of a cluster may name.
+    pub fn start_in_cluster(name: &str) -> Self {
+        Self::start_at(name, SocketAddr::new(host_ip(), 0))
     }
 
     /// Starts a backend on `address`; port 0 is any free one.

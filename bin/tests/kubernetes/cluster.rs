@@ -1,8 +1,6 @@
 //! The API server of a test, a namespace of its own, and gateways in it.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -228,25 +226,7 @@ fn text(path: &std::path::Path) -> &str {
     path.to_str().expect("path is UTF-8")
 }
 
-/// An address of this machine that an EndpointSlice may hold, which loopback is not. Nothing is sent to find it.
-pub fn host_ip() -> IpAddr {
-    static IP: OnceLock<IpAddr> = OnceLock::new();
-    *IP.get_or_init(|| {
-        let probe = |to: &str| {
-            let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
-            socket.connect(to).ok()?;
-            Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
-        };
-        probe("198.51.100.1:9").unwrap_or_else(|| {
-            let added =
-                Command::new("ip").args(["address", "replace", "198.18.0.1/32", "dev", "lo"]).status();
-            assert!(added.is_ok_and(|status| status.success()), "this machine has no address but loopback");
-            IpAddr::from([198, 18, 0, 1])
-        })
-    })
-}
-
 /// A backend that an EndpointSlice may name.
 pub fn backend(name: &str) -> Backend {
-    Backend::start_at(name, SocketAddr::new(host_ip(), 0))
+    Backend::start_in_cluster(name)
 }

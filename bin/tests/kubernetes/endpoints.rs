@@ -1,11 +1,12 @@
 //! Which endpoints of a Service take traffic.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use serde_json::json;
 
 use crate::cluster::{Cluster, backend};
-use crate::common::{Gateway, eventually};
+use crate::common::{Gateway, eventually, host_ip};
 use crate::objects::{endpoint, ingress, service, site, slice, slice_of};
 
 fn answers(gateway: &Gateway, host: &str) -> BTreeSet<String> {
@@ -94,4 +95,36 @@ fn external_name_never_leads_to_the_gateway_itself() {
     let gateway = cluster.gateway(&[]);
     gateway.wait_for_status("self.example", "/", 503);
     gateway.wait_for_status("metadata.example", "/", 503);
+}
+
+#[test]
+fn endpoints_of_a_tenant_lead_neither_to_the_gateway_itself_nor_to_metadata() {
+    let cluster = Cluster::new();
+    let one = backend("one");
+    // Its ports are known once it runs.
+    let gateway = cluster.gateway(&["--http", "0.0.0.0:0", "--admin", "0.0.0.0:0"]);
+    let [admin, http] = [gateway.admin.port(), gateway.http.port()];
+    let at = |address: SocketAddr| endpoint(address, json!({"ready": true}));
+    site(&cluster, "good", "good.example", &one);
+    let doors: [(&str, SocketAddr); 3] = [
+        ("admin", (host_ip(), admin).into()),
+        ("loop", (host_ip(), http).into()),
+        ("metadata", ([100, 100, 100, 200], 80).into()),
+    ];
+    for (name, address) in doors {
+        let host = format!("{name}.example");
+        cluster.apply(&service(name));
+        let slice = slice_of(name, "1", address.port(), vec![at(address)]);
+        cluster.apply(&slice);
+        cluster.apply(&ingress(&cluster, name, &host, name));
+        gateway.wait_for_status(&host, "/metrics", 503);
+        eventually("it is told at the Service", || {
+            crate::events::reasons(&cluster, name) == ["RefusedAddress"]
+        });
+        // What is refused costs nothing but itself.
+        cluster.apply(&slice_of(name, "2", one.address.port(), vec![at(one.address)]));
+        wait_for_answers(&gateway, &host, &["one"]);
+    }
+    // The same host is fine where nobody of ours listens: Pods of the host's network have its address.
+    wait_for_answers(&gateway, "good.example", &["one"]);
 }

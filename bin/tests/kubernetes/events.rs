@@ -6,7 +6,7 @@ use crate::cluster::{Cluster, backend};
 use crate::common::eventually;
 use crate::objects::{ingress, site};
 
-fn reasons(cluster: &Cluster, about: &str) -> Vec<String> {
+pub fn reasons(cluster: &Cluster, about: &str) -> Vec<String> {
     let kind = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {}});
     let events = cluster.list(&kind);
     let ours = events.iter().filter(|event| event["regarding"]["name"] == *about);

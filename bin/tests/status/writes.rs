@@ -21,16 +21,15 @@ fn serve(cluster: &Cluster, backend: &Backend) {
         &format!("/api/v1/namespaces/{NAMESPACE}/services"),
         json!({"metadata": {"name": "web"}, "spec": {"ports": [{"port": 80, "targetPort": port}], "selector": {"app": "web"}}}),
     );
-    // A server refuses endpoints on loopback.
     let slice = json!({
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {"name": "web-1", "namespace": NAMESPACE, "labels": {"kubernetes.io/service-name": "web"}},
         "addressType": "IPv4",
         "ports": [{"name": "", "port": port, "protocol": "TCP"}],
-        "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": true}}],
+        "endpoints": [{"addresses": [backend.address.ip()], "conditions": {"ready": true}}],
     });
-    cluster.server.plant(slice).unwrap();
+    cluster.create(&format!("/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices"), slice);
 }
 
 #[test]
@@ -167,7 +166,7 @@ fn object_that_is_made_anew_gets_its_status_again() {
 fn slow_status_delays_no_traffic() {
     let cluster = Cluster::start();
     cluster.server.fail(status_writes(Effect::Delay { millis: 10_000 }));
-    let backend = Backend::start("web");
+    let backend = Backend::start_in_cluster("web");
     serve(&cluster, &backend);
     let gateway = cluster.gateway("one", &ADDRESSES);
     cluster.wait_for_leader("");
@@ -329,7 +328,7 @@ fn without_the_right_to_write_everything_is_served() {
     let reader =
         Token { token: "reader".to_owned(), user: "reader".to_owned(), rules: Some(vec![everything(&read)]) };
     let cluster = Cluster::start_with(vec![Token::admin("admin"), token("one"), reader]);
-    let backend = Backend::start("web");
+    let backend = Backend::start_in_cluster("web");
     serve(&cluster, &backend);
     let gateway = cluster.gateway("reader", &ADDRESSES);
     cluster.wait_for_leader("");

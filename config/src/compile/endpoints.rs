@@ -22,12 +22,13 @@ use crate::table::explain::LeftOut;
 #[derive(Clone, Copy)]
 pub(super) struct Vantage<'a> {
     settings: &'a EndpointSettings,
+    index: &'a Index,
     zone: Option<&'a str>,
 }
 
 impl<'a> Vantage<'a> {
     pub(super) fn new(settings: &'a EndpointSettings, index: &'a Index) -> Self {
-        Self { settings, zone: settings.zone.as_deref().or_else(|| index.zone()) }
+        Self { settings, index, zone: settings.zone.as_deref().or_else(|| index.zone()) }
     }
 
     fn node(&self) -> Option<&'a str> {
@@ -38,6 +39,16 @@ impl<'a> Vantage<'a> {
     fn reaches(&self, address: SocketAddr) -> bool {
         let by_family = if address.is_ipv4() { self.settings.ipv4 } else { self.settings.ipv6 };
         by_family || address.ip().is_loopback()
+    }
+
+    /// Whether an ExternalName may lead to `address`.
+    fn allows(&self, address: SocketAddr) -> bool {
+        destination::is_allowed(address.ip()) && !self.index.refuses(address)
+    }
+
+    /// Whether a Service may have an endpoint at `address`.
+    fn allows_endpoint(&self, address: SocketAddr) -> bool {
+        !self.settings.is_shared || (destination::is_endpoint(address.ip()) && !self.index.refuses(address))
     }
 }
 
@@ -52,6 +63,8 @@ struct Candidate<'a> {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Fate {
     Used,
+    /// No Service may lead there.
+    Refused,
     NotReady,
     /// Others are ready.
     Terminating,
@@ -83,6 +96,9 @@ struct Found<'a> {
     is_stranded: bool,
 }
 
+/// What there is to say of addresses that are refused.
+const NOWHERE: &str = "no Service may lead to the gateway's own host, link or listeners, to a metadata service or to the API server";
+
 /// The endpoints of `port` of a Service that take requests, sorted by address, each address once.
 pub(super) fn service(
     index: &Index,
@@ -104,7 +120,16 @@ pub(super) fn service(
         }
         Some(Err(_)) => Vec::new(),
         None => match upstream.then(|| cluster_ip(vantage, service)) {
-            Some(Ok(address)) => vec![plain(SocketAddr::new(address, port))],
+            Some(Ok(address)) => {
+                let address = SocketAddr::new(address, port);
+                if vantage.allows_endpoint(address) {
+                    vec![plain(address)]
+                } else {
+                    let message = format!("{address} is refused: {NOWHERE}; requests are answered 503");
+                    findings.push(Finding::warning("spec.clusterIP", 0, "RefusedAddress", message));
+                    Vec::new()
+                }
+            }
             other => {
                 findings.extend(other.and_then(Result::err).map(no_upstream));
                 sliced(index, vantage, (key, service), port, &mut findings)
@@ -121,9 +146,9 @@ pub(super) fn left_out(index: &Index, vantage: Vantage<'_>, key: &ServiceKey, po
     if let Some(name) = &service.external_name {
         let addresses = name.as_ref().ok().and_then(|name| index.addresses(name));
         let refused = addresses.into_iter().flat_map(|all| all.iter().copied());
+        let refused = refused.map(|address| SocketAddr::new(address, port));
         let refused = refused.filter(|address| !vantage.allows(*address));
-        let one = |address| LeftOut { address: SocketAddr::new(address, port), why: "refused".to_owned() };
-        return refused.map(one).collect();
+        return refused.map(|address| LeftOut { address, why: "refused".to_owned() }).collect();
     }
     let Some(spec) = service.port(&PortRef::Number(port)) else { return Vec::new() };
     let found = find(index, vantage, (key, service), spec);
@@ -135,6 +160,7 @@ fn why(candidate: &Candidate<'_>) -> String {
     let locality = candidate.locality();
     match candidate.fate {
         Fate::Used => String::new(),
+        Fate::Refused => "refused".to_owned(),
         Fate::NotReady => "not ready".to_owned(),
         Fate::Terminating => "terminating, and others are ready".to_owned(),
         Fate::Unreachable => "this host has no address of its family, and others can be reached".to_owned(),
@@ -182,7 +208,21 @@ fn sliced(
             ..plain(candidate.address)
         })
         .collect();
-    if endpoints.is_empty() {
+    let all = found.candidates.len();
+    let refused = || found.candidates.iter().filter(|candidate| candidate.fate == Fate::Refused);
+    let count = refused().count();
+    if let Some(first) = refused().next() {
+        let rest =
+            if endpoints.is_empty() { "requests are answered 503" } else { "requests go to the others" };
+        let message = format!(
+            "{count} of {all} endpoints of port {port} are refused, the first is {}: {NOWHERE}; {rest}",
+            first.address
+        );
+        findings.push(Finding::warning("", 0, "RefusedAddress", message));
+    }
+    if endpoints.is_empty() && count > 0 && count == all {
+        // That is all there is to say.
+    } else if endpoints.is_empty() {
         let (reason, message) = no_endpoints(&key.1, spec, found.slices, found.with_port);
         findings.push(Finding::warning("", 0, reason, message));
     } else if found.is_stranded {
@@ -230,8 +270,12 @@ fn find<'a>(
 /// Decides each candidate's fate. True if some are usable and none can be reached: then they are used all the
 /// same, for what the host had when it started may have changed.
 fn judge(candidates: &mut [Candidate<'_>], service: &Service, vantage: Vantage<'_>) -> bool {
-    for candidate in candidates.iter_mut().filter(|candidate| candidate.state == Readiness::NotReady) {
-        candidate.fate = Fate::NotReady;
+    for candidate in candidates.iter_mut() {
+        if !vantage.allows_endpoint(candidate.address) {
+            candidate.fate = Fate::Refused;
+        } else if candidate.state == Readiness::NotReady {
+            candidate.fate = Fate::NotReady;
+        }
     }
     let mut is_stranded = false;
     if !(vantage.settings.ipv4 && vantage.settings.ipv6) {
@@ -374,13 +418,6 @@ fn no_endpoints(name: &str, port: &ServicePort, slices: usize, with_port: usize)
     }
 }
 
-impl Vantage<'_> {
-    /// Whether an ExternalName may lead to `address`.
-    fn allows(&self, address: std::net::IpAddr) -> bool {
-        destination::is_allowed(address) && !self.settings.refused.contains(&address.to_canonical())
-    }
-}
-
 fn external(
     index: &Index,
     vantage: Vantage<'_>,
@@ -390,22 +427,18 @@ fn external(
 ) -> Vec<Endpoint> {
     let Some(addresses) = index.addresses(name) else { return Vec::new() };
     let (allowed, refused): (Vec<_>, Vec<_>) =
-        addresses.iter().copied().partition(|address| vantage.allows(*address));
+        addresses.iter().map(|ip| SocketAddr::new(*ip, port)).partition(|address| vantage.allows(*address));
     let shown: Arc<str> = name.trim_end_matches('.').into();
     if let Some(address) = refused.first() {
-        let message = format!(
-            "`{shown}` resolves to {address}, which is refused: it leads to the gateway's own host or link, to a \
-             metadata service or to the API server"
-        );
+        let message = format!("`{shown}` resolves to {}, which is refused: {NOWHERE}", address.ip());
         findings.push(Finding::warning("spec.externalName", 0, "RefusedAddress", message));
     } else if allowed.is_empty() {
         let message = format!("`{shown}` does not resolve, so requests are answered 503");
         findings.push(Finding::warning("spec.externalName", 0, "Unresolved", message));
     }
-    let address = |address| SocketAddr::new(address, port);
     allowed
         .into_iter()
-        .map(|ip| Endpoint { dns_name: Some(Arc::clone(&shown)), ..plain(address(ip)) })
+        .map(|address| Endpoint { dns_name: Some(Arc::clone(&shown)), ..plain(address) })
         .collect()
 }
 

@@ -246,7 +246,7 @@ impl Compiler {
         }
         work.routes.sort_unstable();
         work.routes.dedup();
-        if change.zone {
+        if change.zone || change.refused {
             work.backends.extend(self.backends_of.values().flatten());
         }
         for name in &change.resolved {

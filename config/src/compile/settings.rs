@@ -1,6 +1,6 @@
 //! What the operator decides, outside of any object.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use crate::table::{BackendPolicy, BindConfig, Certificate, Limits, Listener, RulePolicy, TrustedProxies};
@@ -66,13 +66,14 @@ pub struct EndpointSettings {
     pub ipv6: bool,
     /// Services of type ExternalName are served.
     pub external_names: bool,
-    /// Addresses that no ExternalName may lead to, such as that of the API server, besides those that none ever may.
-    pub refused: Arc<[IpAddr]>,
+    /// Whoever writes EndpointSlices may be another than who runs the gateway: they lead nowhere that no ExternalName
+    /// may lead to. Else endpoints on this very host are fine.
+    pub is_shared: bool,
 }
 
 impl Default for EndpointSettings {
     fn default() -> Self {
-        Self { node: None, zone: None, ipv4: true, ipv6: true, external_names: true, refused: Arc::new([]) }
+        Self { node: None, zone: None, ipv4: true, ipv6: true, external_names: true, is_shared: false }
     }
 }
 

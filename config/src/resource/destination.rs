@@ -1,10 +1,26 @@
-//! Addresses that no Service may lead to by a name: DNS answers are written by others. Pure facts about addresses.
+//! Addresses that no Service may lead to: DNS answers, and the EndpointSlices of a cluster, are written by others. Pure
+//! facts about addresses.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Whether a name may resolve to `address`: not to the gateway's own host or link, nor to a service of metadata
 /// or keys, however the address is dressed up.
 pub(crate) fn is_allowed(address: IpAddr) -> bool {
+    // EC2's, Oracle's and Google's metadata services.
+    const METADATA: [[u16; 2]; 3] = [[0xfd00, 0x0ec2], [0xfd00, 0x00c1], [0xfd20, 0x00ce]];
+    let is_near = match address.to_canonical() {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(v6) => {
+            let [first, second, ..] = v6.segments();
+            METADATA.contains(&[first, second])
+        }
+    };
+    is_endpoint(address) && !is_near
+}
+
+/// Whether an EndpointSlice of a cluster may name `address`. As [`is_allowed`], but what is near a metadata service may
+/// be a Pod's. API servers refuse the most of these when a slice is written.
+pub(crate) fn is_endpoint(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => is_allowed_v4(v4),
         IpAddr::V6(v6) => is_allowed_v6(v6) && embedded(v6).into_iter().flatten().all(is_allowed_v4),
@@ -16,24 +32,32 @@ fn is_allowed_v4(address: Ipv4Addr) -> bool {
     const METADATA: [Ipv4Addr; 3] =
         [Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192)];
     let [first, ..] = address.octets();
+    // What is reserved (240.0.0.0/4) is in use for Pods.
     !(first == 0
-        || first >= 224
+        || address.is_multicast()
+        || address.is_broadcast()
         || address.is_loopback()
         || address.is_link_local()
         || METADATA.contains(&address))
 }
 
 fn is_allowed_v6(address: Ipv6Addr) -> bool {
-    // EC2's, Oracle's and Google's metadata services.
-    const METADATA: [[u16; 2]; 3] = [[0xfd00, 0x0ec2], [0xfd00, 0x00c1], [0xfd20, 0x00ce]];
-    let [first, second, ..] = address.segments();
+    // EC2's metadata service, its resolver, and what gives Pods their keys; Oracle's and Google's metadata services.
+    const METADATA: [[u16; 8]; 5] = [
+        [0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x0254],
+        [0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x0253],
+        [0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x0023],
+        [0xfd00, 0x00c1, 0, 0, 0, 0, 0xa9fe, 0xa9fe],
+        [0xfd20, 0x00ce, 0, 0, 0, 0, 0, 0x0254],
+    ];
+    let [first, ..] = address.segments();
     !(address.is_loopback()
         || address.is_unspecified()
         || address.is_multicast()
         || address.is_unicast_link_local()
         // Site-local (RFC 3879), which some kernels still treat as link-local.
         || first & 0xffc0 == 0xfec0
-        || METADATA.contains(&[first, second]))
+        || METADATA.contains(&address.segments()))
 }
 
 /// The IPv4 addresses that an IPv6 address may be translated to on its way.
@@ -68,7 +92,6 @@ mod tests {
             "169.254.169.254",
             "169.254.170.2",
             "224.0.0.1",
-            "240.0.0.1",
             "255.255.255.255",
             "168.63.129.16",
             "100.100.100.200",
@@ -102,9 +125,22 @@ mod tests {
     }
 
     #[test]
+    fn pods_may_be_near_a_metadata_service_and_no_endpoint_may_be_one() {
+        for refused in
+            ["fd00:ec2::254", "fd00:ec2::23", "fd00:c1::a9fe:a9fe", "fd20:ce::254", "169.254.169.254"]
+        {
+            assert!(!is_endpoint(refused.parse().unwrap()), "{refused}");
+        }
+        for allowed in ["fd00:c1::1", "fd00:ec2:1::254", "fd20:ce::1", "10.0.0.1"] {
+            assert!(is_endpoint(allowed.parse().unwrap()), "{allowed}");
+        }
+    }
+
+    #[test]
     fn others_are_allowed_in_every_form() {
         for allowed in [
             "10.0.0.1",
+            "240.0.0.1",
             "172.16.0.1",
             "192.168.1.1",
             "100.64.0.1",

@@ -40,7 +40,9 @@ fn told(events: Vec<Event>) -> Vec<String> {
                 let name = file.rsplit('/').next().unwrap_or_default().to_owned();
                 Some(format!("loaded {name} {content:?}"))
             }
-            Event::Resolved { .. } | Event::Zone(_) => unreachable!("files resolve nothing"),
+            Event::Resolved { .. } | Event::Zone(_) | Event::Refused(_) => {
+                unreachable!("files resolve nothing")
+            }
         })
         .collect()
 }

@@ -31,7 +31,7 @@ fn told(outcome: Outcome) -> Vec<String> {
                 let reasons: Vec<&str> = problems.iter().map(|problem| problem.reason).collect();
                 format!("problems {source} {}", reasons.join(",")).trim_end().to_owned()
             }
-            Event::Resolved { .. } | Event::Loaded { .. } | Event::Zone(_) => {
+            Event::Resolved { .. } | Event::Loaded { .. } | Event::Zone(_) | Event::Refused(_) => {
                 unreachable!("files resolve nothing")
             }
         })

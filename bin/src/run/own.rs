@@ -1,0 +1,144 @@
+//! Where no Service may lead because this process or the API server is there. Reads the addresses of this host and
+//! resolves the API server's name, again and again; judges no endpoint.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use nix::ifaddrs::getifaddrs;
+use tokio::sync::watch;
+
+/// How often it is looked: hosts gain and lose addresses while we run.
+const INTERVAL: Duration = Duration::from_secs(15);
+/// For the API server's name.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
+/// On it, kube-proxy binds every Service's address: what is sent there goes to endpoints and never arrives here.
+const IPVS: &str = "kube-ipvs0";
+
+/// What this process and the API server occupy.
+#[derive(Debug)]
+pub(super) struct Own {
+    /// Where this process listens.
+    listening: watch::Sender<Vec<SocketAddr>>,
+    refused: watch::Receiver<Vec<SocketAddr>>,
+}
+
+impl Own {
+    /// Looks once, and goes on looking on this runtime for as long as somebody wants to know. `server` is the API server's
+    /// host, if there is one, and its port.
+    pub(super) async fn follow(server: Option<(String, u16)>, listening: Vec<SocketAddr>) -> Self {
+        let (listening, listens) = watch::channel(listening);
+        let mut look = Look { server, listens, hosts: BTreeSet::new(), servers: BTreeSet::new() };
+        let (found, refused) = watch::channel(look.again().await);
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    () = found.closed() => return,
+                    // Nobody will say anything else.
+                    Ok(()) = look.listens.changed() => {}
+                    () = tokio::time::sleep(INTERVAL) => {}
+                }
+                let now = look.again().await;
+                found.send_if_modified(|known| {
+                    let is_other = *known != now;
+                    if is_other {
+                        tracing::debug!(addresses = ?now, "no Service may lead to these");
+                        *known = now;
+                    }
+                    is_other
+                });
+            }
+        });
+        Self { listening, refused }
+    }
+
+    /// It listens here, as it turned out.
+    pub(super) fn listens(&self, at: Vec<SocketAddr>) {
+        self.listening.send_replace(at);
+    }
+
+    /// Addresses that no Service may lead to.
+    pub(super) fn refused(&self) -> watch::Receiver<Vec<SocketAddr>> {
+        self.refused.clone()
+    }
+}
+
+/// What was seen last, which stays where nothing can be seen.
+#[derive(Debug)]
+struct Look {
+    server: Option<(String, u16)>,
+    listens: watch::Receiver<Vec<SocketAddr>>,
+    hosts: BTreeSet<IpAddr>,
+    servers: BTreeSet<SocketAddr>,
+}
+
+impl Look {
+    async fn again(&mut self) -> Vec<SocketAddr> {
+        match addresses() {
+            Ok(hosts) => self.hosts = hosts,
+            Err(error) => tracing::debug!(%error, "the addresses of this host cannot be read"),
+        }
+        if let Some((host, port)) = &self.server {
+            let lookup = tokio::net::lookup_host((host.as_str(), *port));
+            match tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await {
+                Ok(Ok(found)) => self.servers = found.collect(),
+                Ok(Err(error)) => tracing::debug!(%error, host, "the API server's name does not resolve"),
+                Err(_) => tracing::debug!(host, "the API server's name takes too long to resolve"),
+            }
+        }
+        let listens = self.listens.borrow_and_update().clone();
+        occupied(&listens, &self.hosts).chain(self.servers.iter().copied()).collect()
+    }
+}
+
+/// The addresses that sockets on `listens` can be reached at, given those of the host.
+fn occupied(listens: &[SocketAddr], hosts: &BTreeSet<IpAddr>) -> impl Iterator<Item = SocketAddr> {
+    let known = listens.iter().filter(|address| address.port() != 0);
+    known.flat_map(|address| {
+        let is_any = address.ip().is_unspecified();
+        // A socket of all IPv6 addresses has those of IPv4 as well.
+        let all = hosts.iter().filter(move |host| is_any && (host.is_ipv4() || address.is_ipv6()));
+        let one = (!is_any).then(|| address.ip());
+        all.copied().chain(one).map(|host| SocketAddr::new(host, address.port()))
+    })
+}
+
+/// Addresses of this host that others may reach.
+fn addresses() -> nix::Result<BTreeSet<IpAddr>> {
+    let all = getifaddrs()?.filter(|one| one.interface_name != IPVS);
+    let ips = all.filter_map(|one| {
+        let address = one.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip())))
+    });
+    Ok(ips.filter(|ip| !ip.is_loopback()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(listens: &[&str]) -> Vec<String> {
+        let hosts = ["10.0.0.1", "192.0.2.1", "2001:db8::1"].map(|ip| ip.parse().unwrap());
+        let listens: Vec<SocketAddr> = listens.iter().map(|address| address.parse().unwrap()).collect();
+        occupied(&listens, &BTreeSet::from(hosts)).map(|address| address.to_string()).collect()
+    }
+
+    #[test]
+    fn a_socket_of_all_addresses_occupies_each_of_its_family() {
+        assert_eq!(all(&["0.0.0.0:80"]), ["10.0.0.1:80", "192.0.2.1:80"]);
+        assert_eq!(all(&["[::]:80"]), ["10.0.0.1:80", "192.0.2.1:80", "[2001:db8::1]:80"]);
+        assert_eq!(all(&["10.0.0.1:9901", "127.0.0.1:80"]), ["10.0.0.1:9901", "127.0.0.1:80"]);
+        assert!(all(&["0.0.0.0:0"]).is_empty(), "its port is not known yet");
+    }
+
+    #[tokio::test]
+    async fn what_is_listened_on_later_is_told() {
+        let own = Own::follow(Some(("127.0.0.1".to_owned(), 6443)), Vec::new()).await;
+        let mut refused = own.refused();
+        assert_eq!(*refused.borrow_and_update(), ["127.0.0.1:6443".parse().unwrap()]);
+        own.listens(vec!["198.51.100.1:80".parse().unwrap()]);
+        refused.changed().await.unwrap();
+        assert_eq!(refused.borrow().len(), 2);
+    }
+}

@@ -1,11 +1,15 @@
 //! The pages of the admin port.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+};
+use hyper::http::uri::Authority;
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -23,6 +27,10 @@ const RENDER_WAIT: Duration = Duration::from_secs(5);
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
+const NOT_OURS: &str = "\
+this port is for its own host only and has no name but localhost: ask for it by its address or as localhost
+";
+
 const INDEX: &str = "\
 sluicegate admin port (read-only)
 
@@ -36,6 +44,8 @@ sluicegate admin port (read-only)
 pub(super) struct Admission {
     pub(super) state: Arc<AdminState>,
     pub(super) renders: Arc<Semaphore>,
+    /// Only this host can connect.
+    pub(super) is_loopback: bool,
 }
 
 /// The bytes of a large answer, with its place in the turnstile until the last of them is sent.
@@ -51,6 +61,9 @@ impl AsRef<[u8]> for Held {
 }
 
 pub(super) async fn respond<B>(admission: Arc<Admission>, request: &Request<B>) -> Response<Full<Bytes>> {
+    if admission.is_loopback && !is_local(request) {
+        return page(StatusCode::MISDIRECTED_REQUEST, TEXT, NOT_OURS);
+    }
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut refused = page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n");
         refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -68,6 +81,32 @@ pub(super) async fn respond<B>(admission: Arc<Admission>, request: &Request<B>) 
         },
         _ => page(StatusCode::NOT_FOUND, TEXT, INDEX),
     }
+}
+
+/// Whether whoever asks means this host. A browser that asks for another name has been sent here by whoever owns that
+/// name (DNS rebinding), and would let the pages of that site read the answer.
+fn is_local<B>(request: &Request<B>) -> bool {
+    let mut fields = request.headers().get_all(HOST).iter();
+    let (first, second) = (fields.next(), fields.next());
+    let authority = request.uri().authority().map(Authority::as_str);
+    // Without any, which HTTP/1.0 allows, it is no browser.
+    let is_fine = |field: &HeaderValue| field.to_str().is_ok_and(names_this_host);
+    second.is_none() && first.is_none_or(is_fine) && authority.is_none_or(names_this_host)
+}
+
+/// Whether `authority` is an IP address or `localhost`, with a port or without.
+fn names_this_host(authority: &str) -> bool {
+    let is_port = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if let Some((inner, port)) = authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        let is_port = port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
+        return is_port && inner.parse::<Ipv6Addr>().is_ok();
+    }
+    let host = match authority.split_once(':') {
+        Some((host, port)) if is_port(port) => host,
+        Some(_) => return false,
+        None => authority,
+    };
+    host.is_empty() || host.eq_ignore_ascii_case("localhost") || host.parse::<Ipv4Addr>().is_ok()
 }
 
 fn ready(state: &AdminState) -> Response<Full<Bytes>> {

@@ -37,7 +37,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Serves the admin port on `listener` until dropped; dropping it closes every connection. Runs on any tokio
 /// runtime with I/O and time; not on a worker's, since an answer may take milliseconds.
 pub async fn serve(listener: TcpListener, state: Arc<AdminState>) {
-    let admission = Arc::new(Admission { state, renders: Arc::new(Semaphore::new(pages::MAX_RENDERS)) });
+    // Where it cannot be told, it is taken for one that others cannot reach.
+    let is_loopback = listener.local_addr().map_or(true, |at| at.ip().to_canonical().is_loopback());
+    let renders = Arc::new(Semaphore::new(pages::MAX_RENDERS));
+    let admission = Arc::new(Admission { state, renders, is_loopback });
     let mut connections = JoinSet::new();
     let mut by_age: VecDeque<AbortHandle> = VecDeque::new();
     loop {

@@ -36,6 +36,10 @@ struct Answer {
 
 impl Admin {
     async fn start() -> Self {
+        Self::start_on("127.0.0.1:0").await
+    }
+
+    async fn start_on(address: &str) -> Self {
         let (shared, publisher) = Shared::new(1);
         let state = Arc::new(AdminState {
             shared,
@@ -45,7 +49,7 @@ impl Admin {
             remarks: Box::new(|| REMARKS.with(|remarks| remarks.borrow().clone())),
             report: Arc::default(),
         });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(serve(listener, Arc::clone(&state)));
         Self { address, state, publisher }
@@ -74,8 +78,13 @@ impl Admin {
     }
 
     async fn request(&self, method: &str, target: &str) -> Answer {
+        self.ask(&format!("{method} {target} HTTP/1.1\r\nHost: localhost")).await
+    }
+
+    /// Sends this head, without its end.
+    async fn ask(&self, head: &str) -> Answer {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let head = format!("{method} {target} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+        let head = format!("{head}\r\nConnection: close\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).await.unwrap();
@@ -131,6 +140,43 @@ fn candidate(index: u32) -> Candidate {
 
 fn host(name: &str) -> Hostname {
     Hostname::Exact(name.into())
+}
+
+#[tokio::test]
+async fn a_port_of_loopback_answers_to_no_name_that_others_could_own() {
+    let admin = Admin::start().await;
+    let get = "GET /livez HTTP/1.1";
+    for host in
+        ["127.0.0.1", "127.0.0.1:9901", "localhost", "LocalHost:9901", "[::1]", "[::1]:9901", "192.0.2.1", ""]
+    {
+        assert_eq!(admin.ask(&format!("{get}\r\nHost: {host}")).await.status, 200, "{host}");
+    }
+    for host in [
+        "attacker.example",
+        "attacker.example:9901",
+        "127.0.0.1.attacker.example",
+        "localhost.attacker.example",
+        "localhost.",
+        "127.1",
+        "0x7f000001",
+        "[::1].attacker.example",
+        "[attacker.example]",
+        "127.0.0.1:9901:80",
+        "127.0.0.1@attacker.example",
+        "\u{e9}",
+    ] {
+        let answer = admin.ask(&format!("{get}\r\nHost: {host}")).await;
+        assert_eq!(answer.status, 421, "{host}");
+        assert!(answer.body.contains("localhost") && !answer.body.contains("ok"), "{}", answer.body);
+    }
+    assert_eq!(admin.ask(&format!("{get}\r\nHost: localhost\r\nHost: attacker.example")).await.status, 421);
+    let absolute = "GET http://attacker.example/livez HTTP/1.1\r\nHost: localhost";
+    assert_eq!(admin.ask(absolute).await.status, 421);
+    // Programs that send none are no browsers.
+    assert_eq!(admin.ask("GET /livez HTTP/1.0").await.status, 200);
+    // What others may reach has names that nobody here knows.
+    let open = Admin::start_on("0.0.0.0:0").await;
+    assert_eq!(open.ask(&format!("{get}\r\nHost: gateway-admin.edge.svc:9901")).await.status, 200);
 }
 
 #[tokio::test]
@@ -336,7 +382,7 @@ async fn large_answers_are_made_a_few_at_a_time_and_never_hold_up_a_probe() {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4_096).unwrap();
         let mut stream = socket.connect(admin.address).await.unwrap();
-        stream.write_all(b"GET /debug/table?limit=2000 HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        stream.write_all(b"GET /debug/table?limit=2000 HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
         let mut first = [0; 1];
         stream.read_exact(&mut first).await.unwrap();
         stuck.push(stream);

@@ -1,6 +1,6 @@
 //! The last known good on disk: the objects in use, as they came, for a start while the API server is away.
 //!
-//! It owns one file, which only we may read (it has keys in it). The first complete lists make a new file, which then takes
+//! It owns one file, which only we may read (it has keys in it), and of several processes one writes. The first complete lists make a new file, which then takes
 //! the place of the old one; changes are appended, the last one of each object counts, and the file is written anew when
 //! most of it is of no use. Everything is written by a thread of its own, a few seconds late and the changes of an object
 //! in that time as one, so that no disk can delay anything; what is not written in time is lost, and nothing else.
@@ -10,6 +10,7 @@ mod store;
 mod trim;
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -34,6 +35,8 @@ const DELAY: Duration = Duration::from_secs(5);
 const MUCH: usize = 1024 * 1024;
 /// After an error, it is tried again after this time.
 const RETRY: Duration = Duration::from_secs(30);
+/// Whether another process has ceased to write is looked at this often.
+const LOCK_INTERVAL: Duration = Duration::from_secs(2);
 /// The file says at least this often that it is still right.
 const TOUCH: Duration = Duration::from_secs(60);
 /// How long the last changes may take at the end.
@@ -139,7 +142,7 @@ impl Journal {
     pub(super) fn start(state: &Path, scope: Scope) -> io::Result<Self> {
         let folder = store::make_folder(state)?;
         let desk = Arc::<Desk>::default();
-        let writer = Writer { desk: Arc::clone(&desk), folder, scope, store: None, has_warned: false };
+        let writer = Writer::new(Arc::clone(&desk), folder, scope);
         let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(|| writer.run())?;
         Ok(Self { desk, thread: Some(thread) })
     }
@@ -215,7 +218,11 @@ struct Writer {
     folder: PathBuf,
     scope: Scope,
     store: Option<Store>,
+    /// The right to write.
+    lock: Option<File>,
     has_warned: bool,
+    /// It was told that another process writes.
+    has_yielded: bool,
 }
 
 /// What the thread has to do.
@@ -228,10 +235,17 @@ struct Work {
 }
 
 impl Writer {
+    fn new(desk: Arc<Desk>, folder: PathBuf, scope: Scope) -> Self {
+        Self { desk, folder, scope, store: None, lock: None, has_warned: false, has_yielded: false }
+    }
+
     fn run(mut self) {
         let mut not_before = Instant::now();
         let mut is_complete = false;
-        loop {
+        while self.has_lock() || self.waits_for_lock() {
+            if self.lock.is_none() {
+                continue;
+            }
             let work = self.next(not_before, is_complete);
             let (completes, is_over) = (work.completes, work.is_over);
             if !(is_over && !is_complete && !completes) {
@@ -249,11 +263,48 @@ impl Writer {
                 }
             }
             if is_over {
-                self.desk.lock().has_ended = true;
-                self.desk.changed.notify_all();
-                return;
+                break;
             }
         }
+        self.desk.lock().has_ended = true;
+        self.desk.changed.notify_all();
+    }
+
+    /// True if it is we who write. What is new waits in memory until then, the last of each object.
+    fn has_lock(&mut self) -> bool {
+        if self.lock.is_some() {
+            return true;
+        }
+        match store::lock(&self.folder) {
+            Ok(lock) => self.lock = lock,
+            Err(error) => {
+                self.desk.figures.failures.fetch_add(1, Relaxed);
+                self.warn(&error);
+                return false;
+            }
+        }
+        let has_lock = self.lock.is_some();
+        let folder = self.folder.display();
+        if has_lock && self.has_yielded {
+            tracing::info!(%folder, "the last known configuration is kept on disk by this process now");
+        } else if !has_lock && !std::mem::replace(&mut self.has_yielded, true) {
+            tracing::info!(
+                %folder,
+                "another process keeps its configuration in this folder; this one only reads it until that one ends"
+            );
+        }
+        has_lock
+    }
+
+    /// Waits for a while, or for the end; false if it has come.
+    fn waits_for_lock(&self) -> bool {
+        let pending = self.desk.lock();
+        let (pending, _) = self
+            .desk
+            .changed
+            .wait_timeout_while(pending, LOCK_INTERVAL, |pending| !pending.is_over)
+            .unwrap_or_else(PoisonError::into_inner);
+        !pending.is_over
     }
 
     /// Waits until there is something to do.
@@ -312,13 +363,7 @@ impl Writer {
     /// Nothing of `work` may be lost; what is newer goes before it.
     fn failed(&mut self, error: &io::Error, work: Work) {
         self.desk.figures.failures.fetch_add(1, Relaxed);
-        if !std::mem::replace(&mut self.has_warned, true) {
-            tracing::warn!(
-                folder = %self.folder.display(),
-                %error,
-                "the last known configuration cannot be kept on disk; it is tried again, and everything else goes on"
-            );
-        }
+        self.warn(error);
         let mut pending = self.desk.lock();
         for (object, json) in work.news {
             let length = json.as_ref().map_or(0, |json| json.len());
@@ -328,6 +373,16 @@ impl Writer {
             }
         }
         pending.since.get_or_insert_with(Instant::now);
+    }
+
+    fn warn(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.has_warned, true) {
+            tracing::warn!(
+                folder = %self.folder.display(),
+                %error,
+                "the last known configuration cannot be kept on disk; it is tried again, and everything else goes on"
+            );
+        }
     }
 }
 

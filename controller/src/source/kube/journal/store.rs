@@ -1,21 +1,24 @@
 //! The file: written anew, appended to, compacted, read. Blocks; runs on threads that may.
 
 use std::collections::HashMap;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use config::report::ObjectRef;
-use rustix::fs::OFlags;
+use rustix::fs::{FlockOperation, OFlags};
+use rustix::io::Errno;
 
 use super::format::{self, HeaderError, Records, Scope};
 
 /// Below the folder that the user names, so that its rights can be ours alone.
 const FOLDER: &str = "kubernetes";
 const FILE: &str = "objects.journal";
+/// Of several processes, the one that has locked this file writes.
+const LOCK: &str = "lock";
 /// A file that is not complete yet has something between these; another process may be writing one as well.
 const NEW_FILE: (&str, &str) = ("objects.journal.", ".new");
 /// Files that were never completed are taken away when they are this old.
@@ -49,27 +52,72 @@ pub(super) struct Content {
     pub(super) saved: SystemTime,
 }
 
-/// Makes the folder that objects are kept in, below `state`.
+/// Makes the folder that objects are kept in, below `state`; one that is there must be ours.
 pub(super) fn make_folder(state: &Path) -> io::Result<PathBuf> {
-    let folder = state.join(FOLDER);
-    DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-    Ok(folder)
+    let path = state.join(FOLDER);
+    DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
+    let (folder, metadata) = open_folder(&path)?;
+    // Whoever mounts a volume for a group of users lets that group into everything that is on it.
+    if is_of_this_user(&metadata) && metadata.mode() & 0o077 != 0 {
+        folder.set_permissions(Permissions::from_mode(0o700))?;
+    }
+    Ok(path)
+}
+
+/// Opens the folder, if nobody but we and root can have put it there or let others into it. Follows no link.
+fn open_folder(path: &Path) -> io::Result<(File, Metadata)> {
+    let flags = OFlags::NOFOLLOW | OFlags::DIRECTORY;
+    let folder = OpenOptions::new().read(true).custom_flags(bits(flags)).open(path)?;
+    let metadata = folder.metadata()?;
+    let is_ours = is_of_this_user(&metadata) || metadata.uid() == 0;
+    if !is_ours || metadata.mode() & 0o002 != 0 {
+        let text = "the folder belongs to another user, or everybody may write to it";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+    }
+    Ok((folder, metadata))
+}
+
+fn is_of_this_user(metadata: &Metadata) -> bool {
+    metadata.uid() == rustix::process::geteuid().as_raw()
+}
+
+fn bits(flags: OFlags) -> i32 {
+    i32::try_from(flags.bits()).unwrap_or(0)
+}
+
+/// Takes the right to write to `folder`, which lasts as long as the file is open; `None` while another process has it.
+pub(super) fn lock(folder: &Path) -> io::Result<Option<File>> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let file = options.custom_flags(bits(OFlags::NOFOLLOW)).open(folder.join(LOCK))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        // Where there are no locks, it is as if there were nobody else.
+        Ok(()) | Err(Errno::NOLCK | Errno::NOTSUP | Errno::NOSYS | Errno::INVAL) => Ok(Some(file)),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Reads what is on disk below `state`.
 pub(super) fn read(state: &Path, scope: &Scope) -> Result<Content, ReadError> {
-    let flags = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or(0);
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(state.join(FOLDER).join(FILE));
+    let path = state.join(FOLDER);
+    let file = open_folder(&path).and_then(|_| {
+        OpenOptions::new().read(true).custom_flags(bits(OFlags::NOFOLLOW)).open(path.join(FILE))
+    });
     let file = match file {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ReadError::None),
         Err(error) => return Err(error.into()),
     };
     let metadata = file.metadata()?;
-    // Whoever could write to it could have us serve what he likes.
-    let is_ours = metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o022 == 0;
+    // Whoever could write to it could have us serve what he likes. A volume's group is whom the volume was mounted for.
+    let is_ours = is_of_this_user(&metadata) && metadata.mode() & 0o002 == 0;
     if !is_ours || !metadata.is_file() {
         return Err(ReadError::Foreign);
+    }
+    if metadata.mode() & 0o077 != 0 {
+        // It is the owner's alone again, where that can be had.
+        let _ = file.set_permissions(Permissions::from_mode(0o600));
     }
     if metadata.len() > MAX_FILE {
         return Err(ReadError::TooLarge);

@@ -97,11 +97,75 @@ fn file_that_others_could_have_written_is_not_used() {
     let journal = Journal::start(state.path(), scope()).unwrap();
     journal.complete();
     drop(journal);
-    fs::set_permissions(path(&state), fs::Permissions::from_mode(0o620)).unwrap();
+    fs::set_permissions(path(&state), fs::Permissions::from_mode(0o602)).unwrap();
     assert!(matches!(restore(state.path(), &scope()), Err(ReadError::Foreign)));
     fs::rename(path(&state), state.path().join("real")).unwrap();
     std::os::unix::fs::symlink(state.path().join("real"), path(&state)).unwrap();
     assert!(matches!(restore(state.path(), &scope()), Err(ReadError::Io(_))));
+}
+
+#[test]
+fn volume_that_was_mounted_for_a_group_is_used_and_is_the_owners_alone_again() {
+    let state = TempDir::new().unwrap();
+    let journal = Journal::start(state.path(), scope()).unwrap();
+    journal.put(service("a"), json("a", 1));
+    journal.complete();
+    drop(journal);
+    let folder = path(&state).parent().unwrap().to_owned();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o2770)).unwrap();
+    fs::set_permissions(path(&state), fs::Permissions::from_mode(0o660)).unwrap();
+    assert_eq!(restored(&state).0, ["a:1"]);
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&path(&state)), 0o600);
+    store::make_folder(state.path()).unwrap();
+    assert_eq!(mode(&folder), 0o700);
+}
+
+#[test]
+fn folder_of_others_or_for_everybody_or_behind_a_link_is_not_used() {
+    let state = TempDir::new().unwrap();
+    let journal = Journal::start(state.path(), scope()).unwrap();
+    journal.complete();
+    drop(journal);
+    let folder = path(&state).parent().unwrap().to_owned();
+    let is_refused = || {
+        assert!(matches!(restore(state.path(), &scope()), Err(ReadError::Io(_))));
+        assert!(store::make_folder(state.path()).is_err());
+        assert!(prepare(state.path()).is_err());
+    };
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o707)).unwrap();
+    is_refused();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+    // Only root can give things away.
+    if std::os::unix::fs::chown(&folder, Some(12_345), None).is_ok() {
+        is_refused();
+        std::os::unix::fs::chown(&folder, Some(0), None).unwrap();
+    }
+    fs::rename(&folder, state.path().join("real")).unwrap();
+    std::os::unix::fs::symlink(state.path().join("real"), &folder).unwrap();
+    is_refused();
+}
+
+#[test]
+fn of_two_processes_one_writes_and_the_other_one_takes_over() {
+    let state = TempDir::new().unwrap();
+    let first = Journal::start(state.path(), scope()).unwrap();
+    first.put(service("a"), json("a", 1));
+    first.complete();
+    until(|| path(&state).exists());
+    let second = Journal::start(state.path(), scope()).unwrap();
+    second.put(service("b"), json("b", 1));
+    second.complete();
+    let third = Journal::start(state.path(), scope()).unwrap();
+    third.put(service("c"), json("c", 1));
+    third.complete();
+    // It ends without having written anything.
+    drop(third);
+    assert_eq!(restored(&state).0, ["a:1"]);
+    drop(first);
+    until(|| restored(&state).0 == ["b:1"]);
+    drop(second);
+    assert_eq!(restored(&state).0, ["b:1"]);
 }
 
 #[test]
@@ -179,13 +243,7 @@ fn disk_that_cannot_be_written_to_loses_nothing_when_it_can_be_again() {
     fs::remove_dir(&folder).unwrap();
     fs::write(&folder, "in the way").unwrap();
     let desk = Arc::<Desk>::default();
-    let mut writer = Writer {
-        desk: Arc::clone(&desk),
-        folder: folder.clone(),
-        scope: scope(),
-        store: None,
-        has_warned: false,
-    };
+    let mut writer = Writer::new(Arc::clone(&desk), folder.clone(), scope());
     let work = |port| Work {
         news: vec![(service("a"), Some(json("a", port)))],
         completes: true,

@@ -306,3 +306,33 @@ fn run_serves_the_rest() {
         .unwrap();
     gateway.wait_for_status("more.example.com", "/", 200);
 }
+
+#[test]
+fn routes_are_not_served_unguarded_while_the_listener_of_another_file_is_wrong() {
+    let folder = TempDir::new().unwrap();
+    let backend = Backend::start("backend-1");
+    let routes = format!(
+        "routes: [{{name: n, hosts: [n.example.com], backend: b}}]\nbackends: [{{name: b, endpoints: ['{}']}}]\n",
+        backend.address
+    );
+    fs::write(folder.path().join("routes.yaml"), routes).unwrap();
+    let edge = folder.path().join("edge.yaml");
+    for wrong in [
+        "listeners: [{name: edge, address: '127.0.0.1:1', tls: {clientVerify: require}}]\n",
+        "listener: ['127.0.0.1:1']\n",
+        "listeners: [\n",
+    ] {
+        fs::write(&edge, wrong).unwrap();
+        let gateway = Gateway::start(folder.path(), &[]);
+        assert_eq!(gateway.get("n.example.com", "/").status, 404, "{wrong}");
+        assert!(gateway.admin("/debug/table").contains("ListenersUnknown"), "{wrong}");
+        fs::remove_file(&edge).unwrap();
+        gateway.wait_for_status("n.example.com", "/", 200);
+    }
+    // What is served already is not taken away by a file that breaks later.
+    let gateway = Gateway::start(folder.path(), &[]);
+    fs::write(folder.path().join("routes.yaml"), "routes: [\n").unwrap();
+    gateway.wait_for_log("InvalidYaml");
+    assert_eq!(gateway.get("n.example.com", "/").status, 200);
+    assert_eq!(backend.requests().len(), 4);
+}

@@ -28,6 +28,13 @@ pub enum Event {
         /// Empty when all is well.
         problems: Vec<Problem>,
     },
+    /// Whether all listeners of one file or source are known. If not, what they ask of clients is not known either.
+    Listeners {
+        /// File or source.
+        source: Arc<str>,
+        /// False while listeners may be missing of which no version was ever good.
+        are_known: bool,
+    },
     /// A DNS name has these addresses now; none if it has never resolved.
     Resolved {
         /// One of those that the compiler asked for.
@@ -82,6 +89,8 @@ pub struct Change {
     pub(crate) zone: bool,
     /// Services may lead elsewhere than before.
     pub(crate) refused: bool,
+    /// Other sources have listeners that are not known.
+    pub(crate) listeners: bool,
 }
 
 impl Change {
@@ -94,6 +103,7 @@ impl Change {
         self.problems |= other.problems;
         self.zone |= other.zone;
         self.refused |= other.refused;
+        self.listeners |= other.listeners;
     }
 
     /// True if there is nothing to compile.
@@ -133,6 +143,8 @@ pub struct Index {
     loaded: HashMap<Arc<str>, FileContent>,
     /// source → its problems
     problems: BTreeMap<Arc<str>, Vec<Problem>>,
+    /// Sources with listeners that are not known.
+    obscure: BTreeSet<Arc<str>>,
     /// Where the gateway runs.
     zone: Option<Arc<str>>,
     /// Where no Service may lead, sorted.
@@ -165,6 +177,10 @@ impl Index {
                     self.problems.insert(source.clone(), problems)
                 };
                 change.problems = old.as_ref() != self.problems.get(&source);
+            }
+            Event::Listeners { source, are_known } => {
+                change.listeners =
+                    if are_known { self.obscure.remove(&source) } else { self.obscure.insert(source) };
             }
             Event::Resolved { name, mut addresses } => {
                 addresses.iter_mut().for_each(|address| *address = address.to_canonical());
@@ -380,6 +396,11 @@ impl Index {
     /// Whether `address` is one that the gateway itself listens on, or an API server's.
     pub(crate) fn refuses(&self, address: SocketAddr) -> bool {
         self.refused.binary_search(&address).is_ok() || self.servers.binary_search(&address).is_ok()
+    }
+
+    /// The sources that have, or may have, listeners of which nothing is known.
+    pub(crate) fn obscure_sources(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.obscure.iter()
     }
 
     pub(crate) fn source_problems(&self) -> impl Iterator<Item = &Problem> {

@@ -888,6 +888,60 @@ fn a_route_of_a_file_whose_listeners_are_wrong_is_not_served_elsewhere() {
     assert!(served.len() == 1 && served[0].config.address.port() == 1, "{table:?}");
 }
 
+const PLAIN_ROUTE: &str =
+    "routes: [{name: r, backend: b}]\nbackends: [{name: b, endpoints: ['10.0.0.1:80']}]\n";
+
+#[test]
+fn a_native_route_is_not_served_on_the_ingress_addresses_while_listeners_of_another_file_are_not_known() {
+    let mut world = World::new();
+    world.apply(PLAIN_ROUTE);
+    let is_served = |table: &RouteTable| table.binds.iter().any(|bind| bind.hosts.iter().count() > 0);
+    assert!(is_served(&world.compile().0));
+    let say = |world: &mut World, are_known| {
+        let change = world.index.apply(Event::Listeners { source: "edge.yaml".into(), are_known });
+        world.pending.merge(change);
+        world.compile()
+    };
+    let (table, report) = say(&mut world, false);
+    assert!(!is_served(&table));
+    assert_eq!(reasons(&report), ["r ListenersUnknown"]);
+    let (table, report) = say(&mut world, true);
+    assert!(is_served(&table) && report.problems.is_empty());
+    say(&mut world, false);
+    world.apply(&PLAIN_ROUTE.replace("name: r,", "name: r, listeners: http,"));
+    let (table, report) = world.compile();
+    assert!(!is_served(&table));
+    assert_eq!(reasons(&report), ["r ListenersUnknown"]);
+}
+
+#[test]
+fn what_may_be_a_slip_for_listeners_is_told_from_what_cannot_be() {
+    use config::resource::ListenersRead::{All, Misread, Unread};
+    let of = |text: &str| config::resource::decode(&"a.yaml".into(), text.as_bytes()).listeners;
+    for (text, expected) in [
+        (PLAIN_ROUTE, All),
+        ("listeners: ['127.0.0.1:1']\n", All),
+        ("rotues: []\nbackends: []\n", All),
+        ("listener: ['127.0.0.1:1']\nroutes: []\n", Misread),
+        ("binds: ['127.0.0.1:1']\nroutes: []\n", Misread),
+        ("listener: ['127.0.0.1:1']\n", Misread),
+        ("listeners: {a: b}\nroutes: []\n", Misread),
+        ("listeners: [{address: [], tls: {clientVerify: require}}]\n", Misread),
+        ("apiVersion: sluicegate.dev/v1alpha1\nkind: Confg\nlisteners: ['127.0.0.1:1']\n", Misread),
+        ("kind: Confg\nlisteners: ['127.0.0.1:1']\n", Misread),
+        ("apiVersion: sluicegate.dev/v9\nlisteners: ['127.0.0.1:1']\n", Unread),
+        ("listeners: [\n", Unread),
+        ("just words\n", Unread),
+        ("a\0b", Unread),
+        ("apiVersion: v1\nkind: Service\nmetadata: {name: [\n", All),
+        ("apiVersion: v1\nmetadata: {name: a}\n", All),
+        ("kind: Service\nmetadata: {}\n", All),
+        ("", All),
+    ] {
+        assert_eq!(of(text), expected, "{text}");
+    }
+}
+
 #[test]
 fn without_any_certificate_an_encrypted_address_is_not_opened() {
     let mut world = World::with(|settings| settings.default_certificate = None);

@@ -216,6 +216,7 @@ impl Compiler {
         }
         if is_first
             || touches(Kind::Listener)
+            || change.listeners
             || (touches(Kind::Route) && native::splits(index) != self.is_split)
         {
             let regrouped = self.sync_binds(index, &mut work);

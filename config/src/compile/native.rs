@@ -32,6 +32,8 @@ pub(super) struct Listeners {
     /// address → TLS of the listener in force there
     pub(super) tls: BTreeMap<SocketAddr, ListenerTlsOf>,
     pub(super) problems: Vec<(ObjectRef, Problem)>,
+    /// A source with listeners that are not known.
+    pub(super) obscure: Option<Arc<str>>,
 }
 
 /// TLS of one listener.
@@ -58,7 +60,7 @@ impl Listeners {
         let mut objects: Vec<&Object> =
             index.objects().filter(|o| o.reference.kind == Kind::Listener).collect();
         objects.sort_by(|a, b| a.reference.cmp(&b.reference));
-        let mut listeners = Self::default();
+        let mut listeners = Self { obscure: index.obscure_sources().next().cloned(), ..Self::default() };
         for object in objects {
             let ObjectSpec::Listener(listener) = &object.spec else { continue };
             let config = &listener.config;
@@ -276,6 +278,10 @@ fn binds(
             tell("listeners", "NoListener", message.to_owned());
             return Arc::new([]);
         }
+        if let Some(source) = &shop.listeners.obscure {
+            tell("listeners", "ListenersUnknown", obscure_message(source));
+            return Arc::new([]);
+        }
         if shop.ingress_binds.is_empty() {
             tell("listeners", "NoListener", "there is no listener, so this route is not served".to_owned());
         }
@@ -287,6 +293,10 @@ fn binds(
             Some(address) => {
                 found.insert(*address);
             }
+            None if matches!(&**name, "http" | "https") && shop.listeners.obscure.is_some() => {
+                let source = shop.listeners.obscure.as_deref().unwrap_or_default();
+                tell("listeners", "ListenersUnknown", obscure_message(source));
+            }
             // The binds of Ingresses go by these names.
             None if **name == *"http" && shop.settings.http.is_some() => found.extend(shop.settings.http),
             None if **name == *"https" && shop.settings.https.is_some() => found.extend(shop.settings.https),
@@ -294,6 +304,14 @@ fn binds(
         }
     }
     found.into_iter().collect()
+}
+
+/// What a route is told that would else be served on the addresses of Ingresses.
+fn obscure_message(source: &str) -> String {
+    format!(
+        "{source} has a listener that is wrong, or may have one that cannot be read, and what it would ask of clients is \
+         not known, so this route is not served"
+    )
 }
 
 fn rule_policy(native: &NativeRoute, default: &RulePolicy) -> RulePolicy {

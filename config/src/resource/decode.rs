@@ -14,7 +14,7 @@ use super::node::{self, MAX_FILE_BYTES, Node, Value};
 use super::reader::{self, Findings, ReadError};
 use super::secret::{ConfigMapObject, SecretObject};
 use super::service::ServiceObject;
-use super::{Decoded, Finding, Object, ObjectSpec, suggest, syntax};
+use super::{Decoded, Finding, ListenersRead, Object, ObjectSpec, suggest, syntax};
 use crate::report::{Kind, ObjectRef, Problem, Severity, SourceLocation, brief};
 
 /// Parses one file's text: YAML (any number of documents) or JSON, `List` kinds included. Kinds that we do not
@@ -28,7 +28,10 @@ pub fn decode(file: &Arc<str>, text: &[u8]) -> Decoded {
                 decoder.document(&document);
             }
         }
-        Err((line, reason, message)) => decoder.broken(line, reason, message),
+        Err((line, reason, message)) => {
+            decoder.broken(line, reason, message);
+            decoder.doubt(ListenersRead::Unread);
+        }
     }
     decoder.out
 }
@@ -101,6 +104,11 @@ impl<'a> Decoder<'a> {
         self.out.incomplete = true;
     }
 
+    /// Listeners of the file may have been missed.
+    fn doubt(&mut self, read: ListenersRead) {
+        self.out.listeners = self.out.listeners.max(read);
+    }
+
     fn document(&mut self, document: &node::Document<'_>) {
         if is_unrelated(document.text) {
             return;
@@ -111,6 +119,9 @@ impl<'a> Decoder<'a> {
             Err(error) => {
                 let message = format!("not valid YAML: {}{}", error.message, tab_hint(document, error.line));
                 self.broken(error.line, "InvalidYaml", message);
+                if top(document.text, "kind").is_none_or(|kind| kind == "Config") {
+                    self.doubt(ListenersRead::Unread);
+                }
             }
         }
     }
@@ -118,6 +129,7 @@ impl<'a> Decoder<'a> {
     fn object(&mut self, node: &Node) {
         if !matches!(node.value, Value::Map(_)) {
             let message = "expected a manifest (a map with `apiVersion` and `kind`)".to_owned();
+            self.doubt(ListenersRead::Unread);
             return self.broken(node.line, "WrongType", message);
         }
         let api_version = node.field("apiVersion").and_then(Node::text).unwrap_or_default();
@@ -129,6 +141,9 @@ impl<'a> Decoder<'a> {
             let message = format!("`kind` is required, as in `kind: Ingress`{hint}");
             self.file_problem(node.line, Severity::Error, "kind", "MissingField", message);
             self.out.incomplete = true;
+            if is_ours(api_version) && may_mean_listeners(node) {
+                self.doubt(ListenersRead::Misread);
+            }
             return;
         };
         if kind.ends_with("List") && node.field("items").is_some() {
@@ -208,7 +223,7 @@ impl<'a> Decoder<'a> {
             let message = format!("`{api_version}` is not read: write `apiVersion: {NATIVE_VERSION}`");
             self.file_problem(line, Severity::Error, "apiVersion", "UnsupportedVersion", message);
             self.out.incomplete = true;
-            return;
+            return self.doubt(ListenersRead::Unread);
         }
         if let Some((key, line, hint)) = unknown_top_level(node) {
             let message = format!("unknown field `{key}`{hint}");
@@ -216,7 +231,11 @@ impl<'a> Decoder<'a> {
             self.out.incomplete = true;
         }
         let is_empty = |node: &Node| matches!(&node.value, Value::List(items) if items.is_empty());
-        self.has_listeners = node.field("listeners").is_some_and(|at| !is_empty(at));
+        let is_misread = may_mean_listeners(node);
+        if is_misread {
+            self.doubt(ListenersRead::Misread);
+        }
+        self.has_listeners = is_misread || node.field("listeners").is_some_and(|at| !is_empty(at));
         for (section, kind) in
             [("listeners", Kind::Listener), ("routes", Kind::Route), ("backends", Kind::Backend)]
         {
@@ -231,6 +250,9 @@ impl<'a> Decoder<'a> {
                     let message = format!("`{section}` must be a list: start each entry with `- `");
                     self.file_problem(line, Severity::Error, section, "WrongType", message);
                     self.out.incomplete = true;
+                    if kind == Kind::Listener {
+                        self.doubt(ListenersRead::Misread);
+                    }
                 }
             }
         }
@@ -252,6 +274,9 @@ impl<'a> Decoder<'a> {
             let message = "`name` is required".to_owned();
             self.file_problem(node.line, Severity::Error, &format!("{field}.name"), "MissingField", message);
             self.out.incomplete = true;
+            if kind == Kind::Listener {
+                self.doubt(ListenersRead::Misread);
+            }
             return;
         };
         let reference = ObjectRef { kind, namespace: "".into(), name };
@@ -295,6 +320,10 @@ impl<'a> Decoder<'a> {
             ("ConfigMap", "v1"),
         ];
         let line = node.line;
+        if is_ours(head.api_version) && (head.group == "sluicegate.dev" || node.field("listeners").is_some())
+        {
+            self.doubt(ListenersRead::Misread);
+        }
         if head.group == "sluicegate.dev" {
             let hint = suggest::hint(head.kind, ["Config"]);
             let message = format!("`{}` is not a kind of sluicegate.dev{hint}; it is ignored", head.kind);
@@ -385,12 +414,7 @@ impl<'a> Decoder<'a> {
 /// True if the document says at its top that it is of a kind that we do not read: it is not even parsed, for
 /// such objects may be larger and deeper than anything of ours.
 fn is_unrelated(text: &str) -> bool {
-    let top = |key: &str| {
-        let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
-        let value = value.split(" #").next().unwrap_or_default().trim();
-        Some(value.trim_matches(['"', '\'']))
-    };
-    let (Some(api_version), Some(kind)) = (top("apiVersion"), top("kind")) else { return false };
+    let (Some(api_version), Some(kind)) = (top(text, "apiVersion"), top(text, "kind")) else { return false };
     let group = api_version.split_once('/').map_or("", |(group, _)| group);
     let ours = [
         "networking.k8s.io",
@@ -411,22 +435,45 @@ fn is_unrelated(text: &str) -> bool {
     !related && !kind.is_empty()
 }
 
+/// What stands behind `key` at the top of a YAML document.
+fn top<'t>(text: &'t str, key: &str) -> Option<&'t str> {
+    let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+    let value = value.split(" #").next().unwrap_or_default().trim();
+    Some(value.trim_matches(['"', '\'']))
+}
+
 const NATIVE_VERSION: &str = "sluicegate.dev/v1alpha1";
 const SECTIONS: [&str; 3] = ["listeners", "routes", "backends"];
+
+const NO_SECTIONS: [&str; 3] = ["apiVersion", "kind", "metadata"];
 
 fn is_native(node: &Node, api_version: &str) -> bool {
     let has_section = SECTIONS.iter().any(|section| node.field(section).is_some());
     match node.field("kind").and_then(Node::text) {
-        Some("Config") => api_version.is_empty() || api_version.starts_with("sluicegate.dev/"),
+        Some("Config") => is_ours(api_version),
         Some(_) => false,
-        None => has_section && (api_version.is_empty() || api_version.starts_with("sluicegate.dev/")),
+        None => has_section && is_ours(api_version),
     }
+}
+
+/// Whether a document of this `apiVersion` may be of the native format.
+fn is_ours(api_version: &str) -> bool {
+    api_version.is_empty() || api_version.starts_with("sluicegate.dev/")
+}
+
+/// Whether a native document has a field that does not exist and may be a slip for `listeners`. One that is nearer to
+/// another word is a slip for that.
+fn may_mean_listeners(node: &Node) -> bool {
+    let Value::Map(entries) = &node.value else { return false };
+    let known = || SECTIONS.into_iter().chain(NO_SECTIONS);
+    let mut unknown = entries.iter().filter(|entry| !known().any(|known| *known == *entry.key));
+    unknown.any(|entry| suggest::nearest(&entry.key, known()).is_none_or(|word| word == "listeners"))
 }
 
 /// The first field of a native file that does not exist: name, line, hint.
 fn unknown_top_level(node: &Node) -> Option<(String, u32, String)> {
     let Value::Map(entries) = &node.value else { return None };
-    let known = SECTIONS.into_iter().chain(["apiVersion", "kind", "metadata"]);
+    let known = SECTIONS.into_iter().chain(NO_SECTIONS);
     let unknown = entries.iter().find(|entry| !known.clone().any(|known| *known == *entry.key))?;
     Some((unknown.key.to_string(), unknown.line, suggest::hint(&unknown.key, known)))
 }

@@ -121,6 +121,20 @@ pub struct Decoded {
     pub invalid: Vec<ObjectRef>,
     /// The text is broken, so that objects may be missing without being named.
     pub incomplete: bool,
+    /// How much is known of its listeners, those of [`Self::invalid`] aside.
+    pub listeners: ListenersRead,
+}
+
+/// How much is known of the listeners of a file: what they ask of clients must not be lost with them.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub enum ListenersRead {
+    /// There are no others than those that were found.
+    #[default]
+    All,
+    /// Some text could not be read at all, and with it nothing new.
+    Unread,
+    /// Something was not understood that may be meant as listeners, beside what was read.
+    Misread,
 }
 
 /// A problem within an object, before it is known whether the object concerns us.

@@ -2,16 +2,16 @@
 
 /// ` (did you mean \`x\`?)` for the nearest known word within a third of the length, or nothing.
 pub(crate) fn hint<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    let nearest = known
+    nearest(word, known).map(|nearest| format!(" (did you mean `{nearest}`?)")).unwrap_or_default()
+}
+
+/// The nearest known word within a third of the length.
+pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let (distance, nearest) = known
         .into_iter()
         .map(|candidate| (distance(&word.to_ascii_lowercase(), &candidate.to_ascii_lowercase()), candidate))
-        .min();
-    match nearest {
-        Some((distance, candidate)) if distance <= word.len().max(candidate.len()) / 3 => {
-            format!(" (did you mean `{candidate}`?)")
-        }
-        _ => String::new(),
-    }
+        .min()?;
+    (distance <= word.len().max(nearest.len()) / 3).then_some(nearest)
 }
 
 /// Edits (insert, delete, replace) from `a` to `b`; words beyond 64 bytes count as far away.

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use config::index::Event;
-use config::report::{ObjectRef, Problem, Severity, SourceLocation};
-use config::resource::{Decoded, Object};
+use config::report::{Kind, ObjectRef, Problem, Severity, SourceLocation};
+use config::resource::{Decoded, ListenersRead, Object};
 
 /// An object that a file holds.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ struct FileObjects {
     /// object → how it is held
     held: BTreeMap<ObjectRef, Held>,
     problems: Vec<Problem>,
+    /// It has, or may have, listeners of which no version was ever good.
+    is_obscure: bool,
 }
 
 /// All objects of all files.
@@ -52,8 +54,11 @@ impl Catalog {
     pub(super) fn replace(&mut self, file: &Arc<str>, decoded: Decoded) -> Outcome {
         let mut outcome = Outcome::default();
         let mut changed = BTreeSet::from([Arc::clone(file)]);
-        let mut former = self.files.remove(file).unwrap_or_default();
-        let mut now = FileObjects { held: BTreeMap::new(), problems: decoded.problems };
+        let former = self.files.remove(file);
+        let (is_new, was_obscure) =
+            (former.is_none(), former.as_ref().is_some_and(|former| former.is_obscure));
+        let mut former = former.unwrap_or_default();
+        let mut now = FileObjects { held: BTreeMap::new(), problems: decoded.problems, is_obscure: false };
         for object in decoded.objects {
             if now.held.contains_key(&object.reference) {
                 now.problems.push(duplicate(&object, file));
@@ -70,6 +75,17 @@ impl Catalog {
                 self.give_up(file, &reference, &held, &mut outcome, &mut changed);
             }
         }
+        let is_unread = is_new || was_obscure;
+        let has_listeners = || now.held.keys().any(|reference| reference.kind == Kind::Listener);
+        now.is_obscure = match decoded.listeners {
+            ListenersRead::All => false,
+            // The former version is in force as a whole.
+            ListenersRead::Unread => is_unread,
+            ListenersRead::Misread => !has_listeners(),
+        } || invalid
+            .iter()
+            .any(|reference| reference.kind == Kind::Listener && !self.owners.contains_key(reference));
+        clarify(file, was_obscure, now.is_obscure, &mut outcome);
         self.files.insert(Arc::clone(file), now);
         self.report(&changed, &mut outcome);
         outcome
@@ -78,7 +94,14 @@ impl Catalog {
     /// Replaces only the problems of `file`, which could not be read: its objects stay.
     pub(super) fn keep(&mut self, file: &Arc<str>, problems: Vec<Problem>) -> Outcome {
         let mut outcome = Outcome::default();
-        self.files.entry(Arc::clone(file)).or_default().problems = problems;
+        match self.files.get_mut(file) {
+            Some(known) => known.problems = problems,
+            None => {
+                clarify(file, false, true, &mut outcome);
+                let known = FileObjects { held: BTreeMap::new(), problems, is_obscure: true };
+                self.files.insert(Arc::clone(file), known);
+            }
+        }
         self.report(&BTreeSet::from([Arc::clone(file)]), &mut outcome);
         outcome
     }
@@ -88,6 +111,7 @@ impl Catalog {
         let mut outcome = Outcome::default();
         let mut changed = BTreeSet::from([Arc::clone(file)]);
         let former = self.files.remove(file).unwrap_or_default();
+        clarify(file, former.is_obscure, false, &mut outcome);
         for (reference, held) in &former.held {
             self.give_up(file, reference, held, &mut outcome, &mut changed);
         }
@@ -162,6 +186,13 @@ impl Catalog {
             }
             outcome.events.push(Event::Problems { source: Arc::clone(file), problems });
         }
+    }
+}
+
+/// Says whether all listeners of `file` are known, if that is new.
+fn clarify(file: &Arc<str>, was_obscure: bool, is_obscure: bool, outcome: &mut Outcome) {
+    if was_obscure != is_obscure {
+        outcome.events.push(Event::Listeners { source: Arc::clone(file), are_known: !is_obscure });
     }
 }
 

@@ -100,6 +100,8 @@ pub struct FileSource {
     folders: BTreeMap<PathBuf, Interest>,
     /// path as shown → problems of the tree that were reported
     tree_problems: BTreeMap<Arc<str>, Vec<Problem>>,
+    /// Paths that could never be looked at: there may be listeners.
+    obscure: BTreeSet<PathBuf>,
     /// path as shown → doubt
     doubts: BTreeMap<Arc<str>, Doubt>,
     /// Files of certificates and keys.
@@ -132,6 +134,7 @@ impl FileSource {
             shown: BTreeMap::new(),
             folders: BTreeMap::new(),
             tree_problems: BTreeMap::new(),
+            obscure: BTreeSet::new(),
             doubts: BTreeMap::new(),
             material: Material::default(),
             next_look: None,
@@ -243,6 +246,7 @@ impl FileSource {
         self.next_look = Some(now + if self.watch.is_blind() { POLL } else { SAFETY_LOOK });
         self.folders = std::mem::take(&mut scan.folders);
         self.report_tree(std::mem::take(&mut scan.problems), events);
+        self.report_obscure(&scan.unseen, events);
         let is_moving = self.settle_missing(&scan, now, events);
         self.shown =
             scan.files.iter().map(|(shown, found)| (found.canonical.clone(), Arc::clone(shown))).collect();
@@ -323,6 +327,20 @@ impl FileSource {
                 self.next_look = Some(Instant::now());
             }
         }
+    }
+
+    /// Says below which of the `unseen` paths nothing was ever read.
+    fn report_obscure(&mut self, unseen: &[PathBuf], events: &mut Vec<Event>) {
+        let is_obscure = |path: &&PathBuf| {
+            self.obscure.contains(*path)
+                || !self.known.keys().any(|file| Path::new(&**file).starts_with(path))
+        };
+        let obscure: BTreeSet<PathBuf> = unseen.iter().filter(is_obscure).cloned().collect();
+        for path in self.obscure.symmetric_difference(&obscure) {
+            let source = tree_source(&path.to_string_lossy());
+            events.push(Event::Listeners { source, are_known: !obscure.contains(path) });
+        }
+        self.obscure = obscure;
     }
 
     fn report_tree(&mut self, problems: BTreeMap<Arc<str>, Vec<Problem>>, events: &mut Vec<Event>) {

@@ -40,6 +40,10 @@ fn told(events: Vec<Event>) -> Vec<String> {
                 let name = file.rsplit('/').next().unwrap_or_default().to_owned();
                 Some(format!("loaded {name} {content:?}"))
             }
+            Event::Listeners { source, are_known } => {
+                let name = source.rsplit('/').next().unwrap_or_default().to_owned();
+                Some(format!("{} {name}", if are_known { "known" } else { "obscure" }))
+            }
             Event::Resolved { .. } | Event::Zone(_) | Event::Refused(_) => {
                 unreachable!("files resolve nothing")
             }

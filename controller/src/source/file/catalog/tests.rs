@@ -31,6 +31,8 @@ fn told(outcome: Outcome) -> Vec<String> {
                 let reasons: Vec<&str> = problems.iter().map(|problem| problem.reason).collect();
                 format!("problems {source} {}", reasons.join(",")).trim_end().to_owned()
             }
+            Event::Listeners { source, are_known: true } => format!("known {source}"),
+            Event::Listeners { source, are_known: false } => format!("obscure {source}"),
             Event::Resolved { .. } | Event::Loaded { .. } | Event::Zone(_) | Event::Refused(_) => {
                 unreachable!("files resolve nothing")
             }
@@ -113,4 +115,41 @@ fn object_twice_in_one_file_is_told_and_the_first_kept() {
     let mut catalog = Catalog::default();
     let told = replace(&mut catalog, "1.yaml", &format!("{A}---\n{A}"));
     assert_eq!(told, ["apply a", "problems 1.yaml DuplicateObject"]);
+}
+
+const LISTENER: &str = "listeners: [{name: edge, address: '127.0.0.1:1'}]\n";
+const BAD_LISTENER: &str =
+    "listeners: [{name: edge, address: '127.0.0.1:1', tls: {clientVerify: require}}]\n";
+const ROUTES: &str = "routes: []\n";
+
+#[test]
+fn a_listener_that_was_never_good_leaves_its_file_obscure_until_it_is_good_or_gone() {
+    let mut catalog = Catalog::default();
+    assert_eq!(replace(&mut catalog, "1.yaml", BAD_LISTENER)[0], "obscure 1.yaml");
+    assert!(
+        !replace(&mut catalog, "1.yaml", &format!("{BAD_LISTENER}# \n"))
+            .iter()
+            .any(|one| one.contains("obscure"))
+    );
+    assert!(replace(&mut catalog, "1.yaml", LISTENER).contains(&"known 1.yaml".to_owned()));
+    // Its last good version is in force.
+    for bad in [BAD_LISTENER, "listener: ['127.0.0.1:1']\nroutes: []\n", "listeners: [\n"] {
+        assert!(!replace(&mut catalog, "1.yaml", bad).iter().any(|one| one.contains("obscure")), "{bad}");
+    }
+    replace(&mut catalog, "2.yaml", "listeners: [\n");
+    assert!(remove(&mut catalog, "2.yaml").contains(&"known 2.yaml".to_owned()));
+}
+
+#[test]
+fn a_file_that_breaks_later_is_no_reason_to_close_what_is_served() {
+    let mut catalog = Catalog::default();
+    replace(&mut catalog, "1.yaml", ROUTES);
+    assert!(!replace(&mut catalog, "1.yaml", "routes: [\n").iter().any(|one| one.contains("obscure")));
+    assert!(told(catalog.keep(&"1.yaml".into(), Vec::new())).iter().all(|one| !one.contains("obscure")));
+    // But what is new in it would be served without what a misread listener asks.
+    assert!(
+        replace(&mut catalog, "1.yaml", &format!("{ROUTES}listner: []\n"))
+            .contains(&"obscure 1.yaml".to_owned())
+    );
+    assert!(told(catalog.keep(&"2.yaml".into(), Vec::new())).contains(&"obscure 2.yaml".to_owned()));
 }

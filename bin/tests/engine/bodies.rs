@@ -1,5 +1,7 @@
 //! Large bodies: every byte arrives, nothing is buffered whole, and whoever leaves is noticed.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use crate::common::eventually;
@@ -285,4 +287,32 @@ fn a_half_close_aborts_where_it_is_set_to() {
     client.fin();
     origin.wait("the end", |seen| seen.ended == 1);
     assert_eq!(client.head().map(|head| head.status()), None);
+}
+
+#[test]
+fn a_client_that_resets_while_the_endpoint_takes_nothing_is_noticed_at_once() {
+    let over = Arc::<AtomicBool>::default();
+    let until = Arc::clone(&over);
+    let origin = Origin::start(move |conn| {
+        let _ = conn.head();
+        // Takes nothing of the body.
+        eventually("the end", || until.load(SeqCst));
+    });
+    let site = Site::plain(&origin);
+    for framing in ["Content-Length: 1000000000", "Transfer-Encoding: chunked"] {
+        let mut client = site.client();
+        client.send(format!("POST /up HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n"));
+        if framing.starts_with('T') {
+            client.send("40000000\r\n");
+        }
+        client.send_until_blocked();
+        site.wait_for_metric("sluicegate_endpoint_in_flight", &[], 1.0);
+        let ((), took) = timed(|| {
+            client.reset();
+            site.wait_for_metric("sluicegate_endpoint_in_flight", &[], 0.0);
+        });
+        assert!(took < Duration::from_secs(5), "{took:?}");
+    }
+    site.wait_for_metric("sluicegate_requests_total", &["ClientGone"], 2.0);
+    over.store(true, SeqCst);
 }

@@ -129,6 +129,12 @@ impl Wire {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
+    /// Sends until nothing more is taken for a while.
+    pub(crate) fn send_until_blocked(&mut self) {
+        self.stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+        while self.send([b'x'; PIECE]) {}
+    }
+
     /// Closes with a reset.
     pub(crate) fn reset(self) {
         let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));

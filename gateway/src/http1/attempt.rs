@@ -35,6 +35,8 @@ const MOST_INFORMATIONAL: u8 = 16;
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 /// Grace before `min_body_rate` is judged, and the interval of judging.
 const RATE_WINDOW: Duration = Duration::from_secs(10);
+/// How often it is looked whether a client that nothing is read from is still there.
+const LOOK_FOR_CLIENT: Duration = Duration::from_millis(200);
 /// How long a reset may take to follow the FIN of an endpoint that never got the request.
 const RESET_WAIT: Duration = Duration::from_millis(200);
 
@@ -79,6 +81,8 @@ pub(crate) struct Attempt<'a> {
     /// Tick by which the current phase must make progress (or be over).
     phase: u32,
     hold_until: u32,
+    /// Tick at which to look whether the client is still there.
+    look_at: u32,
     /// What the client sends is a stream of messages, not an upload.
     may_be_quiet: bool,
     rate_check: u32,
@@ -128,6 +132,7 @@ impl<'a> Attempt<'a> {
             total,
             phase,
             hold_until,
+            look_at: never,
             may_be_quiet,
             rate_check,
             rate_seen: 0,
@@ -416,7 +421,10 @@ impl<'a> Attempt<'a> {
 
     fn poll_deadline(&mut self, cx: &Context<'_>) -> Poll<Result<(), Ended>> {
         loop {
-            let next = self.phase.min(self.total).min(self.hold_until).min(self.rate_check);
+            if self.has_vanished(self.client.timer.now()) {
+                return Poll::Ready(Err(Ended::Client(Reason::ClientGone)));
+            }
+            let next = self.phase.min(self.total).min(self.hold_until).min(self.rate_check).min(self.look_at);
             self.client.timer.arm_at(next);
             if !self.client.timer.poll_expired(cx) {
                 return Poll::Pending;
@@ -445,6 +453,25 @@ impl<'a> Attempt<'a> {
                 return Poll::Ready(Err(Ended::Endpoint(Event::Timeout, Reason::IdleTimeout)));
             }
         }
+    }
+
+    /// While the upload waits for the endpoint, nothing is read that would tell of a client that is gone, and the reactor
+    /// tells of nothing while there is something to read. So it is looked at from time to time; true if it is gone.
+    fn has_vanished(&mut self, now: u32) -> bool {
+        let is_blocked = !self.upload.finished
+            && !self.upload.waits_for_source
+            && self.upload_error.is_none()
+            && !self.client.stream.delimits();
+        if !is_blocked {
+            self.look_at = self.client.timer.tick_after(Duration::ZERO);
+            return false;
+        }
+        if self.look_at <= now && self.client.stream.is_broken() {
+            return true;
+        }
+        let next = self.client.timer.tick_after(LOOK_FOR_CLIENT);
+        self.look_at = if self.look_at <= now { next } else { self.look_at.min(next) };
+        false
     }
 
     /// Whether the client sent its body too slowly over the last window.
@@ -658,7 +685,10 @@ impl<'a> Attempt<'a> {
         if !self.upload.finished && self.client.stream.poll_aborted(cx).is_ready() {
             return Poll::Ready(Err(Reason::ClientGone));
         }
-        self.client.timer.arm_at(self.phase.min(self.total));
+        if self.has_vanished(self.client.timer.now()) {
+            return Poll::Ready(Err(Reason::ClientGone));
+        }
+        self.client.timer.arm_at(self.phase.min(self.total).min(self.look_at));
         if !self.client.timer.poll_expired(cx) {
             return Poll::Pending;
         }

@@ -239,3 +239,24 @@ fn padded_requests_in_a_row_are_survived() {
     assert!(raw.body(99) > 0);
     assert!(site.metric("sluicegate_panics_total", &[]) < 0.5);
 }
+
+/// Requests that are refused because the heads of those before them are held: clients may send them again, but not for
+/// ever.
+#[test]
+fn refused_requests_have_a_budget() {
+    let origin = Origin::start(|conn| {
+        while let Some(request) = conn.request() {
+            if request.head.target() == "/held" {
+                // Until the gateway leaves.
+                conn.wire.end();
+                return;
+            }
+            conn.answer("here");
+        }
+    });
+    repel(&origin, &["head_bytes"], |count| {
+        let mut fields = get_fields("/held");
+        fields.push(("x-a".to_owned(), "y".repeat(14_000)));
+        frame(HEADERS, END_STREAM | END_HEADERS, 2 * count + 1, block(&fields))
+    });
+}

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::{connect, fetch, get, run, send};
 use crate::frames::{
-    ENHANCE_YOUR_CALM, GOAWAY, HEADERS, Outcome, PING, PREFACE, REFUSED_STREAM, Raw, SETTINGS,
+    END_STREAM, ENHANCE_YOUR_CALM, GOAWAY, HEADERS, Outcome, PING, PREFACE, REFUSED_STREAM, Raw, SETTINGS,
     SETTINGS_TIMEOUT, block, frame, get_frame,
 };
 use crate::origin::{Origin, Setting, Site};
@@ -168,4 +168,23 @@ fn both_versions_share_the_port_and_the_count() {
         drop(client);
     });
     site.wait_for_metric("sluicegate_connections_open", &[], 0.0);
+}
+
+/// H51.
+#[test]
+fn stream_identifiers_are_not_used_up() {
+    let origin = Origin::plain();
+    let site = Site::plain(&origin);
+    let mut raw = Raw::connect(site.http);
+    raw.send(get_frame((1 << 30) - 1, "/last"));
+    assert_eq!(raw.outcome((1 << 30) - 1), Outcome::Status(200));
+    let mut raw = Raw::connect(site.http);
+    raw.send(get_frame((1 << 30) + 1, "/late"));
+    // It is served, and the client asked for a new connection.
+    let (mut is_served, mut is_told) = (false, false);
+    while !(is_served && is_told) {
+        let frame = raw.next().expect("an answer and a goodbye");
+        is_served |= frame.stream == (1 << 30) + 1 && frame.flags & END_STREAM != 0;
+        is_told |= frame.kind == GOAWAY && frame.payload[4..8] == [0; 4];
+    }
 }

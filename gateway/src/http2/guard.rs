@@ -22,6 +22,9 @@ const OTHERS_PER_MESSAGE: u32 = 4;
 const MOST_CANCELLED: u32 = 100;
 /// Malformed requests in a window: each makes the gateway reset a stream (CVE-2025-8671).
 const MOST_MALFORMED: u32 = 100;
+/// Requests in a window that are refused because those before them have too large heads: the client may send them again,
+/// but each has cost a table of fields by then.
+const MOST_REFUSED: u32 = 100;
 /// CONTINUATION frames and bytes of one field block (CVE-2024-27316).
 const MOST_CONTINUATIONS: u32 = 16;
 const MOST_BLOCK_BYTES: u32 = 64 * 1_024;
@@ -35,6 +38,7 @@ struct Counts {
     others: u32,
     cancelled: u32,
     malformed: u32,
+    refused: u32,
 }
 
 /// A field block that is not complete.
@@ -109,6 +113,15 @@ impl Guard {
     pub(crate) fn malformed(&mut self, now: u32) -> Result<(), LimitHit> {
         self.turn(now);
         spend(&mut self.counts.malformed, MOST_MALFORMED, LimitHit::Http2Malformed)
+    }
+
+    /// A request was refused for want of room for its head.
+    ///
+    /// # Errors
+    /// If these are too many.
+    pub(crate) fn refused(&mut self, now: u32) -> Result<(), LimitHit> {
+        self.turn(now);
+        spend(&mut self.counts.refused, MOST_REFUSED, LimitHit::HeadBytes)
     }
 
     /// Tick at which the field block that is not complete began.

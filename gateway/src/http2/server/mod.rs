@@ -310,6 +310,7 @@ impl Driver {
         };
         if self.shared.head_bytes() + head.len() > MOST_HEAD_BYTES {
             self.worker.metrics.limit_hit(LimitHit::HeadBytes);
+            self.shared.refused();
             return respond.send_reset(Reason::REFUSED_STREAM);
         }
         let buf = self.worker.buffers.holding(&head);

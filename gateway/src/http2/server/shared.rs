@@ -182,6 +182,12 @@ impl Shared {
         self.judge(result);
     }
 
+    /// A request was refused for want of room for its head.
+    pub(super) fn refused(&self) {
+        let result = self.guard.borrow_mut().refused(self.worker.timers.now());
+        self.judge(result);
+    }
+
     fn judge(&self, result: Result<(), LimitHit>) -> bool {
         if let Err(limit) = result {
             self.excess.set(Some(limit));

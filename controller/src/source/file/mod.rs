@@ -166,14 +166,7 @@ impl FileSource {
             self.next_look = Some(now);
         }
         for touched in gathered.touched {
-            let matters = match watch::split(&touched.path) {
-                Some((folder, name)) => {
-                    self.folders.contains_key(&touched.path)
-                        || self.folders.get(folder).is_some_and(|interest| interest.covers(name))
-                }
-                None => true,
-            };
-            if !matters {
+            if !watch::matters(&self.folders, &touched.path) {
                 continue;
             }
             if !touched.content_only {

@@ -36,6 +36,8 @@ pub(super) struct Gathered {
 struct Mailbox {
     gathered: Mutex<Gathered>,
     filled: Notify,
+    /// folder → what matters in it; the rest wakes nobody, for the folder of a watched file may be a busy one
+    interests: Mutex<BTreeMap<PathBuf, Interest>>,
 }
 
 /// Watches folders, not files: only so are editors' renames and exchanged symlinks seen.
@@ -68,6 +70,7 @@ impl Watch {
 
     /// Watches exactly `folders`; true if any of them was not watched before.
     pub(super) fn follow(&mut self, folders: &BTreeMap<PathBuf, Interest>) -> bool {
+        self.mailbox.mind(folders);
         let Some(watcher) = &mut self.watcher else { return false };
         self.watched.retain(|folder, identity| {
             let keep = folders.get(folder).is_some_and(|interest| interest.identity == *identity);
@@ -110,8 +113,32 @@ impl Watch {
     }
 }
 
+/// Whether something about `path` can change what is read from `folders`.
+pub(super) fn matters(folders: &BTreeMap<PathBuf, Interest>, path: &Path) -> bool {
+    let Some((folder, name)) = path.parent().zip(path.file_name()) else { return true };
+    folders.get(folder).is_some_and(|interest| interest.covers(name)) || folders.contains_key(path)
+}
+
 impl Mailbox {
+    fn mind(&self, folders: &BTreeMap<PathBuf, Interest>) {
+        let mut interests = self.interests.lock().unwrap_or_else(PoisonError::into_inner);
+        if *interests != *folders {
+            interests.clone_from(folders);
+        }
+    }
+
     fn take_in(&self, event: notify::Result<notify::Event>) {
+        if let Ok(event) = &event
+            && !event.need_rescan()
+        {
+            if meaning(event.kind).is_none() {
+                return;
+            }
+            let interests = self.interests.lock().unwrap_or_else(PoisonError::into_inner);
+            if !event.paths.iter().any(|path| matters(&interests, path)) {
+                return;
+            }
+        }
         let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
             Err(_) => gathered.lost = true,
@@ -153,7 +180,26 @@ fn report_blind(error: &notify::Error) {
     );
 }
 
-/// The watched folder and the name in it that a path is about.
-pub(super) fn split(path: &Path) -> Option<(&Path, &std::ffi::OsStr)> {
-    Some((path.parent()?, path.file_name()?))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_happens_to_other_files_of_a_folder_wakes_nobody() {
+        let mut watch = Watch::blind();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("edge.yaml");
+        std::fs::write(&file, "").unwrap();
+        let scan = super::super::scan::Scan::of(std::slice::from_ref(&file), std::iter::empty());
+        watch.follow(&scan.folders);
+        let told = |path: &Path| {
+            let event = notify::Event::new(EventKind::Access(AccessKind::Close(AccessMode::Write)));
+            watch.mailbox.take_in(Ok(event.add_path(path.to_owned())));
+            watch.take().touched.len()
+        };
+        assert_eq!(told(&file.canonicalize().unwrap()), 1);
+        watch.changed().await;
+        assert_eq!(told(&folder.path().canonicalize().unwrap().join("other.yaml")), 0);
+        assert!(tokio::time::timeout(std::time::Duration::ZERO, watch.changed()).await.is_err());
+    }
 }

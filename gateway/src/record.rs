@@ -67,13 +67,11 @@ pub enum Reason {
     IdleTimeout,
     /// The client went away.
     ClientGone,
-    /// The gateway is shutting down (503).
-    Draining,
 }
 
 impl Reason {
     /// Every reason, in the order of [`Self::index`].
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 30] = [
         Self::Forwarded,
         Self::Redirected,
         Self::Local,
@@ -104,7 +102,6 @@ impl Reason {
         Self::ResponseTruncated,
         Self::IdleTimeout,
         Self::ClientGone,
-        Self::Draining,
     ];
 
     /// Position in [`Self::ALL`], for arrays with one cell per reason. Not stable between releases.
@@ -147,7 +144,6 @@ impl Reason {
             Self::ResponseTruncated => "ResponseTruncated",
             Self::IdleTimeout => "IdleTimeout",
             Self::ClientGone => "ClientGone",
-            Self::Draining => "Draining",
         }
     }
 
@@ -176,8 +172,7 @@ impl Reason {
             | Self::BackendNotFound
             | Self::InvalidSetting
             | Self::ConnectFailed
-            | Self::Overloaded
-            | Self::Draining => 503,
+            | Self::Overloaded => 503,
             Self::ResponseTimeout | Self::RequestTimeout | Self::IdleTimeout => 504,
             Self::VersionNotSupported => 505,
             Self::ClientGone | Self::PassedThrough => 0,

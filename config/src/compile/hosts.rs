@@ -64,8 +64,12 @@ fn build(host: &Hostname, routes: &[&Route]) -> (Option<HostRules>, Vec<Loss>) {
     let mut losses = Vec::new();
     let mut candidates: Vec<(&Candidate, &Order)> = Vec::new();
     let mut fallback: Option<(&Arc<_>, &Order)> = None;
+    let mut hsts = None;
     for route in routes {
         for entry in entries_of(route, host) {
+            if hsts.is_none() {
+                hsts = entry.what.rule().and_then(|rule| rule.policy.https.hsts.clone());
+            }
             match (&entry.what, fallback) {
                 (What::Rule(candidate), _) => candidates.push((candidate, &route.order)),
                 (What::Fallback(rule), None) => fallback = Some((rule, &route.order)),
@@ -100,7 +104,8 @@ fn build(host: &Hostname, routes: &[&Route]) -> (Option<HostRules>, Vec<Loss>) {
         paths.push((*candidate).clone());
     }
     let fallback = fallback.map(|(rule, _)| Arc::clone(rule));
-    (Some(HostRules { hostname: host.clone(), depth: WildcardDepth::OneLabel, paths, fallback }), losses)
+    let (hostname, depth) = (host.clone(), WildcardDepth::OneLabel);
+    (Some(HostRules { hostname, depth, paths, fallback, hsts }), losses)
 }
 
 fn path_key(path: &PathMatch) -> (u8, &str) {

@@ -321,6 +321,8 @@ fn rule_policy(native: &NativeRoute, default: &RulePolicy) -> RulePolicy {
     set_time(&mut policy.timeouts.response_head, native.timeouts.response);
     set_time(&mut policy.timeouts.idle, native.timeouts.idle);
     set_time(&mut policy.timeouts.total, native.timeouts.total);
+    policy.timeouts.set.response_head |= native.timeouts.response.is_some();
+    policy.timeouts.set.idle |= native.timeouts.idle.is_some();
     set(&mut policy.retry.attempts, native.retry.attempts);
     set(&mut policy.retry.on_timeout, native.retry.on_timeout);
     set(&mut policy.retry.on_empty_response, native.retry.on_empty_response);

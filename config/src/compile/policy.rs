@@ -161,6 +161,8 @@ pub(super) fn rule(levels: Levels<'_>, default: &RulePolicy, path: Option<&PathM
     set(&mut policy.timeouts.response_head, pick(levels, |s| &s.response_timeout));
     set(&mut policy.timeouts.idle, pick(levels, |s| &s.idle_timeout));
     set(&mut policy.timeouts.total, pick(levels, |s| &s.request_timeout));
+    policy.timeouts.set.response_head |= pick(levels, |s| &s.response_timeout).is_some();
+    policy.timeouts.set.idle |= pick(levels, |s| &s.idle_timeout).is_some();
     set(&mut policy.retry.attempts, pick(levels, |s| &s.retries));
     if let Some(on) = pick(levels, |s| &s.retry_on) {
         policy.retry.codes.clone_from(&on.codes);

@@ -83,6 +83,17 @@ pub(super) enum What {
     Host,
 }
 
+impl What {
+    /// The rule, of whatever kind.
+    pub(super) fn rule(&self) -> Option<&Arc<Rule>> {
+        match self {
+            Self::Rule(candidate) => Some(&candidate.rule),
+            Self::Fallback(rule) => Some(rule),
+            Self::Host => None,
+        }
+    }
+}
+
 /// A backend reference of a rule as resolved, with its weight.
 pub(super) type Share = (Result<BackendId, Unavailable>, u32);
 

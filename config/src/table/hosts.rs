@@ -49,6 +49,8 @@ pub struct HostRules {
     pub hostname: Hostname,
     /// What a wildcard host stands for; not used for other hosts.
     pub depth: WildcardDepth,
+    /// `Strict-Transport-Security` of answers for the host that no rule decides: that of the oldest route that has one.
+    pub hsts: Option<Arc<str>>,
 }
 
 /// exact host, or wildcard suffix with its leading dot → rules; short names are compared without another step through
@@ -124,6 +126,12 @@ impl HostMap {
     #[inline]
     fn entry(&self, key: &str) -> Option<&Arc<HostRules>> {
         self.shards.get(shard_of(key))?.get(key)
+    }
+
+    /// `Strict-Transport-Security` of answers for `host` that no rule decides.
+    #[must_use]
+    pub fn hsts(&self, host: &str) -> Option<&Arc<str>> {
+        self.find(host)?.hsts.as_ref()
     }
 
     /// The rules without host condition.

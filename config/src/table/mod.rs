@@ -30,7 +30,7 @@ pub use matcher::{HeaderMatch, Matcher, QueryMatch, RequestParts, ValueMatch};
 pub use path::{PathMap, PathMatch};
 pub use rule::{
     Action, BackendId, Candidate, HttpsPolicy, Retry, RouteId, RouteInfo, Rule, RulePolicy, Split, Timeouts,
-    Unavailable, WeightedBackend,
+    TimeoutsSet, Unavailable, WeightedBackend,
 };
 pub use tls::{
     BackendTls, Certificate, ClientPolicy, Passthrough, TlsHost, TlsMap, TlsPolicy, TlsVersion, TrustRoots,

@@ -125,6 +125,18 @@ pub struct Timeouts {
     pub idle: Duration,
     /// From the request's head to the end of the response.
     pub total: Duration,
+    /// Which of them somebody has set: those that nobody has are not meant for streams of gRPC.
+    #[serde(skip)]
+    pub set: TimeoutsSet,
+}
+
+/// Which of [`Timeouts`] somebody has set, be it to their default.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub struct TimeoutsSet {
+    /// [`Timeouts::response_head`].
+    pub response_head: bool,
+    /// [`Timeouts::idle`].
+    pub idle: bool,
 }
 
 /// Automatic retries beyond those that are always safe (nothing of the request was sent).
@@ -142,7 +154,8 @@ pub struct Retry {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { response_head: Duration::from_secs(60), idle: Duration::from_secs(60), total: Duration::ZERO }
+        let minute = Duration::from_secs(60);
+        Self { response_head: minute, idle: minute, total: Duration::ZERO, set: TimeoutsSet::default() }
     }
 }
 

@@ -116,20 +116,18 @@ pub(crate) fn total(policy: Duration, client: Option<Duration>) -> Duration {
 /// How long nothing may move in a call. Streams are quiet for as long as there is nothing to say, so that what is meant for
 /// pages does not apply, unless the route says something of its own.
 pub(crate) fn idle(timeouts: &Timeouts, limits: &Limits) -> Duration {
-    unless_default(timeouts.idle, Timeouts::default().idle, limits.tunnel_idle_timeout)
+    if timeouts.set.idle { timeouts.idle } else { limits.tunnel_idle_timeout }
 }
 
 /// How long a call may wait for a response's head: many servers send it with their first message.
 pub(crate) fn response_head(timeouts: &Timeouts, limits: &Limits) -> Duration {
-    unless_default(timeouts.response_head, Timeouts::default().response_head, limits.tunnel_idle_timeout)
-}
-
-fn unless_default(value: Duration, default: Duration, instead: Duration) -> Duration {
-    if value == default { instead } else { value }
+    if timeouts.set.response_head { timeouts.response_head } else { limits.tunnel_idle_timeout }
 }
 
 #[cfg(test)]
 mod tests {
+    use config::table::TimeoutsSet;
+
     use super::*;
     use crate::record::Reason;
 
@@ -213,7 +211,12 @@ mod tests {
         let limits = Limits::default();
         assert_eq!(idle(&Timeouts::default(), &limits), limits.tunnel_idle_timeout);
         assert_eq!(response_head(&Timeouts::default(), &limits), limits.tunnel_idle_timeout);
-        let own = Timeouts { idle: Duration::from_secs(5), ..Timeouts::default() };
-        assert_eq!(idle(&own, &limits), Duration::from_secs(5));
+        // Also what is the default for pages.
+        for seconds in [5, 60] {
+            let after = Duration::from_secs(seconds);
+            let set = TimeoutsSet { idle: true, response_head: true };
+            let own = Timeouts { idle: after, response_head: after, set, ..Timeouts::default() };
+            assert_eq!((idle(&own, &limits), response_head(&own, &limits)), (after, after));
+        }
     }
 }

@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use config::table::explain::{
     Chosen, Connection, Explanation, Other, Request, Share, explain as explain_request,
 };
-use config::table::{Action, Bind, ClientPolicy, HttpsPolicy, RouteTable};
+use config::table::{Action, Bind, ClientPolicy, HttpsPolicy, Retry, RouteTable};
 use gateway::http1::authority::parse_authority;
 use gateway::http1::target::{Target, canonical_path, split_target, valid_query};
 use serde_json::Value;
@@ -210,8 +210,34 @@ fn chosen_text(out: &mut String, chosen: &Chosen) {
             shown(timeouts.total)
         ),
     );
-    json_line(out, "retry", &chosen.policy.retry);
+    line(out, "retry", &retry_text(&chosen.policy.retry));
     chosen.backends.iter().for_each(|share| share_text(out, share));
+}
+
+/// The policy as a sentence; retries that are always safe are no part of it.
+fn retry_text(retry: &Retry) -> String {
+    let times = match retry.attempts {
+        0 => return "none".to_owned(),
+        1 => "once".to_owned(),
+        times => format!("up to {times} times"),
+    };
+    let mut causes = Vec::new();
+    if retry.on_empty_response {
+        causes.push("ends without an answer".to_owned());
+    }
+    if retry.on_timeout {
+        causes.push("does not answer in time".to_owned());
+    }
+    if !retry.codes.is_empty() {
+        let codes: Vec<String> = retry.codes.iter().map(ToString::to_string).collect();
+        causes.push(format!("answers {}", codes.join(", ")));
+    }
+    let rest = match causes.split_last() {
+        None => String::new(),
+        Some((last, [])) => format!("; idempotent requests also when it {last}"),
+        Some((last, others)) => format!("; idempotent requests also when it {} or {last}", others.join(", ")),
+    };
+    format!("{times}, elsewhere, when an endpoint cannot be reached{rest}")
 }
 
 fn share_text(out: &mut String, share: &Share) {
@@ -300,6 +326,24 @@ mod tests {
         {
             assert!(parse_url(url).is_err(), "{url}");
         }
+    }
+
+    #[test]
+    fn the_retry_policy_is_a_sentence() {
+        assert_eq!(
+            retry_text(&Retry::default()),
+            "up to 2 times, elsewhere, when an endpoint cannot be reached; idempotent requests also when it ends without an \
+             answer"
+        );
+        let all = Retry { attempts: 1, codes: vec![502, 503], on_empty_response: true, on_timeout: true };
+        assert_eq!(
+            retry_text(&all),
+            "once, elsewhere, when an endpoint cannot be reached; idempotent requests also when it ends without an answer, does \
+             not answer in time or answers 502, 503"
+        );
+        let least = Retry { attempts: 3, codes: Vec::new(), on_empty_response: false, on_timeout: false };
+        assert_eq!(retry_text(&least), "up to 3 times, elsewhere, when an endpoint cannot be reached");
+        assert_eq!(retry_text(&Retry { attempts: 0, ..all }), "none");
     }
 
     #[test]

@@ -40,6 +40,24 @@ const MOST_OTHER: f64 = 0.1;
 const MOST_ALLOCATIONS: f64 = 0.001;
 const ALLOCATIONS: &str = "sluicegate_allocations_total";
 
+/// One kind of request.
+struct Shape {
+    name: &'static str,
+    target: &'static str,
+    status: u16,
+}
+
+const PLAIN: Shape = Shape { name: "plain", target: "/a/b?c=d", status: 200 };
+/// What takes another way through the gateway than most requests.
+const SHAPES: [Shape; 6] = [
+    Shape { name: "rewritten prefix", target: "/old/b?c=d", status: 200 },
+    Shape { name: "rewritten prefix, not canonical", target: "/old/./%7Eb/../c", status: 200 },
+    Shape { name: "redirect", target: "/moved/b?c=d", status: 302 },
+    Shape { name: "redirect to https", target: "/secure/b?c=d", status: 308 },
+    Shape { name: "empty segments", target: "/a//b///c", status: 200 },
+    Shape { name: "absolute form", target: "http://Bench.test:80/a/b", status: 200 },
+];
+
 fn main() -> Result<ExitCode> {
     let args = Args::parse();
     let mut results = Vec::new();
@@ -49,8 +67,9 @@ fn main() -> Result<ExitCode> {
         }
     }
     if let Some(binary) = &args.allocations {
-        for connections in [1, 64] {
-            results.push(allocations(binary.clone(), connections)?);
+        results.push(allocations(binary.clone(), 1, &PLAIN)?);
+        for shape in [&PLAIN].into_iter().chain(&SHAPES) {
+            results.push(allocations(binary.clone(), 64, shape)?);
         }
     }
     ensure!(!results.is_empty(), "nothing to do: give --syscalls or --allocations");
@@ -69,7 +88,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn start(binary: &std::path::Path, connections: usize) -> Result<Self> {
+    fn start(binary: &std::path::Path, connections: usize, shape: &Shape) -> Result<Self> {
         let mut engine = Engine::new(Backend::new(13, Reuse::Serve))?;
         let mut endpoints = Vec::new();
         for host in 11..=14 {
@@ -80,6 +99,7 @@ impl Bench {
         let mut objects = manifest::service("gate", &endpoints);
         objects.push(manifest::ingress("gate", &["bench.test".to_owned()], &["/".to_owned()], "gate"));
         manifest::write(config.path(), "gate.json", &objects)?;
+        fs::write(config.path().join("routes.yaml"), routes(&endpoints))?;
         let proxy = Proxy::start(binary, config.path(), &[])?;
         engine.add_load(Plan {
             target: proxy.http,
@@ -89,12 +109,15 @@ impl Bench {
             pace: Pace::Closed,
             one_shot: false,
             requests: vec![
-                b"GET /a/b?c=d HTTP/1.1\r\nHost: bench.test\r\nUser-Agent: bench/1.0\r\nAccept: */*\r\n\r\n"
-                    .to_vec(),
+                format!(
+                    "GET {} HTTP/1.1\r\nHost: bench.test\r\nUser-Agent: bench/1.0\r\nAccept: */*\r\n\r\n",
+                    shape.target
+                )
+                .into_bytes(),
             ],
             upload: Vec::new(),
             expect_body: 13,
-            expect_status: vec![200],
+            expect_status: vec![shape.status],
             timeout: Duration::from_secs(20),
         })?;
         Ok(Self { engine, proxy, _config: config })
@@ -112,9 +135,23 @@ impl Bench {
     }
 }
 
+/// Routes that rewrite and redirect, beside the Ingress.
+fn routes(endpoints: &[SocketAddr]) -> String {
+    let endpoints: Vec<String> = endpoints.iter().map(|endpoint| format!("\"{endpoint}\"")).collect();
+    format!(
+        "routes:\n\
+         - {{hosts: [bench.test], pathPrefix: /old, backend: b, filters: {{rewrite: {{prefix: /new}}}}}}\n\
+         - {{hosts: [bench.test], pathPrefix: /moved, filters: {{redirect: {{hostname: other.test, prefix: /to, status: 302}}}}}}\n\
+         - {{hosts: [bench.test], pathPrefix: /secure, backend: b, httpsRedirect: 8443}}\n\
+         backends:\n\
+         - {{name: b, endpoints: [{}]}}\n",
+        endpoints.join(", ")
+    )
+}
+
 fn syscalls(binary: PathBuf, connections: usize, strict: bool) -> Result<Value> {
     const REQUESTS: u64 = 20_000;
-    let mut bench = Bench::start(&binary, connections)?;
+    let mut bench = Bench::start(&binary, connections, &PLAIN)?;
     bench.run(2_000)?;
     let summary = tempfile::NamedTempFile::new()?;
     let tracer = match Tracer::attach(bench.proxy.pid(), summary.path()) {
@@ -206,9 +243,9 @@ fn parse_summary(text: &str) -> Vec<(String, u64)> {
     text.lines().filter_map(row).collect()
 }
 
-fn allocations(binary: PathBuf, connections: usize) -> Result<Value> {
+fn allocations(binary: PathBuf, connections: usize, shape: &Shape) -> Result<Value> {
     const REQUESTS: u64 = 100_000;
-    let mut bench = Bench::start(&binary, connections)?;
+    let mut bench = Bench::start(&binary, connections, shape)?;
     bench.run(10_000)?;
     let read = |bench: &Bench| -> Result<f64> {
         bench.proxy.metric(ALLOCATIONS, "")?.with_context(|| {
@@ -228,6 +265,7 @@ fn allocations(binary: PathBuf, connections: usize) -> Result<Value> {
     let per_request = count / REQUESTS as f64;
     Ok(json!({
         "gate": "allocations",
+        "request": shape.name,
         "connections": connections,
         "per_request": per_request,
         "count": count,

@@ -62,6 +62,27 @@ fn each_mode_admits_whom_it_says() {
     assert_eq!(ask(&setup, "optional.example", "good", &["-H", "Host: require.example"]), 421);
 }
 
+/// RFC 8555 §8.3: an authority has no certificate to show, and must not be sent elsewhere.
+#[test]
+fn challenges_of_guarded_hosts_are_answered_by_what_is_there_for_them_and_never_redirected() {
+    let setup = setup();
+    let challenge = "/.well-known/acme-challenge/token";
+    let before = setup.backend.requests().len();
+    assert_eq!(setup.gateway.get("require.example", challenge).status, 404);
+    assert_eq!(setup.backend.requests().len(), before);
+    let solver = secure("solver", "require.example", &setup.backend, "", &[]);
+    crate::write(
+        setup.config.path(),
+        "solver.yaml",
+        &solver.replace("path: /", &format!("path: {challenge}")),
+    );
+    setup.gateway.wait_for_status("require.example", challenge, 200);
+    for guarded in ["/", "/.well-known/acme-challenge/other/../../../", "/.well-known/acme-challenges/x"] {
+        assert_eq!(setup.gateway.get("require.example", guarded).status, 308, "{guarded}");
+    }
+    assert_eq!(setup.gateway.get("require.example", "/.well-known/acme-challenge/other").status, 404);
+}
+
 #[test]
 fn endpoints_learn_who_it_is_and_nobody_can_forge_it() {
     let setup = setup();

@@ -184,3 +184,64 @@ fn passed_through_hosts_are_served_by_their_own_certificate() {
     let line = setup.gateway.wait_for_log("\"PassedThrough\"");
     assert!(line.contains("through.example") && line.contains("test/through"), "{line}");
 }
+
+/// H56: over TLS, HTTP/2 is negotiated or not spoken at all (RFC 9113 §3.2).
+#[test]
+fn a_preface_on_a_connection_that_negotiated_http1_is_refused() {
+    if !are_here(&["openssl"]) {
+        return;
+    }
+    let setup = Setup::new(&[], |_, backend| secure("shop", "shop.example", backend, "", &[]));
+    let to = setup.gateway.https.to_string();
+    for alpn in [&["-alpn", "http/1.1"][..], &[]] {
+        let args =
+            [&["s_client", "-connect", &to, "-ign_eof", "-servername", "shop.example"][..], alpn].concat();
+        let (_, output) =
+            setup.run("openssl", &args, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\u{4}\0\0\0\0\0");
+        assert!(output.contains("HTTP/1.1 505 "), "{alpn:?}: {output}");
+    }
+    assert!(setup.backend.requests().is_empty());
+}
+
+#[test]
+fn hsts_is_told_in_answers_of_the_gateway_itself_over_tls_only() {
+    if !are_here(&["curl"]) {
+        return;
+    }
+    let setup = Setup::new(&[], |authority, backend| {
+        let hsts = ("hsts", "max-age=600");
+        let path = |text: String, path: &str| text.replace("path: /", &format!("path: {path}"));
+        [
+            authority.issue(&["a.example"]).secret("test", "a"),
+            authority.issue(&["b.example"]).secret("test", "b"),
+            path(secure("a", "a.example", backend, "a", &[hsts]), "/here"),
+            path(secure("b", "b.example", backend, "b", &[hsts, ("client-ca", "secret/none")]), "/"),
+            path(secure("plain", "plain.example", backend, "", &[]), "/here"),
+            "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: gone, namespace: test, annotations: \
+             {sluicegate.dev/hsts: max-age=600}}\nspec:\n  rules:\n  - host: a.example\n    http: {paths: [{path: /gone, \
+             pathType: Prefix, backend: {service: {name: gone, port: {number: 80}}}}]}\n"
+                .to_owned(),
+        ]
+        .join("---\n")
+    });
+    let told = |output: &str| output.to_lowercase().contains("strict-transport-security: max-age=600");
+    for version in ["--http1.1", "--http2"] {
+        for (host, path, more, status, is_told) in [
+            ("a.example", "/here", None, 200, true),
+            ("a.example", "/nowhere", None, 404, true),
+            ("a.example", "/gone", None, 503, true),
+            ("a.example", "/here", Some("Host: b.example"), 421, true),
+            ("b.example", "/", None, 503, true),
+        ] {
+            let mut args = vec![version];
+            args.extend(more.iter().flat_map(|header| ["-H", header]));
+            let (got, output) = setup.curl(host, path, &args);
+            assert_eq!((got, told(&output)), (status, is_told), "{version} {host} {path} {output}");
+        }
+        let (got, output) = setup.curl("plain.example", "/nowhere", &[version, "-k"]);
+        assert_eq!((got, told(&output)), (404, false), "{output}");
+    }
+    for path in ["/here", "/nowhere", "/gone"] {
+        assert_eq!(setup.gateway.get("a.example", path).header("strict-transport-security"), None);
+    }
+}

@@ -133,6 +133,7 @@ fn table(routes: Routes<'_>) -> RouteTable {
             depth: WildcardDepth::OneLabel,
             paths: PathMap::default(),
             fallback: Some(Arc::new(rule)),
+            hsts: None,
         };
         hosts.set(&hostname, Some(Arc::new(rules)));
     }

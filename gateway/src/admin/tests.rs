@@ -70,6 +70,7 @@ impl Admin {
                 depth: WildcardDepth::OneLabel,
                 paths,
                 fallback: None,
+                hsts: None,
             };
             map.set(hostname, Some(Arc::new(rules)));
         }

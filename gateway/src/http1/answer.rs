@@ -10,6 +10,8 @@ pub(crate) struct Answer<'a> {
     pub(crate) status: u16,
     /// `Location` of a redirect.
     pub(crate) location: &'a [u8],
+    /// `Strict-Transport-Security`, if the host asks for it and the connection is encrypted (RFC 6797 §7.2).
+    pub(crate) hsts: &'a [u8],
     /// The request was HEAD: no body.
     pub(crate) is_head: bool,
     pub(crate) close: bool,
@@ -56,6 +58,7 @@ pub(crate) fn write(out: &mut Vec<u8>, answer: &Answer<'_>) {
         out.extend_from_slice(answer.location);
         out.extend_from_slice(b"\r\n");
     }
+    write_hsts(out, answer);
     if answer.close {
         out.extend_from_slice(b"Connection: close\r\n");
     } else if answer.http10 {
@@ -80,7 +83,17 @@ fn write_status(out: &mut Vec<u8>, answer: &Answer<'_>, reason: Reason) {
     out.extend_from_slice(grpc::code_of(answer.status).as_bytes());
     out.extend_from_slice(b"\r\ngrpc-message: ");
     out.extend_from_slice(reason.code().as_bytes());
-    out.extend_from_slice(if answer.close { b"\r\nConnection: close\r\n\r\n" } else { b"\r\n\r\n" });
+    out.extend_from_slice(b"\r\n");
+    write_hsts(out, answer);
+    out.extend_from_slice(if answer.close { b"Connection: close\r\n\r\n" } else { b"\r\n" });
+}
+
+fn write_hsts(out: &mut Vec<u8>, answer: &Answer<'_>) {
+    if !answer.hsts.is_empty() {
+        out.extend_from_slice(b"Strict-Transport-Security: ");
+        out.extend_from_slice(answer.hsts);
+        out.extend_from_slice(b"\r\n");
+    }
 }
 
 /// Reason phrase (RFC 9110 §15) of the statuses that the gateway makes.

@@ -49,6 +49,8 @@ pub(crate) struct Facts {
     pub(crate) response_head: Option<Duration>,
     /// See [`plan::Plan::ends_connection`].
     pub(crate) ends_connection: bool,
+    /// See [`plan::Plan::hsts`].
+    pub(crate) hsts: Option<Arc<str>>,
 }
 
 /// Serves the request whose head is the first `length` bytes of the client's buffer.
@@ -60,8 +62,10 @@ pub(crate) async fn run(worker: &Worker, client: &mut Client, length: usize) -> 
     let mut plan = plan::make(worker, &client.peer, buf.range(0, length));
     if let Then::Refuse(reason) = plan.then {
         client.buf = Some(buf);
-        if reason == Reason::HeaderTooLarge {
-            worker.metrics.limit_hit(LimitHit::HeadFields);
+        match reason {
+            Reason::HeaderTooLarge => worker.metrics.limit_hit(LimitHit::HeadFields),
+            Reason::UriTooLong => worker.metrics.limit_hit(LimitHit::RequestLine),
+            _ => {}
         }
         return refuse(worker, client, reason).await;
     }
@@ -80,6 +84,7 @@ pub(crate) async fn run(worker: &Worker, client: &mut Client, length: usize) -> 
         response_bytes: 0,
         response_head: None,
         ends_connection: plan.ends_connection,
+        hsts: plan.hsts.take(),
     };
     let head = &plan.head;
     let next = match &mut plan.then {
@@ -173,6 +178,7 @@ async fn respond(
         reason: Some(facts.reason),
         status,
         location,
+        hsts: facts.hsts.as_deref().unwrap_or_default().as_bytes(),
         is_head: head.is_head,
         close,
         http10,

@@ -6,10 +6,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use config::table::{
-    BackendProtocol, Bind, BindConfig, ClientPolicy, RequestParts, RouteId, Rule, RulePolicy,
+    BackendProtocol, Bind, BindConfig, ClientPolicy, PathMatch, RequestParts, RouteId, Rule, RulePolicy,
 };
 
-use super::authority::parse_authority;
+use super::authority::{Authority, parse_authority};
 use super::connection::Peer;
 use super::head::{self, RequestHead, Span};
 use super::target::{Target, canonical_path, split_target, valid_query};
@@ -34,6 +34,8 @@ pub(crate) struct Plan {
     pub(crate) then: Then,
     /// No further request is served on the connection.
     pub(crate) ends_connection: bool,
+    /// `Strict-Transport-Security` of an answer of the gateway itself.
+    pub(crate) hsts: Option<Arc<str>>,
 }
 
 /// What becomes of a request.
@@ -42,7 +44,7 @@ pub(crate) enum Then {
     /// It is sent to an endpoint.
     Forward(Forward),
     /// The gateway redirects.
-    Redirect { status: u16, location: Vec<u8> },
+    Redirect { status: u16, location: Head },
     /// The gateway answers itself.
     Answer(Reason),
     /// The request is malformed: it is refused, and its connection ends.
@@ -117,6 +119,7 @@ pub(crate) fn make(worker: &Worker, peer: &Peer, bytes: &[u8]) -> Plan {
         route: None,
         then: Then::Answer(Reason::NoRoute),
         ends_connection: false,
+        hsts: None,
         current: Rc::clone(&current),
     };
     if let Err(reason) = fill(worker, peer, bytes, bind, &mut plan) {
@@ -178,7 +181,8 @@ fn plan_target(
             return Err(Reason::BadRequest);
         }
         Target::Absolute { authority, path, query, scheme_https } => {
-            same_authority(authority, host, if scheme_https { 443 } else { 80 })?;
+            let default_port = if scheme_https { 443 } else { 80 };
+            same_authority(authority, host, default_port, &mut scratch.host, &mut scratch.rewritten)?;
             (authority, path, query)
         }
     };
@@ -186,11 +190,12 @@ fn plan_target(
         return Err(Reason::BadRequest);
     }
     let path = canonical_path(path, &mut scratch.path).map_err(|_| Reason::BadRequest)?;
-    let name = if authority.is_empty() && plan.head.minor_version == 0 {
-        ""
+    let requested = if authority.is_empty() && plan.head.minor_version == 0 {
+        Authority { host: "", port: None, raw: b"" }
     } else {
-        parse_authority(authority, &mut scratch.host).map_err(|_| Reason::BadRequest)?.host
+        parse_authority(authority, &mut scratch.host).map_err(|_| Reason::BadRequest)?
     };
+    let name = requested.host;
     let Some(bind) = bind else { return Ok(()) };
     let secured = match &peer.tls {
         Some(secured) => {
@@ -204,24 +209,31 @@ fn plan_target(
         Err(unserved) => {
             plan.then = Then::Answer(unserved.reason);
             plan.ends_connection = unserved.is_outdated;
+            plan.hsts = bind.hosts.hsts(name).cloned();
             return Ok(());
         }
     };
     let request = Request { bytes, head: &plan.head, fields: &scratch.fields };
     let parts = Parts { request, query };
-    let rule = match route::rule(bind, name, path, &parts) {
+    let rule = match route::rule(bind, name, path, &parts, &mut scratch.rewritten) {
         Ok(rule) => rule,
-        Err(Reason::NoRoute) => return Ok(()),
+        Err(Reason::NoRoute) => {
+            plan.hsts = bind.hosts.hsts(name).filter(|_| peer.tls.is_some()).cloned();
+            return Ok(());
+        }
         Err(reason) => return Err(reason),
     };
     plan.route = Some(rule.route);
+    plan.hsts = rule.policy.https.hsts.as_ref().filter(|_| peer.tls.is_some()).cloned();
     if peer.tls.is_none()
         && let Some(to) = to_https(&plan.current.live, bind, rule, name, path, request, trusted)
     {
         plan.then = match to {
             ToHttps::Port(_) if name.is_empty() => Then::Answer(Reason::BadRequest),
             ToHttps::Port(port) => {
-                Then::Redirect { status: 308, location: https_location(name, port, path, query) }
+                let mut location = worker.buffers.head();
+                https_location(&mut location, name, port, path, query);
+                Then::Redirect { status: 308, location }
             }
             ToHttps::Never(reason) => Then::Answer(reason),
         };
@@ -231,14 +243,17 @@ fn plan_target(
         Err(Refusal::Reason(reason)) => Then::Answer(reason),
         Err(Refusal::Redirect(redirect)) => {
             let scheme = if peer.tls.is_some() { "https" } else { "http" };
-            let location = location(redirect, scheme, rule, authority, path, query, &mut scratch.rewritten)?;
-            Then::Redirect { status: redirect.status, location }
+            let mut to = worker.buffers.head();
+            let rewriting = (&mut scratch.rewritten, &mut scratch.merged);
+            location(&mut to, redirect, scheme, rule, requested, path, query, rewriting)?;
+            Then::Redirect { status: redirect.status, location: to }
         }
         Ok(split) => match route::backend(&plan.current.live, split, worker.random.borrow_mut().u64(..)) {
             Err(reason) => Then::Answer(reason),
             Ok(backend) => {
                 let to = Destination { peer, trusted, identity, authority, path, query };
-                Then::Forward(forward(worker, plan, &parts, rule, backend, &to, &mut scratch.rewritten)?)
+                let rewriting = (&mut scratch.rewritten, &mut scratch.merged);
+                Then::Forward(forward(worker, plan, &parts, rule, backend, &to, rewriting)?)
             }
         },
     };
@@ -261,14 +276,14 @@ fn forward(
     rule: &Rule,
     backend: &Arc<LiveBackend>,
     to: &Destination<'_>,
-    rewritten: &mut Vec<u8>,
+    (rewritten, scratch): (&mut Vec<u8>, &mut Vec<u8>),
 ) -> Result<Forward, Reason> {
     let filters = &rule.policy.filters;
     let rewrite = filters.rewrite.as_ref();
     let path = match rewrite.and_then(|rewrite| rewrite.path.as_ref()) {
         None => to.path,
         Some(modifier) => {
-            route::modified_path(modifier, &rule.path, to.path, rewritten)?;
+            route::modified_path(modifier, &rule.path, to.path, rewritten, scratch)?;
             std::str::from_utf8(rewritten).map_err(|_| Reason::BadRequest)?
         }
     };
@@ -322,10 +337,15 @@ fn check_host(host: &[u8], minor_version: u8, scratch: &mut Vec<u8>) -> Result<(
 
 /// An absolute-form target must name the same authority as Host, default port aside: a mismatch is how
 /// requests are smuggled past what was checked.
-fn same_authority(target: &[u8], host: &[u8], default_port: u16) -> Result<(), Reason> {
-    let (mut one, mut other) = (Vec::new(), Vec::new());
-    let target = parse_authority(target, &mut one).map_err(|_| Reason::BadRequest)?;
-    let host = parse_authority(host, &mut other).map_err(|_| Reason::BadRequest)?;
+fn same_authority(
+    target: &[u8],
+    host: &[u8],
+    default_port: u16,
+    one: &mut Vec<u8>,
+    other: &mut Vec<u8>,
+) -> Result<(), Reason> {
+    let target = parse_authority(target, one).map_err(|_| Reason::BadRequest)?;
+    let host = parse_authority(host, other).map_err(|_| Reason::BadRequest)?;
     let port = |port: Option<u16>| port.unwrap_or(default_port);
     let same = target.host == host.host && port(target.port) == port(host.port);
     if same { Ok(()) } else { Err(Reason::BadRequest) }
@@ -350,8 +370,7 @@ fn to_https(
     request: Request<'_>,
     trusted: bool,
 ) -> Option<ToHttps> {
-    /// RFC 8555 §8.3.
-    const ACME: &str = "/.well-known/acme-challenge/";
+    let is_challenge = path.starts_with(ACME);
     let redirect = rule.policy.https.redirect;
     let policy = bind.tls.as_ref().and_then(|map| map.policy(name));
     // A trusted proxy in front has ended TLS: a redirect would lead to the same place.
@@ -361,6 +380,10 @@ fn to_https(
         Some(ClientPolicy::Require(_)) if was_https() => {
             return Some(ToHttps::Never(Reason::MisdirectedRequest));
         }
+        // Authorities have no certificate to show. They are answered by what is there for them, and by nothing else.
+        Some(ClientPolicy::Require(_)) if is_challenge => {
+            return (!is_for_challenges(&rule.path)).then_some(ToHttps::Never(Reason::NoRoute));
+        }
         Some(ClientPolicy::Require(_)) => {
             let encrypted = || live.table.binds.iter().find(|bind| bind.config.https);
             let port = redirect.or_else(|| encrypted().map(|bind| bind.config.address.port()));
@@ -368,20 +391,42 @@ fn to_https(
         }
         Some(ClientPolicy::None | ClientPolicy::Optional(_) | ClientPolicy::OptionalNoCa) | None => {}
     }
-    redirect.filter(|_| !path.starts_with(ACME) && !was_https()).map(ToHttps::Port)
+    redirect.filter(|_| !is_challenge && !was_https()).map(ToHttps::Port)
 }
 
-fn https_location(host: &str, port: u16, path: &str, query: Option<&[u8]>) -> Vec<u8> {
-    let mut out = format!("https://{host}").into_bytes();
-    if port != 443 {
-        out.extend_from_slice(format!(":{port}").as_bytes());
+/// Paths at which an authority looks whether a host is ours (RFC 8555 §8.3).
+const ACME: &str = "/.well-known/acme-challenge/";
+
+/// Whether a rule is for challenges only.
+fn is_for_challenges(path: &PathMatch) -> bool {
+    match path {
+        PathMatch::Exact(path) => path.starts_with(ACME),
+        PathMatch::Prefix(path) => path.starts_with(ACME) || **path == *ACME.trim_end_matches('/'),
+        PathMatch::Regex(_) => false,
     }
+}
+
+fn https_location(out: &mut Vec<u8>, host: &str, port: u16, path: &str, query: Option<&[u8]>) {
+    put_origin(out, "https", host, Some(port).filter(|port| *port != 443));
     out.extend_from_slice(path.as_bytes());
+    put_query(out, query);
+}
+
+fn put_origin(out: &mut Vec<u8>, scheme: &str, host: &str, port: Option<u16>) {
+    out.extend_from_slice(scheme.as_bytes());
+    out.extend_from_slice(b"://");
+    out.extend_from_slice(host.as_bytes());
+    if let Some(port) = port {
+        out.push(b':');
+        out.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
+    }
+}
+
+fn put_query(out: &mut Vec<u8>, query: Option<&[u8]>) {
     if let Some(query) = query {
         out.push(b'?');
         out.extend_from_slice(query);
     }
-    out
 }
 
 /// The first address from the right of `X-Forwarded-For` that no trusted proxy has.
@@ -407,39 +452,32 @@ fn request_id(worker: &Worker, request: Request<'_>, trusted: bool) -> RequestId
     RequestId::Ours(write::hex(worker.random.borrow_mut().u128(..)))
 }
 
+#[expect(clippy::too_many_arguments, reason = "the parts of an address, each from elsewhere")]
 fn location(
+    out: &mut Vec<u8>,
     redirect: &config::table::Redirect,
     connection: &str,
     rule: &Rule,
-    authority: &[u8],
+    requested: Authority<'_>,
     path: &str,
     query: Option<&[u8]>,
-    rewritten: &mut Vec<u8>,
-) -> Result<Vec<u8>, Reason> {
-    let mut scratch = Vec::new();
-    let requested = parse_authority(authority, &mut scratch).map_err(|_| Reason::BadRequest)?;
+    (modified, scratch): (&mut Vec<u8>, &mut Vec<u8>),
+) -> Result<(), Reason> {
     let scheme = redirect.scheme.as_deref().unwrap_or(connection);
     let host = redirect.hostname.as_deref().unwrap_or(requested.host);
-    let mut out = format!("{scheme}://{host}").into_bytes();
     // Without a port setting: the request's port, unless the scheme changes to one with its own default.
     let port = redirect.port.or_else(|| requested.port.filter(|_| redirect.scheme.is_none()));
-    if let Some(port) =
-        port.filter(|port| (scheme, *port) != ("http", 80) && (scheme, *port) != ("https", 443))
-    {
-        out.extend_from_slice(format!(":{port}").as_bytes());
-    }
+    let is_default = |port: &u16| matches!((scheme, *port), ("http", 80) | ("https", 443));
+    put_origin(out, scheme, host, port.filter(|port| !is_default(port)));
     match &redirect.path {
         None => out.extend_from_slice(path.as_bytes()),
         Some(modifier) => {
-            route::modified_path(modifier, &rule.path, path, rewritten)?;
-            out.extend_from_slice(rewritten);
+            route::modified_path(modifier, &rule.path, path, modified, scratch)?;
+            out.extend_from_slice(modified);
         }
     }
-    if let Some(query) = query {
-        out.push(b'?');
-        out.extend_from_slice(query);
-    }
-    Ok(out)
+    put_query(out, query);
+    Ok(())
 }
 
 /// An address or port as text, without allocation.

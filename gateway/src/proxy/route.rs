@@ -25,11 +25,11 @@ pub(crate) fn rule<'t>(
     host: &str,
     path: &str,
     request: &impl RequestParts,
+    scratch: &mut Vec<u8>,
 ) -> Result<&'t Arc<Rule>, Reason> {
     let found = bind.hosts.route(host, path, request);
     if path.contains("//") {
-        let mut scratch = Vec::new();
-        let merged = bind.hosts.route(host, merge_slashes(path, &mut scratch), request);
+        let merged = bind.hosts.route(host, merge_slashes(path, scratch), request);
         if found.map(Arc::as_ptr) != merged.map(Arc::as_ptr) {
             return Err(Reason::BadRequest);
         }
@@ -91,7 +91,8 @@ pub(crate) enum Refusal<'r> {
     Reason(Reason),
 }
 
-/// Applies a path modifier to the canonical `path` under the rule's path condition; the result is canonical.
+/// Applies a path modifier to the canonical `path` under the rule's path condition; the result is canonical, and in
+/// `out`. Both vectors are cleared first.
 ///
 /// # Errors
 /// `BadRequest` if the result would not be a valid path.
@@ -100,27 +101,31 @@ pub(crate) fn modified_path(
     matched: &PathMatch,
     path: &str,
     out: &mut Vec<u8>,
+    scratch: &mut Vec<u8>,
 ) -> Result<(), Reason> {
-    let mut raw = Vec::with_capacity(path.len() + 16);
-    match modifier {
-        PathModifier::ReplaceFullPath(full) => raw.extend_from_slice(full.as_bytes()),
+    let (start, rest) = match modifier {
+        PathModifier::ReplaceFullPath(full) => (&**full, ""),
         PathModifier::ReplacePrefixMatch(replacement) => {
             let rest = match matched {
                 PathMatch::Prefix(prefix) => path.strip_prefix(&**prefix).unwrap_or(path),
                 PathMatch::Exact(_) | PathMatch::Regex(_) => "",
             };
-            raw.extend_from_slice(replacement.trim_end_matches('/').as_bytes());
-            raw.extend_from_slice(rest.as_bytes());
+            (replacement.trim_end_matches('/'), rest)
         }
-    }
-    // A rewrite must never leave `//host` or an empty path behind.
-    let doubled = raw.iter().take_while(|byte| **byte == b'/').count();
-    raw.drain(..doubled);
-    raw.insert(0, b'/');
-    let mut scratch = Vec::new();
-    let canonical = canonical_path(&raw, &mut scratch).map_err(|_| Reason::BadRequest)?;
+    };
     out.clear();
-    out.extend_from_slice(canonical.as_bytes());
+    // A rewrite must never leave `//host` or an empty path behind.
+    out.push(b'/');
+    let start = start.trim_start_matches('/');
+    out.extend_from_slice(start.as_bytes());
+    let rest = if start.is_empty() { rest.trim_start_matches('/') } else { rest };
+    out.extend_from_slice(rest.as_bytes());
+    let written = out.as_ptr();
+    let canonical = canonical_path(out, scratch).map_err(|_| Reason::BadRequest)?;
+    // What is canonical already is where it was.
+    if canonical.as_ptr() != written {
+        std::mem::swap(out, scratch);
+    }
     Ok(())
 }
 
@@ -171,7 +176,8 @@ mod tests {
     fn prefix_replaced(prefix: &str, replacement: &str, path: &str) -> String {
         let mut out = Vec::new();
         let modifier = PathModifier::ReplacePrefixMatch(replacement.into());
-        modified_path(&modifier, &PathMatch::Prefix(prefix.into()), path, &mut out).unwrap();
+        let matched = PathMatch::Prefix(prefix.into());
+        modified_path(&modifier, &matched, path, &mut out, &mut vec![b'x']).unwrap();
         String::from_utf8(out).unwrap()
     }
 

@@ -62,6 +62,7 @@ pub(crate) struct Scratch {
     pub(crate) path: Vec<u8>,
     pub(crate) host: Vec<u8>,
     pub(crate) rewritten: Vec<u8>,
+    pub(crate) merged: Vec<u8>,
 }
 
 impl Worker {

@@ -225,46 +225,56 @@ fn plan_target(
     };
     plan.route = Some(rule.route);
     plan.hsts = rule.policy.https.hsts.as_ref().filter(|_| peer.tls.is_some()).cloned();
-    if peer.tls.is_none()
-        && let Some(to) = to_https(&plan.current.live, bind, rule, name, path, request, trusted)
+    let to = Destination { peer, trusted, identity, requested, path, query };
+    plan.then = decide(worker, plan, bind, rule, &parts, &to, (&mut scratch.rewritten, &mut scratch.merged))?;
+    Ok(())
+}
+
+/// What `rule` makes of the request.
+fn decide(
+    worker: &Worker,
+    plan: &Plan,
+    bind: &Bind,
+    rule: &Rule,
+    parts: &Parts<'_>,
+    to: &Destination<'_>,
+    rewriting: (&mut Vec<u8>, &mut Vec<u8>),
+) -> Result<Then, Reason> {
+    if to.peer.tls.is_none()
+        && let Some(encrypted) = to_https(&plan.current.live, bind, rule, to, parts.request)
     {
-        plan.then = match to {
+        let name = to.requested.host;
+        return Ok(match encrypted {
             ToHttps::Port(_) if name.is_empty() => Then::Answer(Reason::BadRequest),
             ToHttps::Port(port) => {
                 let mut location = worker.buffers.head();
-                https_location(&mut location, name, port, path, query);
+                put_origin(&mut location, "https", name, Some(port).filter(|port| *port != 443));
+                location.extend_from_slice(to.path.as_bytes());
+                put_query(&mut location, to.query);
                 Then::Redirect { status: 308, location }
             }
             ToHttps::Never(reason) => Then::Answer(reason),
-        };
-        return Ok(());
+        });
     }
-    plan.then = match route::split(rule) {
+    Ok(match route::split(rule) {
         Err(Refusal::Reason(reason)) => Then::Answer(reason),
         Err(Refusal::Redirect(redirect)) => {
-            let scheme = if peer.tls.is_some() { "https" } else { "http" };
-            let mut to = worker.buffers.head();
-            let rewriting = (&mut scratch.rewritten, &mut scratch.merged);
-            location(&mut to, redirect, scheme, rule, requested, path, query, rewriting)?;
-            Then::Redirect { status: redirect.status, location: to }
+            let mut out = worker.buffers.head();
+            location(&mut out, redirect, rule, to, rewriting)?;
+            Then::Redirect { status: redirect.status, location: out }
         }
         Ok(split) => match route::backend(&plan.current.live, split, worker.random.borrow_mut().u64(..)) {
             Err(reason) => Then::Answer(reason),
-            Ok(backend) => {
-                let to = Destination { peer, trusted, identity, authority, path, query };
-                let rewriting = (&mut scratch.rewritten, &mut scratch.merged);
-                Then::Forward(forward(worker, plan, &parts, rule, backend, &to, rewriting)?)
-            }
+            Ok(backend) => Then::Forward(forward(worker, plan, parts, rule, backend, to, rewriting)?),
         },
-    };
-    Ok(())
+    })
 }
 
 struct Destination<'a> {
     peer: &'a Peer,
     trusted: bool,
     identity: &'a [u8],
-    authority: &'a [u8],
+    requested: Authority<'a>,
     path: &'a str,
     query: Option<&'a [u8]>,
 }
@@ -303,8 +313,8 @@ fn forward(
     let onward = Onward {
         path,
         query: to.query,
-        host: hostname.map_or(to.authority, |host| host.as_bytes()),
-        original_host: to.authority,
+        host: hostname.map_or(to.requested.raw, |host| host.as_bytes()),
+        original_host: to.requested.raw,
         trusted: to.trusted,
         secure: to.peer.tls.is_some(),
         identity: to.identity,
@@ -365,16 +375,14 @@ fn to_https(
     live: &Live,
     bind: &Bind,
     rule: &Rule,
-    name: &str,
-    path: &str,
+    to: &Destination<'_>,
     request: Request<'_>,
-    trusted: bool,
 ) -> Option<ToHttps> {
-    let is_challenge = path.starts_with(ACME);
+    let is_challenge = to.path.starts_with(ACME);
     let redirect = rule.policy.https.redirect;
-    let policy = bind.tls.as_ref().and_then(|map| map.policy(name));
+    let policy = bind.tls.as_ref().and_then(|map| map.policy(to.requested.host));
     // A trusted proxy in front has ended TLS: a redirect would lead to the same place.
-    let was_https = || trusted && write::forwarded_proto(request).eq_ignore_ascii_case(b"https");
+    let was_https = || to.trusted && write::forwarded_proto(request).eq_ignore_ascii_case(b"https");
     match policy.map(|policy| &policy.client) {
         Some(ClientPolicy::Closed) => return Some(ToHttps::Never(Reason::InvalidSetting)),
         Some(ClientPolicy::Require(_)) if was_https() => {
@@ -404,12 +412,6 @@ fn is_for_challenges(path: &PathMatch) -> bool {
         PathMatch::Prefix(path) => path.starts_with(ACME) || **path == *ACME.trim_end_matches('/'),
         PathMatch::Regex(_) => false,
     }
-}
-
-fn https_location(out: &mut Vec<u8>, host: &str, port: u16, path: &str, query: Option<&[u8]>) {
-    put_origin(out, "https", host, Some(port).filter(|port| *port != 443));
-    out.extend_from_slice(path.as_bytes());
-    put_query(out, query);
 }
 
 fn put_origin(out: &mut Vec<u8>, scheme: &str, host: &str, port: Option<u16>) {
@@ -452,17 +454,15 @@ fn request_id(worker: &Worker, request: Request<'_>, trusted: bool) -> RequestId
     RequestId::Ours(write::hex(worker.random.borrow_mut().u128(..)))
 }
 
-#[expect(clippy::too_many_arguments, reason = "the parts of an address, each from elsewhere")]
 fn location(
     out: &mut Vec<u8>,
     redirect: &config::table::Redirect,
-    connection: &str,
     rule: &Rule,
-    requested: Authority<'_>,
-    path: &str,
-    query: Option<&[u8]>,
+    to: &Destination<'_>,
     (modified, scratch): (&mut Vec<u8>, &mut Vec<u8>),
 ) -> Result<(), Reason> {
+    let Destination { peer, requested, path, query, .. } = *to;
+    let connection = if peer.tls.is_some() { "https" } else { "http" };
     let scheme = redirect.scheme.as_deref().unwrap_or(connection);
     let host = redirect.hostname.as_deref().unwrap_or(requested.host);
     // Without a port setting: the request's port, unless the scheme changes to one with its own default.

@@ -83,7 +83,8 @@ fn named_secrets_are_read_by_name_where_their_list_may_not_be_seen() {
     api.create(&secret("tls", "x"));
     api.create(&ingress("web", Some("tls")));
     let follower = Follower::start(&server.kubeconfig_of("poor"), Settings::default());
-    follower.until("the first batch", |seen| !seen.batches.is_empty());
+    let took = follower.until("the first batch", |seen| !seen.batches.is_empty());
+    assert!(took < Duration::from_secs(1), "{took:?}");
     assert_eq!(follower.seen().names(), ["Ingress default/web", "Secret default/tls"]);
     assert!(follower.progress.lines().iter().any(|line| line.starts_with("waiting for Secrets: 403")));
     api.create(&secret("late", "x"));

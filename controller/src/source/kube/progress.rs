@@ -72,6 +72,18 @@ struct Feed {
     contact: Option<SystemTime>,
 }
 
+impl Feed {
+    /// Until when it is waited for, if it can be done without; `None` if that is of no use.
+    fn patience(&self) -> Option<Instant> {
+        match &self.failing {
+            // What is wanted of it is asked for by name, and that is waited for.
+            Some(_) if self.target.resource.is_material() => None,
+            Some(failing) => Some(failing.since + GRACE),
+            None => Some(self.since + LONG_GRACE),
+        }
+    }
+}
+
 /// A list that cannot be followed.
 #[derive(Debug)]
 struct Failing {
@@ -219,12 +231,7 @@ impl Progress {
     /// When [`Self::is_settled`] may change although nothing happens.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let inner = self.lock();
-        let missing = inner.feeds.iter().filter(|feed| !feed.is_synced);
-        missing
-            .map(|feed| {
-                feed.failing.as_ref().map_or(feed.since + LONG_GRACE, |failing| failing.since + GRACE)
-            })
-            .min()
+        inner.feeds.iter().filter(|feed| !feed.is_synced).filter_map(Feed::patience).min()
     }
 
     /// What an operator should know, a line each; none if all is well.
@@ -325,10 +332,7 @@ impl Inner {
         if resource.is_indispensable() && !is_partly_synced {
             return true;
         }
-        match &feed.failing {
-            Some(failing) => now < failing.since + GRACE,
-            None => now < feed.since + LONG_GRACE,
-        }
+        feed.patience().is_some_and(|until| now < until)
     }
 
     fn age(&self, now: SystemTime) -> Duration {
@@ -430,7 +434,7 @@ mod tests {
     #[test]
     fn what_is_indispensable_is_waited_for_and_the_rest_for_a_while() {
         let start = Instant::now();
-        for (resource, is_waited_for) in [(Resource::Services, true), (Resource::Secrets, false)] {
+        for (resource, is_waited_for) in [(Resource::Services, true), (Resource::IngressClasses, false)] {
             let progress = Progress::default();
             let id = progress.add(target(resource, None), start);
             assert!(!progress.is_settled(start));
@@ -440,6 +444,17 @@ mod tests {
             progress.is_well(id, 7, true, start);
             assert!(progress.is_settled(start));
         }
+    }
+
+    #[test]
+    fn list_of_secrets_that_fails_is_not_waited_for() {
+        let start = Instant::now();
+        let progress = Progress::default();
+        let id = progress.add(target(Resource::Secrets, None), start);
+        assert!(!progress.is_settled(start + GRACE));
+        progress.fails(id, &refused(), start);
+        assert!(progress.is_settled(start));
+        assert_eq!(progress.deadline(), None);
     }
 
     #[test]

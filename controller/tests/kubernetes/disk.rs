@@ -124,6 +124,31 @@ fn disk_is_read_if_the_api_server_says_nothing_or_is_broken() {
 }
 
 #[test]
+fn disk_is_read_if_one_list_or_the_secrets_do_not_come() {
+    use test_apiserver::{Effect, Fault};
+    let busy = |code| Fault::new(Effect::Status { code, retry_after: None });
+    let faults = [
+        busy(500).resources(&["endpointslices"]),
+        busy(429).resources(&["ingresses"]),
+        busy(429),
+        busy(500).resources(&["secrets"]),
+    ];
+    for fault in faults {
+        let (server, state_dir) = kept();
+        let name = format!("{fault:?}");
+        let fault = server.fail(fault);
+        let start = Instant::now();
+        let follower = Follower::start(&server.kubeconfig(), state(state_dir.path()));
+        follower.until("the disk's objects", |seen| !seen.batches.is_empty());
+        assert!(start.elapsed() < Duration::from_millis(1_500), "{name} {:?}", start.elapsed());
+        assert!(follower.seen().has("Ingress default/a") && follower.seen().has("Secret default/tls"));
+        server.faults().remove(fault);
+        follower.until("the lists", |seen| seen.batches.len() >= 2);
+        assert_eq!(follower.seen().changes(), [] as [&str; 0], "{name}");
+    }
+}
+
+#[test]
 fn what_is_of_another_cluster_or_of_other_namespaces_is_not_served() {
     let (server, state_dir) = kept();
     let other = crate::common::server();

@@ -32,8 +32,9 @@ impl KubeSource {
             }
             Message::Broken(feed) => self.restart(feed),
             Message::Disk(outcome) => {
-                let restored = self.disk.take(outcome, &self.progress, now);
+                let restored = self.disk.take(outcome, &self.progress, self.is_stuck(now), now);
                 if let Some(mut events) = restored.filter(|_| self.phase != Phase::Live) {
+                    self.disk.are_known(&self.events);
                     self.restore_classes(&events);
                     events.extend(self.settings.zone.clone().map(|zone| Event::Zone(Some(zone))));
                     self.from_disk = Some(events);

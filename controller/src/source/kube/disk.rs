@@ -1,7 +1,7 @@
 //! What is kept on disk of the objects in use, and what was taken from there. Owns when the disk is read and what of it
 //! still counts; the bytes are [`journal`]'s.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -71,20 +71,18 @@ impl Disk {
         (self.folder.is_some() && self.reading == Reading::NotYet).then_some(started + PATIENCE)
     }
 
-    /// Reads the disk, on a thread of its own, if the API server is away.
+    /// Reads the disk, on a thread of its own, if the API server is away, or does not say what must be known (`is_stuck`).
     pub(super) fn read_if_away(
         &mut self,
         progress: &Progress,
+        is_stuck: bool,
         started: Instant,
         now: Instant,
         news: &mpsc::UnboundedSender<Message>,
     ) {
         let is_due = self.deadline(started).is_some_and(|at| at <= now);
-        let Some(folder) =
-            self.folder.clone().filter(|_| is_due && progress.is_away(now, started + LONG_PATIENCE))
-        else {
-            return;
-        };
+        let is_wanted = is_due && (is_stuck || progress.is_away(now, started + LONG_PATIENCE));
+        let Some(folder) = self.folder.clone().filter(|_| is_wanted) else { return };
         self.reading = Reading::Running;
         let (scope, news) = (self.scope.clone(), news.clone());
         tokio::task::spawn_blocking(move || {
@@ -98,12 +96,13 @@ impl Disk {
         &mut self,
         outcome: Result<Restored, ReadError>,
         progress: &Progress,
+        is_stuck: bool,
         now: Instant,
     ) -> Option<Vec<Event>> {
         self.reading = Reading::Over;
         match outcome {
             Ok(Restored { events, objects, saved, damaged }) => {
-                if !progress.is_away(now, now) {
+                if !is_stuck && !progress.is_away(now, now) {
                     // It is back: what it says goes before what it said. If it goes again, the disk is read again.
                     self.reading = Reading::NotYet;
                     return None;
@@ -117,14 +116,16 @@ impl Disk {
                 tracing::warn!(
                     objects = objects.len(),
                     age_seconds = saved.elapsed().unwrap_or_default().as_secs(),
-                    "the API server does not answer: serving the last known configuration from disk until it does"
+                    "the API server does not answer, or not in full: serving the last known configuration from disk until it does"
                 );
                 self.restored = objects.into_iter().collect();
                 progress.serve(Origin::Disk(saved));
                 Some(events)
             }
             Err(ReadError::None) => {
-                tracing::warn!("the API server does not answer, and no configuration was kept on disk yet");
+                tracing::warn!(
+                    "the API server does not answer, or not in full, and no configuration was kept on disk yet"
+                );
                 None
             }
             Err(error) => {
@@ -146,6 +147,24 @@ impl Disk {
     pub(super) fn is_known(&mut self, object: &ObjectRef) {
         if !self.restored.is_empty() {
             self.restored.remove(object);
+        }
+    }
+
+    /// The API server has said this before the disk was read.
+    pub(super) fn are_known(&mut self, events: &[Event]) {
+        let mut told: HashSet<&str, FixedState> = HashSet::default();
+        for event in events {
+            match event {
+                Event::Apply(object) => self.is_known(&object.reference),
+                Event::Delete(reference) => self.is_known(reference),
+                Event::Problems { source, .. } => {
+                    told.insert(source);
+                }
+                _ => {}
+            }
+        }
+        if !told.is_empty() {
+            self.restored.retain(|object, _| !told.contains(&*object.to_string()));
         }
     }
 

@@ -49,6 +49,11 @@ impl Failure {
         }
     }
 
+    /// True if the server, or the way to it, is in trouble, so that the next answer may be another one.
+    pub(super) fn is_trouble(&self) -> bool {
+        !self.is_answer() || matches!(self, Self::Status { code: 408 | 429, .. })
+    }
+
     /// True if the server says that there is nothing to be had, and will go on saying so.
     pub(super) fn is_denial(&self) -> bool {
         matches!(self, Self::Status { code: 403 | 404, .. })

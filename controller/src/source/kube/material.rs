@@ -127,6 +127,7 @@ impl KubeSource {
             Fetched::Absent => self.change(Change::Gone(reference.clone()), now),
             Fetched::Failed(failure) => {
                 tracing::debug!(%reference, "cannot be read: {failure}");
+                self.has_trouble |= failure.is_trouble();
                 let is_unknown = self.wants.wanted().material(reference) == Some(Material::Unknown);
                 if failure.is_denial() && is_unknown {
                     self.resolve(reference, Material::Absent);

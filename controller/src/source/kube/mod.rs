@@ -167,6 +167,8 @@ pub struct KubeSource {
     claims: Claims,
     wants: Wants,
     held: Held,
+    /// Something that was asked for by name did not come, and nobody refused it.
+    has_trouble: bool,
     /// What is being asked for by name → its task
     fetching: HashMap<ObjectRef, AbortHandle>,
     /// Of these, those that have changed since.
@@ -212,6 +214,7 @@ impl KubeSource {
             claims,
             wants: Wants::new(always.as_ref()),
             held: Held::default(),
+            has_trouble: false,
             fetching: HashMap::new(),
             again: BTreeSet::new(),
             turns: Arc::new(Semaphore::new(FETCHES)),
@@ -283,7 +286,8 @@ impl Source for KubeSource {
                 self.advance(now);
             }
             if let Some(started) = self.started.filter(|_| self.phase != Phase::Live) {
-                self.disk.read_if_away(&self.progress, started, now, &self.news.0);
+                let is_stuck = self.is_stuck(now);
+                self.disk.read_if_away(&self.progress, is_stuck, started, now, &self.news.0);
             }
             let becomes_certain = self.phase == Phase::Live && !self.is_certain && self.knows_classes();
             if self.phase == Phase::Live && (!was_live || becomes_certain || !self.events.is_empty()) {

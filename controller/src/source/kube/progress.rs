@@ -15,6 +15,8 @@ const GRACE: Duration = Duration::from_secs(10);
 const LONG_GRACE: Duration = Duration::from_secs(30);
 /// Without an answer for this long, a server that has answered once counts as away.
 const AWAY: Duration = Duration::from_secs(5);
+/// What fails, and nothing is served without it, is given this long before the disk is looked at.
+pub(super) const STUCK: Duration = Duration::from_millis(800);
 /// What was said longer ago is not the last word: watches are renewed more often.
 const CURRENT: Duration = Duration::from_secs(60);
 
@@ -91,6 +93,8 @@ struct Failing {
     since: Instant,
     /// A server says so that is in its right mind.
     is_answer: bool,
+    /// It may be otherwise next time.
+    is_trouble: bool,
 }
 
 /// What is counted for each resource.
@@ -163,7 +167,8 @@ impl Progress {
         let text = failure.to_string();
         let since = feed.failing.as_ref().map_or(now, |failing| failing.since);
         let is_news = feed.failing.as_ref().is_none_or(|former| former.text != text);
-        feed.failing = Some(Failing { text, since, is_answer: failure.is_answer() });
+        let (is_answer, is_trouble) = (failure.is_answer(), failure.is_trouble());
+        feed.failing = Some(Failing { text, since, is_answer, is_trouble });
         *inner.failures.entry((resource, failure.cause())).or_default() += 1;
         is_news
     }
@@ -199,6 +204,17 @@ impl Progress {
         }
         let is_refused = |feed: &Feed| feed.failing.as_ref().is_some_and(|failing| failing.is_answer);
         inner.last_answer.is_none_or(|at| now - at >= AWAY) && !inner.feeds.iter().any(is_refused)
+    }
+
+    /// True if there is trouble with a list without which nothing can be served, and none of those is refused.
+    pub(super) fn is_stuck(&self, now: Instant) -> bool {
+        let inner = self.lock();
+        let missing = || inner.feeds.iter().filter(|feed| inner.is_awaited(feed));
+        let is_refused = |feed: &Feed| feed.failing.as_ref().is_some_and(|failing| !failing.is_trouble);
+        let is_in_trouble = |feed: &Feed| {
+            now >= feed.since + STUCK && feed.failing.as_ref().is_some_and(|failing| failing.is_trouble)
+        };
+        missing().any(is_in_trouble) && !missing().any(is_refused)
     }
 
     /// True if the server has said of every list, lately, that it is complete.
@@ -322,17 +338,16 @@ impl Progress {
 
 impl Inner {
     fn is_waited_for(&self, feed: &Feed, now: Instant) -> bool {
-        if feed.is_synced {
-            return false;
-        }
+        !feed.is_synced && (self.is_awaited(feed) || feed.patience().is_some_and(|until| now < until))
+    }
+
+    /// True if nothing can be served without it.
+    fn is_awaited(&self, feed: &Feed) -> bool {
         let resource = feed.target.resource;
         // A namespace that we may not look into must not keep the others from being served.
         let is_partly_synced =
-            self.feeds.iter().any(|other| other.target.resource == resource && other.is_synced);
-        if resource.is_indispensable() && !is_partly_synced {
-            return true;
-        }
-        feed.patience().is_some_and(|until| now < until)
+            || self.feeds.iter().any(|other| other.target.resource == resource && other.is_synced);
+        resource.is_indispensable() && !is_partly_synced()
     }
 
     fn age(&self, now: SystemTime) -> Duration {
@@ -468,6 +483,26 @@ mod tests {
         progress.is_well(one, 7, true, start);
         assert!(progress.is_settled(start + GRACE));
         assert_eq!(progress.lines().len(), 1);
+    }
+
+    #[test]
+    fn trouble_with_one_list_is_enough_if_nothing_is_refused() {
+        let start = Instant::now();
+        let progress = Progress::default();
+        let services = progress.add(target(Resource::Services, None), start);
+        let slices = progress.add(target(Resource::EndpointSlices, None), start);
+        let busy = |code| Failure::Status { code, text: String::new(), retry_after: None };
+        assert!(!progress.is_stuck(start + STUCK), "it is just slow");
+        progress.is_well(services, 7, true, start);
+        for code in [429, 500, 503] {
+            progress.fails(slices, &busy(code), start);
+            assert!(!progress.is_stuck(start + STUCK / 2));
+            assert!(progress.is_stuck(start + STUCK));
+        }
+        progress.fails(slices, &refused(), start);
+        assert!(!progress.is_stuck(start + STUCK));
+        progress.is_well(slices, 7, true, start);
+        assert!(!progress.is_stuck(start + STUCK));
     }
 
     #[test]

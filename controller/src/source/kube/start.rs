@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use super::feed::{Common, Feed};
 use super::intake::{Change, Extras, Intake};
 use super::outage::Outage;
-use super::progress::{FeedId, Origin};
+use super::progress::{FeedId, Origin, STUCK};
 use super::resource::{Resource, Target};
 use super::transport::Transport;
 use super::{Follower, KubeSource, Message, Phase, REFRESH, fetch};
@@ -173,6 +173,18 @@ impl KubeSource {
             } else {
                 self.events.extend(gone.into_iter().map(Event::Delete));
             }
+        }
+    }
+
+    /// True if a server that may well answer does not say what must be known before anything is served.
+    pub(super) fn is_stuck(&self, now: Instant) -> bool {
+        match self.phase {
+            Phase::Material(since) => {
+                let is_late = self.has_trouble && now >= since + STUCK;
+                is_late && self.wants.wanted().is_any_unknown()
+            }
+            Phase::Namespaces | Phase::Objects => self.progress.is_stuck(now),
+            Phase::New | Phase::Live => false,
         }
     }
 

@@ -12,6 +12,7 @@ use std::path::Path;
 use common::certificates::Authority;
 use common::{ingress, run};
 use gateway::record::Reason;
+use gateway::tcp::L4End;
 use tempfile::TempDir;
 
 fn page(name: &str) -> String {
@@ -63,7 +64,8 @@ fn complete(block: &str) -> String {
 
 #[test]
 fn every_yaml_example_is_without_problems() {
-    for (name, least) in [("README.md", 1), ("docs/native.md", 5), ("docs/ingress.md", 1)] {
+    for (name, least) in [("README.md", 1), ("docs/native.md", 6), ("docs/l4.md", 1), ("docs/ingress.md", 1)]
+    {
         let text = page(name);
         let blocks = yaml_blocks(&text);
         assert!(blocks.len() >= least, "{name} has {} blocks", blocks.len());
@@ -147,6 +149,15 @@ fn every_reason_is_explained_with_its_status() {
         let row = rows.iter().find(|row| code(row[0]) == reason.code()).unwrap();
         assert_eq!(row[1], reason.status().to_string(), "{}", reason.code());
     }
+}
+
+#[test]
+fn every_way_in_which_a_connection_ends_is_explained() {
+    let text = page("docs/l4.md");
+    let rows = rows(&text, "## How connections end");
+    let named: BTreeSet<&str> = rows.iter().map(|row| code(row[0])).collect();
+    let known: BTreeSet<&str> = L4End::ALL.into_iter().map(L4End::code).collect();
+    assert_eq!(named, known);
 }
 
 #[test]

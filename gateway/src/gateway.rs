@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use config::table::{Bind, RouteTable};
-use socket2::{Domain, Protocol, Socket as RawSocket, Type};
+use config::table::{Bind, L4Key, RouteTable, overlaps};
 
 use crate::access_log::AccessLog;
 use crate::live::Shared;
 use crate::metrics::Registry;
-use crate::worker::{self, Command, Socket, Thread};
+use crate::tcp::{Order, Sockets, probe, raw_socket};
+use crate::worker::{self, Command, Place, Socket, Thread};
 
 /// Connections that the kernel queues per socket before they are accepted.
 const BACKLOG: i32 = 4_096;
@@ -34,6 +34,7 @@ pub struct Gateway {
     workers: Vec<Thread>,
     /// configured address → open socket and the address that it got
     open: BTreeMap<SocketAddr, (Arc<Socket>, SocketAddr)>,
+    l4: Sockets,
     registry: Arc<Registry>,
 }
 
@@ -52,8 +53,9 @@ impl Gateway {
             let metrics = registry.worker(index).cloned().unwrap_or_default();
             worker::start(index, Arc::clone(shared), metrics, log.worker(index))
         };
-        let workers = (0..workers.max(1)).map(start).collect::<io::Result<_>>()?;
-        Ok(Self { workers, open: BTreeMap::new(), registry: Arc::clone(registry) })
+        let workers: Vec<Thread> = (0..workers.max(1)).map(start).collect::<io::Result<_>>()?;
+        let l4 = Sockets::new(workers.len());
+        Ok(Self { workers, open: BTreeMap::new(), l4, registry: Arc::clone(registry) })
     }
 
     /// Opens what `table` has and is not open yet, and applies changed limits. Call before the table is
@@ -68,18 +70,20 @@ impl Gateway {
                 errors.push(BindError { address, source });
             }
         }
+        let others: Vec<SocketAddr> = self.open.values().map(|(_, actual)| *actual).collect();
+        let (orders, failures) = self.l4.open(table, &others);
+        self.give(orders);
+        errors.extend(failures.into_iter().map(|(address, source)| BindError { address, source }));
         errors
     }
 
     fn open_bind(&mut self, bind: &Bind) -> io::Result<()> {
         let key = bind.config.address;
-        // SO_REUSEPORT would silently share the port with another process of the same user: look first.
-        let probe = raw_socket(key)?;
-        probe.bind(&key.into())?;
-        let actual = probe.local_addr()?.as_socket().unwrap_or(key);
-        drop(probe);
-        let listeners: Vec<TcpListener> =
-            self.workers.iter().map(|_| listen(actual)).collect::<io::Result<_>>()?;
+        let is_ours = self.l4.overlaps(key) || self.open.values().any(|(_, actual)| overlaps(*actual, key));
+        let free_bind = bind.config.free_bind;
+        let actual = probe(key, free_bind, is_ours)?;
+        let listener = |_: &Thread| listen(actual, free_bind);
+        let listeners: Vec<TcpListener> = self.workers.iter().map(listener).collect::<io::Result<_>>()?;
         let socket = Arc::new(Socket {
             key,
             config: Arc::clone(&bind.config),
@@ -101,8 +105,29 @@ impl Gateway {
         let gone: Vec<SocketAddr> = self.open.keys().copied().filter(|key| !wanted(key)).collect();
         for key in gone {
             self.open.remove(&key);
-            self.command(|| Command::Close(key));
+            self.command(|| Command::Close(Place::Http(key)));
         }
+        let orders = self.l4.close();
+        self.give(orders);
+    }
+
+    fn give(&self, orders: Vec<Order>) {
+        for order in orders {
+            match order {
+                Order::Open(listening, listeners) => {
+                    for (worker, listener) in self.workers.iter().zip(listeners) {
+                        // A worker that is gone has logged why.
+                        let _sent = worker.commands.send(Command::OpenTcp(Arc::clone(&listening), listener));
+                    }
+                }
+                Order::Close(key) => self.command(|| Command::Close(Place::L4(key))),
+            }
+        }
+    }
+
+    /// Binds that relay, and the addresses that are listened on.
+    pub fn l4_bound(&self) -> impl Iterator<Item = (L4Key, SocketAddr)> {
+        self.l4.bound()
     }
 
     /// configured address → address listened on (they differ for port 0).
@@ -154,17 +179,8 @@ impl Gateway {
     }
 }
 
-fn raw_socket(address: SocketAddr) -> io::Result<RawSocket> {
-    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    Ok(socket)
-}
-
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = raw_socket(address)?;
+fn listen(address: SocketAddr, free_bind: bool) -> io::Result<TcpListener> {
+    let socket = raw_socket(address, free_bind)?;
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;

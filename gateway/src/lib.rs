@@ -17,6 +17,7 @@ pub mod metrics;
 mod proxy;
 pub mod record;
 mod stream;
+pub mod tcp;
 #[cfg(fuzzing)]
 pub mod tls;
 #[cfg(not(fuzzing))]

@@ -78,7 +78,7 @@ impl Demo {
         let gateway = Running::start(&run_args(&path)?).await?;
         let addresses = gateway.addresses();
         let listener = |https| {
-            let listener = addresses.listeners.iter().find(|listener| listener.https == https);
+            let listener = addresses.listeners.iter().find(|listener| (listener.scheme == "https") == https);
             listener.map(|listener| listener.address).context("the gateway listens")
         };
         let (http, https) = (listener(false)?, listener(true)?);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use config::compile::Settings;
 use config::report::{Report, Severity};
-use config::table::{Bind, RouteTable};
+use config::table::{Bind, L4Key, RouteTable, Transport};
 use controller::Publish;
 use controller::driver::{Command, Driver};
 use controller::problems::ControlMetrics;
@@ -133,14 +133,23 @@ fn summary(gateway: &Gateway, table: &RouteTable, report: &Report, failures: Vec
     let bound: BTreeMap<SocketAddr, SocketAddr> = gateway.bound().collect();
     let listeners = table.binds.iter().filter_map(|bind| Some((bind, *bound.get(&bind.config.address)?)));
     let named = listeners.flat_map(|(bind, address)| {
-        let https = bind.config.https;
-        let reachable = move |name| Reachable { name, address, https };
+        let scheme = if bind.config.https { "https" } else { "http" };
+        let reachable = move |name| Reachable { name, address, scheme };
         bind.config.listeners.iter().map(move |listener| reachable(Arc::clone(&listener.name)))
+    });
+    let l4_bound: BTreeMap<L4Key, SocketAddr> = gateway.l4_bound().collect();
+    let relaying = table.l4.iter().filter_map(|(_, bind)| {
+        let scheme = match bind.key.transport {
+            Transport::Tcp => "tcp",
+            Transport::Udp => "udp",
+        };
+        let (name, address) = (Arc::clone(&bind.listener), *l4_bound.get(&bind.key)?);
+        Some(Reachable { name, address, scheme })
     });
     let count = |severity| report.problems.iter().filter(|problem| problem.severity == severity).count();
     Started {
         failures,
-        listeners: named.collect(),
+        listeners: named.chain(relaying).collect(),
         routes: table.routes.iter().count(),
         backends: table.backends.iter().count(),
         errors: count(Severity::Error),

@@ -84,8 +84,8 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
 pub(crate) struct Reachable {
     pub(crate) name: Arc<str>,
     pub(crate) address: SocketAddr,
-    /// Connections begin with a TLS handshake.
-    pub(crate) https: bool,
+    /// `http`, `https`, `tcp` or `udp`.
+    pub(crate) scheme: &'static str,
 }
 
 /// Where a running gateway listens.
@@ -282,10 +282,13 @@ fn check_binds(args: &RunArgs, started: &Started) -> anyhow::Result<()> {
 }
 
 fn announce(args: &RunArgs, workers: usize, addresses: &Addresses, started: &Started) {
-    let shown = |Reachable { name, address, https }: &Reachable| {
-        format!("{name}={}://{address}", if *https { "https" } else { "http" })
-    };
-    let listeners: Vec<String> = addresses.listeners.iter().map(shown).collect();
+    /// Listeners that are named in the line; a cluster may have thousands.
+    const MOST: usize = 32;
+    let shown = |Reachable { name, address, scheme }: &Reachable| format!("{name}={scheme}://{address}");
+    let mut listeners: Vec<String> = addresses.listeners.iter().take(MOST).map(shown).collect();
+    if let Some(more) = addresses.listeners.len().checked_sub(MOST).filter(|more| *more > 0) {
+        listeners.push(format!("and {more} more"));
+    }
     let admin = addresses.admin.map_or_else(|| "none".to_owned(), |address| format!("http://{address}"));
     let config = source::shown(args);
     tracing::info!(

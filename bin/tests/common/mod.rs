@@ -165,8 +165,8 @@ impl Gateway {
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let ready = self.wait_for_log("is ready");
         let named = ready.split_whitespace().map(|word| word.trim_start_matches("listeners="));
-        let listed =
-            named.filter_map(|word| word.split_once("=http://").or_else(|| word.split_once("=https://")));
+        let separators = ["=http://", "=https://", "=tcp://", "=udp://"];
+        let listed = named.filter_map(|word| separators.iter().find_map(|between| word.split_once(between)));
         self.listeners =
             listed.filter_map(|(name, address)| Some((name.to_owned(), address.parse().ok()?))).collect();
         self.admin = self.listeners.remove("admin").unwrap_or(nowhere);

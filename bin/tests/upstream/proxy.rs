@@ -145,6 +145,7 @@ fn table(routes: Routes<'_>) -> RouteTable {
         trusted_proxies: config::table::TrustedProxies::default(),
         limits: Limits::default(),
         abort_on_half_close: false,
+        free_bind: false,
     };
     table.binds.push(Arc::new(Bind { config: Arc::new(config), hosts: Arc::new(hosts), tls: None }));
     table

@@ -47,6 +47,8 @@ pub(super) struct Synced {
     pub(super) changed: bool,
     /// The groups are new and empty: every route must join again.
     pub(super) regrouped: bool,
+    /// Addresses that have a bind now and had none, or the reverse.
+    pub(super) moved: Vec<SocketAddr>,
 }
 
 impl Groups {
@@ -56,9 +58,12 @@ impl Groups {
         configs: BTreeMap<SocketAddr, BindConfig>,
         group_of: impl Fn(SocketAddr) -> Group,
     ) -> Synced {
-        let before = self.binds.len();
-        self.binds.retain(|address, _| configs.contains_key(address));
-        let mut synced = Synced { changed: self.binds.len() != before, regrouped: false };
+        let mut synced = Synced::default();
+        self.binds.retain(|address, _| {
+            let stays = configs.contains_key(address);
+            synced.moved.extend((!stays).then_some(*address));
+            stays
+        });
         for (address, config) in configs {
             let group = group_of(address);
             match self.binds.get_mut(&address) {
@@ -73,10 +78,11 @@ impl Groups {
                 None => {
                     self.binds
                         .insert(address, BindState { config: Arc::new(config), group, published: None });
-                    synced.changed = true;
+                    synced.moved.push(address);
                 }
             }
         }
+        synced.changed = !synced.moved.is_empty();
         if synced.regrouped {
             self.states.clear();
         }
@@ -88,6 +94,12 @@ impl Groups {
                 .or_insert_with(|| GroupState { hosts: HostState::default(), tls: TlsState::new() });
         }
         synced
+    }
+
+    /// The listener of the bind at `address`, for people.
+    pub(super) fn listener(&self, address: SocketAddr) -> Option<String> {
+        let bind = self.binds.get(&address)?;
+        Some(format!("Listener {}", bind.config.listeners.first().map_or("http", |listener| &listener.name)))
     }
 
     /// The groups of the binds at these addresses.

@@ -71,6 +71,7 @@ pub(super) fn compile(shop: &mut Workshop<'_>, object: &Object, ingress: &Ingres
     let route = Route {
         order: Order { created: ingress.created, rank: 0, object: object.reference.clone() },
         binds: Arc::clone(&shop.ingress_binds),
+        l4: Box::new([]),
         entries: entries.into(),
         backends: backends.into_iter().collect(),
         services: services.into_iter().collect(),

@@ -10,6 +10,7 @@ mod fixed;
 mod groups;
 mod hosts;
 mod ingress;
+mod l4_route;
 mod members;
 mod native;
 mod policy;
@@ -34,6 +35,7 @@ pub use self::settings::{ClassSettings, Classless, EndpointSettings, Settings};
 use self::backend::BackendKey;
 use self::class::Verdict;
 use self::groups::{Group, Groups};
+use self::l4_route::L4Binds;
 use self::native::Listeners;
 use self::report::Owner;
 use self::route::{Outcome, Route};
@@ -47,8 +49,8 @@ use crate::report::{Kind, ObjectRef, Problem, Report, Severity};
 use crate::resource::ObjectSpec;
 use crate::shared::Shared;
 use crate::table::{
-    Backend, BackendPolicy, Certificate, Chunks, Hostname, RouteId, RouteInfo, RouteTable, RulePolicy,
-    TlsPolicy,
+    Backend, BackendPolicy, Certificate, Chunks, Hostname, L4Policy, RouteId, RouteInfo, RouteTable,
+    RulePolicy, TlsPolicy,
 };
 
 /// The namespace of native backends, as dependencies of routes.
@@ -71,6 +73,7 @@ pub struct Compiler {
     listeners: Listeners,
     native_namespace: Arc<str>,
     groups: Groups,
+    l4: L4Binds,
     /// Native routes tell the binds of Ingresses apart.
     is_split: bool,
     vault: Vault,
@@ -79,6 +82,7 @@ pub struct Compiler {
     problems: BTreeMap<Owner, Vec<Problem>>,
     backend_policies: Shared<BackendPolicy>,
     rule_policies: Shared<RulePolicy>,
+    l4_policies: Shared<L4Policy>,
     tls_policies: Shared<TlsPolicy>,
     texts: RefCell<HashSet<Arc<str>, FixedState>>,
     route_table: Chunks<RouteInfo>,
@@ -127,12 +131,14 @@ impl Compiler {
             listeners: Listeners::default(),
             native_namespace: NATIVE.into(),
             groups: Groups::default(),
+            l4: L4Binds::default(),
             is_split: false,
             vault,
             default_certificate: None,
             problems: BTreeMap::new(),
             backend_policies: Shared::default(),
             rule_policies: Shared::default(),
+            l4_policies: Shared::default(),
             tls_policies: Shared::default(),
             texts: RefCell::default(),
             route_table: Chunks::default(),
@@ -158,6 +164,7 @@ impl Compiler {
             changed |= self.compile_backend(index, id, &mut work);
         }
         self.rebuild_hosts(index, &mut work);
+        changed |= self.rebuild_l4(index, &mut work);
         self.tell_of_origins(index, &mut work);
         let (binds, is_new) = self.groups.publish();
         changed |= is_new;
@@ -165,6 +172,7 @@ impl Compiler {
             self.table = Arc::new(RouteTable {
                 version: self.table.version + 1,
                 binds,
+                l4: self.l4.table.clone(),
                 routes: self.route_table.clone(),
                 backends: self.backend_table.clone(),
             });
@@ -347,7 +355,11 @@ impl Compiler {
     fn compile_route(&mut self, index: &Index, reference: &ObjectRef, work: &mut Work) -> bool {
         let known = self.routes.id(reference);
         let outcome = self.outcome(index, reference, work);
-        self.tell(Owner::Object(reference.clone()), outcome.problems, work);
+        let owner = match reference.kind {
+            Kind::Listener => Owner::Relaying(reference.clone()),
+            _ => Owner::Object(reference.clone()),
+        };
+        self.tell(owner, outcome.problems, work);
         if reference.kind == Kind::Ingress && outcome.route.is_some() != known.is_some() {
             self.claims.push((reference.clone(), outcome.route.is_some()));
         }
@@ -387,6 +399,7 @@ impl Compiler {
                 }
             },
             ObjectSpec::Route(_) => {}
+            ObjectSpec::Listener(listener) if listener.forward.is_some() => {}
             _ => return nothing,
         }
         let id = RouteId(self.routes.reserve(reference));
@@ -399,6 +412,7 @@ impl Compiler {
             backends: &mut self.backends,
             backends_of: &mut self.backends_of,
             rule_policies: &mut self.rule_policies,
+            l4_policies: &mut self.l4_policies,
             texts: &self.texts,
             vault: &mut self.vault,
             dirty_backends: &mut work.backends,
@@ -406,6 +420,10 @@ impl Compiler {
         match &object.spec {
             ObjectSpec::Ingress(ingress) => ingress::compile(&mut shop, object, ingress, id),
             ObjectSpec::Route(route) => native::compile(&mut shop, object, route, id),
+            ObjectSpec::Listener(listener) => match &listener.forward {
+                Some(forward) => l4_route::compile(&mut shop, object, (listener, forward), id),
+                None => nothing,
+            },
             _ => nothing,
         }
     }
@@ -437,6 +455,7 @@ impl Compiler {
             if is_split || native.contains(&address) { Group::Address(address) } else { Group::Ingress }
         });
         work.changed |= synced.changed;
+        synced.moved.iter().for_each(|address| self.l4.touch(*address));
         let gone: Vec<Owner> =
             self.problems.keys().filter(|owner| self.is_of_lost_group(owner)).cloned().collect();
         for owner in gone {
@@ -452,7 +471,12 @@ impl Compiler {
             Owner::Host(group, _) | Owner::TlsHost(group, _) | Owner::Listener(group) => {
                 !self.groups.states.contains_key(group)
             }
-            Owner::Object(_) | Owner::Backend(_) | Owner::Origin(_) | Owner::Default => false,
+            Owner::Object(_)
+            | Owner::Relaying(_)
+            | Owner::L4(_)
+            | Owner::Backend(_)
+            | Owner::Origin(_)
+            | Owner::Default => false,
         }
     }
 
@@ -467,6 +491,7 @@ impl Compiler {
                 state.tls.members.join(&claim.host, id);
             }
         }
+        route.l4.iter().for_each(|bind| self.l4.join(bind.key, id));
         for origin in origins_of(route) {
             self.vault.join(index, origin, User::Hosts(id));
             work.origins.insert(origin.clone());
@@ -499,6 +524,11 @@ impl Compiler {
                 if !new.is_some_and(|new| new.claims.iter().any(|claim| claim.host == *host)) {
                     state.tls.members.leave(host, id);
                 }
+            }
+        }
+        for key in old.l4.iter().map(|bind| bind.key) {
+            if !new.is_some_and(|new| new.l4.iter().any(|bind| bind.key == key)) {
+                self.l4.leave(key, id);
             }
         }
         let kept = new.map(origins_of).unwrap_or_default();
@@ -556,6 +586,19 @@ impl Compiler {
         }
     }
 
+    /// Gives Binds that relay to those who want them; true if the table changed.
+    fn rebuild_l4(&mut self, index: &Index, work: &mut Work) -> bool {
+        let (routes, groups) = (&self.routes, &self.groups);
+        let rebuilt = self.l4.rebuild(|id| routes.at(id), |address| groups.listener(address));
+        for (key, taken) in rebuilt.told {
+            let problem =
+                |one: &l4_route::Taken| Some(l4_route::conflict(index.object(&one.loser)?, key, one));
+            let problems = taken.iter().filter_map(problem).collect();
+            self.tell(Owner::L4(key), problems, work);
+        }
+        rebuilt.changed
+    }
+
     /// Replaces what `owner` said before.
     fn tell(&mut self, owner: Owner, problems: Vec<Problem>, work: &mut Work) {
         if problems.is_empty() {
@@ -572,13 +615,15 @@ fn default_origin(settings: &Settings) -> Option<Origin> {
     settings.default_secret.as_ref().map(|(namespace, name)| Origin::secret(namespace, name))
 }
 
+/// Whether the object may have rules or binds of its own.
 fn is_route(reference: &ObjectRef) -> bool {
-    matches!(reference.kind, Kind::Ingress | Kind::Route)
+    matches!(reference.kind, Kind::Ingress | Kind::Route | Kind::Listener)
 }
 
 fn route_info(reference: &ObjectRef) -> RouteInfo {
     let name = match reference.kind {
         Kind::Ingress => format!("ingress/{}/{}", reference.namespace, reference.name),
+        Kind::Listener => format!("listener/{}", reference.name),
         _ => format!("route/{}", reference.name),
     };
     RouteInfo { object: reference.clone(), name: name.into() }

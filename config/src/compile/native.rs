@@ -31,6 +31,8 @@ pub(super) struct Listeners {
     pub(super) by_name: BTreeMap<Arc<str>, SocketAddr>,
     /// address → TLS of the listener in force there
     pub(super) tls: BTreeMap<SocketAddr, ListenerTlsOf>,
+    /// Names of listeners that do not speak HTTP.
+    pub(super) relaying: BTreeSet<Arc<str>>,
     pub(super) problems: Vec<(ObjectRef, Problem)>,
     /// A source with listeners that are not known.
     pub(super) obscure: Option<Arc<str>>,
@@ -63,6 +65,10 @@ impl Listeners {
         let mut listeners = Self { obscure: index.obscure_sources().next().cloned(), ..Self::default() };
         for object in objects {
             let ObjectSpec::Listener(listener) = &object.spec else { continue };
+            if listener.forward.is_some() {
+                listeners.relaying.insert(Arc::clone(&object.reference.name));
+                continue;
+            }
             let config = &listener.config;
             match listeners.configs.get_mut(&config.address) {
                 None => {
@@ -194,6 +200,7 @@ pub(super) fn compile(
     let route = Route {
         order: Order { created: None, rank: native.position, object: object.reference.clone() },
         binds,
+        l4: Box::new([]),
         entries: entries.collect(),
         backends: held.into_iter().collect(),
         services: services.into_iter().collect(),
@@ -300,6 +307,11 @@ fn binds(
             // The binds of Ingresses go by these names.
             None if **name == *"http" && shop.settings.http.is_some() => found.extend(shop.settings.http),
             None if **name == *"https" && shop.settings.https.is_some() => found.extend(shop.settings.https),
+            None if shop.listeners.relaying.contains(name) => {
+                let message =
+                    format!("listener `{name}` takes no routes: it forwards to its own `forward.backend`");
+                tell("listeners", "InvalidListener", message);
+            }
             None => tell("listeners", "ListenerNotFound", format!("there is no listener `{name}`")),
         }
     }

@@ -9,7 +9,7 @@ use super::vault::Origin;
 use crate::index::Index;
 use crate::report::{ObjectRef, Problem, Report};
 use crate::resource::{Finding, ObjectSpec};
-use crate::table::Hostname;
+use crate::table::{Hostname, L4Key};
 
 /// Who told a problem, so that it can take it back.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -18,6 +18,10 @@ pub(super) enum Owner {
     Host(Group, Hostname),
     TlsHost(Group, Hostname),
     Listener(Group),
+    /// A listener that relays, about where it relays to.
+    Relaying(ObjectRef),
+    /// A Bind that relays, about who gets it.
+    L4(L4Key),
     Backend(BackendKey),
     Origin(Origin),
     /// The operator's default certificate.

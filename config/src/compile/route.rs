@@ -9,8 +9,8 @@ use super::vault::Origin;
 use crate::index::ServiceKey;
 use crate::report::{ObjectRef, Problem};
 use crate::table::{
-    Action, BackendId, Candidate, Hostname, Matcher, PathMatch, Redirect, RouteId, Rule, RulePolicy, Split,
-    Unavailable, WeightedBackend,
+    Action, BackendId, Candidate, Hostname, L4Bind, Matcher, PathMatch, Redirect, RouteId, Rule, RulePolicy,
+    Split, Unavailable, WeightedBackend,
 };
 
 /// A compiled route object.
@@ -19,6 +19,8 @@ pub(super) struct Route {
     pub(super) order: Order,
     /// The binds that it is reachable through.
     pub(super) binds: Arc<[SocketAddr]>,
+    /// Binds that it wants for itself, to relay what comes there; each key once.
+    pub(super) l4: Box<[Arc<L4Bind>]>,
     /// Sorted by host; in the user's order within one host.
     pub(super) entries: Box<[Entry]>,
     /// Backends that it holds.
@@ -115,19 +117,23 @@ pub(super) fn rule(
     let action = match goal {
         Goal::Redirect(redirect) => Action::Redirect(redirect),
         Goal::Closed(why) => Action::Unavailable(why),
-        Goal::Forward(shares) => match shares.as_slice() {
-            [] => Action::Unavailable(Unavailable::BackendNotFound),
-            [(Ok(backend), _)] => Action::Forward(Split::One(*backend)),
-            [(Err(why), _)] => Action::Unavailable(*why),
-            several => {
-                let weighted = several
-                    .iter()
-                    .map(|(backend, weight)| WeightedBackend { backend: *backend, weight: *weight });
-                Action::Forward(Split::Weighted(weighted.collect()))
-            }
-        },
+        Goal::Forward(shares) => split(&shares).map_or_else(Action::Unavailable, Action::Forward),
     };
     Arc::new(Rule { route, index, path, policy, action })
+}
+
+/// The choice among `shares`, or why there is none.
+pub(super) fn split(shares: &[Share]) -> Result<Split, Unavailable> {
+    match shares {
+        [] => Err(Unavailable::BackendNotFound),
+        [(backend, _)] => backend.map(Split::One),
+        several => {
+            let weighted = several
+                .iter()
+                .map(|(backend, weight)| WeightedBackend { backend: *backend, weight: *weight });
+            Ok(Split::Weighted(weighted.collect()))
+        }
+    }
 }
 
 /// Sorts candidates of one host: more specific conditions first, then the older route, then its own order.

@@ -121,5 +121,6 @@ pub(super) fn ingress_bind(settings: &Settings, address: SocketAddr, https: bool
         trusted_proxies: settings.trusted_proxies.clone(),
         limits: settings.limits.clone(),
         abort_on_half_close: settings.abort_on_half_close,
+        free_bind: false,
     }
 }

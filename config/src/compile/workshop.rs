@@ -17,7 +17,7 @@ use super::vault::Vault;
 use crate::index::{Index, ServiceKey};
 use crate::resource::annotations;
 use crate::shared::Shared;
-use crate::table::{BackendId, PathMatch, RulePolicy};
+use crate::table::{BackendId, L4Policy, PathMatch, RulePolicy};
 
 /// A backend in use.
 #[derive(Debug)]
@@ -39,6 +39,7 @@ pub(super) struct Workshop<'a> {
     pub(super) backends: &'a mut Slots<BackendKey, BackendSlot>,
     pub(super) backends_of: &'a mut HashMap<ServiceKey, Vec<u32>, FixedState>,
     pub(super) rule_policies: &'a mut Shared<RulePolicy>,
+    pub(super) l4_policies: &'a mut Shared<L4Policy>,
     pub(super) texts: &'a RefCell<HashSet<Arc<str>, FixedState>>,
     pub(super) vault: &'a mut Vault,
     pub(super) dirty_backends: &'a mut BTreeSet<u32>,

@@ -61,7 +61,7 @@ struct Decoder<'a> {
     out: Decoded,
     /// Native routes so far, over all documents of the file.
     routes: u32,
-    /// The native document that is being read has listeners.
+    /// The native document that is being read has listeners that speak HTTP.
     has_listeners: bool,
 }
 
@@ -230,12 +230,19 @@ impl<'a> Decoder<'a> {
             self.file_problem(line, Severity::Error, &key, "UnknownField", message);
             self.out.incomplete = true;
         }
-        let is_empty = |node: &Node| matches!(&node.value, Value::List(items) if items.is_empty());
+        let is_http = |item: &Node| {
+            let protocol = item.field("protocol").and_then(Node::text).unwrap_or_default();
+            !["tcp", "udp"].iter().any(|l4| protocol.eq_ignore_ascii_case(l4))
+        };
+        let has_http = |node: &Node| match &node.value {
+            Value::List(items) => items.iter().any(is_http),
+            _ => true,
+        };
         let is_misread = may_mean_listeners(node);
         if is_misread {
             self.doubt(ListenersRead::Misread);
         }
-        self.has_listeners = is_misread || node.field("listeners").is_some_and(|at| !is_empty(at));
+        self.has_listeners = is_misread || node.field("listeners").is_some_and(has_http);
         for (section, kind) in
             [("listeners", Kind::Listener), ("routes", Kind::Route), ("backends", Kind::Backend)]
         {

@@ -12,6 +12,7 @@ mod json;
 mod known;
 mod meta;
 pub(crate) mod native;
+pub(crate) mod native_l4;
 pub(crate) mod native_route;
 pub(crate) mod native_tls;
 pub(crate) mod native_types;

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::native_l4::ForwardSpec;
 use super::native_tls::{BackendTlsSpec, HttpsRedirectSpec, ListenerProtocol, ListenerTlsSpec, ProtocolSpec};
 use super::native_types::{
     Cidr, EndpointSpec, HashBy, ListenAddress, ListenerEntry, OneOrMany, StatusRange, Time,
@@ -64,16 +65,22 @@ pub(crate) struct ListenerSpec {
     pub(crate) name: Option<Arc<str>>,
     /// Address and port, as in `0.0.0.0:80` or `[::]:80`.
     pub(crate) address: ListenAddress,
-    /// `http` (default) or `https`; `https` if there is `tls`.
+    /// `http` (default), `https` (if there is `tls`), `tcp` or `udp`.
     pub(crate) protocol: Option<ListenerProtocol>,
     /// Certificates, and what is asked of clients.
     pub(crate) tls: Option<ListenerTlsSpec>,
     /// Require a PROXY protocol v1 or v2 header on every connection.
     #[serde(default)]
     pub(crate) proxy_protocol: bool,
-    /// Networks whose `X-Forwarded-*` fields are believed.
+    /// Networks whose `X-Forwarded-*` fields are believed; on a `tcp` listener, those that may connect and send a PROXY
+    /// header.
     #[serde(default)]
     pub(crate) trusted_proxies: Vec<Cidr>,
+    /// Listen although the host does not have the address (yet).
+    #[serde(default)]
+    pub(crate) free_bind: bool,
+    /// Where a `tcp` or `udp` listener forwards to.
+    pub(crate) forward: Option<ForwardSpec>,
     /// Abuse limits.
     #[serde(default)]
     pub(crate) limits: LimitsSpec,
@@ -257,7 +264,7 @@ pub(crate) struct RedirectSpec {
 }
 
 /// One share of a split.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct ShareSpec {
     /// Name of the backend.
@@ -417,6 +424,8 @@ impl ListenerSpec {
             tls: None,
             proxy_protocol: false,
             trusted_proxies: Vec::new(),
+            free_bind: false,
+            forward: None,
             limits: LimitsSpec::default(),
             abort_on_half_close: false,
         }

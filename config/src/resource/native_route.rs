@@ -9,8 +9,9 @@ use regex::{Regex, RegexBuilder};
 use super::ingress::without_slash;
 use super::native::{
     BackendSpec, FiltersSpec, HeadersSpec, LimitsSpec, ListenerSpec, MatchSpec, RedirectSpec, RetrySpec,
-    RouteSpec, TimeoutsSpec, ValueSpec, set, set_time,
+    RouteSpec, ShareSpec, TimeoutsSpec, ValueSpec, set, set_time,
 };
+use super::native_l4::Forward;
 use super::native_tls::{ListenerTls, NativeSpeech};
 use super::native_types::is_name;
 use super::{Finding, syntax};
@@ -28,6 +29,8 @@ pub struct NativeListener {
     pub(crate) config: BindConfig,
     /// `None` in cleartext.
     pub(crate) tls: Option<Arc<ListenerTls>>,
+    /// What it does if it does not speak HTTP. Of `config` only address, name and free binding count then.
+    pub(crate) forward: Option<Box<Forward>>,
 }
 
 /// A route of the native format.
@@ -36,7 +39,7 @@ pub struct NativeRoute {
     /// Position in its file: among routes of equal standing, the first wins.
     pub(crate) position: u32,
     pub(crate) listeners: Option<Vec<Arc<str>>>,
-    /// Its file has listeners, be they right or wrong: it is for no others than native ones.
+    /// Its file has listeners that speak HTTP, be they right or wrong: it is for no others than native ones.
     pub(crate) has_listeners: bool,
     /// At least one.
     pub(crate) hosts: Vec<Hostname>,
@@ -89,7 +92,7 @@ impl Builder<'_> {
         Finding::error(format!("{}.{at}", self.field), self.line, reason, message.into())
     }
 
-    fn range<T: PartialOrd + std::fmt::Display + Copy>(
+    pub(super) fn range<T: PartialOrd + std::fmt::Display + Copy>(
         &self,
         at: &str,
         value: Option<T>,
@@ -113,6 +116,9 @@ impl Builder<'_> {
     }
 
     pub(super) fn listener(&self, name: &Arc<str>, spec: &ListenerSpec) -> Result<NativeListener, Finding> {
+        if let Some(relaying) = self.relaying(name, spec)? {
+            return Ok(relaying);
+        }
         let limits = self.limits(&spec.limits)?;
         let tls = self.listener_tls(spec.protocol, spec.tls.as_ref())?;
         Ok(NativeListener {
@@ -124,8 +130,10 @@ impl Builder<'_> {
                 trusted_proxies: TrustedProxies(spec.networks()),
                 limits,
                 abort_on_half_close: spec.abort_on_half_close,
+                free_bind: spec.free_bind,
             },
             tls,
+            forward: None,
         })
     }
 
@@ -449,19 +457,37 @@ impl Builder<'_> {
         if let Some(redirect) = &spec.filters.redirect {
             return Ok(NativeGoal::Redirect(Arc::new(self.redirect(redirect, matches)?)));
         }
-        if let Some(backend) = &spec.backend {
-            return Ok(NativeGoal::Forward(vec![(Arc::clone(backend), 1)]));
+        Ok(NativeGoal::Forward(self.shares("", spec.backend.as_ref(), &spec.backends)?))
+    }
+
+    /// Names with weights, of `backend` or `backends` below `at`.
+    pub(super) fn shares(
+        &self,
+        at: &str,
+        one: Option<&Arc<str>>,
+        several: &[ShareSpec],
+    ) -> Result<Vec<(Arc<str>, u32)>, Finding> {
+        match (one, several) {
+            (Some(backend), []) => return Ok(vec![(Arc::clone(backend), 1)]),
+            (Some(_), _) => {
+                let message = "write either `backend` or `backends`, not both";
+                return Err(self.error(&format!("{at}backends"), "InvalidValue", message));
+            }
+            (None, []) => {
+                return Err(self.error(&format!("{at}backend"), "MissingField", "`backend` is required"));
+            }
+            (None, _) => {}
         }
-        let mut shares = Vec::with_capacity(spec.backends.len());
-        for (index, share) in spec.backends.iter().enumerate() {
-            let at = format!("backends[{index}].weight");
-            self.range(&at, share.weight, 0, 1_000_000)?;
+        let mut shares = Vec::with_capacity(several.len());
+        for (index, share) in several.iter().enumerate() {
+            self.range(&format!("{at}backends[{index}].weight"), share.weight, 0, 1_000_000)?;
             shares.push((Arc::clone(&share.name), share.weight.unwrap_or(1)));
         }
         if shares.iter().all(|(_, weight)| *weight == 0) {
-            return Err(self.error("backends", "OutOfRange", "at least one weight must be more than zero"));
+            let message = "at least one weight must be more than zero";
+            return Err(self.error(&format!("{at}backends"), "OutOfRange", message));
         }
-        Ok(NativeGoal::Forward(shares))
+        Ok(shares)
     }
 
     fn redirect(&self, spec: &RedirectSpec, matches: &[NativeMatch]) -> Result<Redirect, Finding> {

@@ -102,6 +102,12 @@ pub(crate) enum ListenerProtocol {
     Http,
     /// TLS.
     Https,
+    /// Connections that are relayed as they are.
+    #[serde(alias = "TCP")]
+    Tcp,
+    /// Datagrams that are relayed as they are.
+    #[serde(alias = "UDP")]
+    Udp,
 }
 
 /// Protocol towards the endpoints of a backend.
@@ -281,6 +287,8 @@ impl Builder<'_> {
                 return Err(self.error("protocol", "InvalidValue", message));
             }
             (Some(ListenerProtocol::Http) | None, None) => return Ok(None),
+            // These never come here.
+            (Some(ListenerProtocol::Tcp | ListenerProtocol::Udp), _) => return Ok(None),
             (Some(ListenerProtocol::Https), None) => &none,
             (_, Some(spec)) => spec,
         };

@@ -40,6 +40,8 @@ pub struct BindConfig {
     pub limits: Limits,
     /// Treat a client's FIN as an abort (default false: a half-closed client still gets its answer).
     pub abort_on_half_close: bool,
+    /// The address need not be the host's (yet): `IP_FREEBIND`, `IPV6_FREEBIND`.
+    pub free_bind: bool,
 }
 
 /// Hostname + protocol on a Bind.
@@ -50,7 +52,7 @@ pub struct Listener {
 }
 
 /// Peers whose `X-Forwarded-*` and `X-Request-ID` are believed.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq, Serialize)]
 pub struct TrustedProxies(pub Vec<IpNet>);
 
 impl TrustedProxies {

@@ -10,6 +10,7 @@ mod chunks;
 pub mod explain;
 mod filter;
 mod hosts;
+mod l4;
 mod matcher;
 pub mod oracle;
 mod path;
@@ -26,6 +27,9 @@ pub use bind::{Bind, BindConfig, Limits, Listener, TrustedProxies};
 pub use chunks::Chunks;
 pub use filter::{Filters, HeaderModifier, PathModifier, Redirect, Rewrite};
 pub use hosts::{HostMap, HostRules, Hostname, WildcardDepth};
+pub use l4::{
+    L4Bind, L4Key, L4Policy, OnRemoved, ProxyProtocolIn, ProxyProtocolOut, SourceRanges, Transport, overlaps,
+};
 pub use matcher::{HeaderMatch, Matcher, QueryMatch, RequestParts, ValueMatch};
 pub use path::{PathMap, PathMatch};
 pub use rule::{
@@ -41,8 +45,12 @@ pub use tls::{
 pub struct RouteTable {
     /// Increases with every compile that changed something.
     pub version: u64,
-    /// Every socket to listen on, sorted by address.
+    /// Every socket on which HTTP is spoken, sorted by address.
     pub binds: Vec<Arc<Bind>>,
+    /// `slot → socket whose bytes are relayed as they are`. A slot is kept while its [`L4Key`] exists, so that whoever
+    /// listens finds the route of now in one step; it may get another key afterwards. No key is there twice, and none
+    /// has the address of one of [`Self::binds`] if it is of TCP.
+    pub l4: Chunks<L4Bind>,
     /// `RouteId` → who the route is. Ids are stable across compiles; a freed slot holds `None`.
     pub routes: Chunks<RouteInfo>,
     /// `BackendId` → resolved pool. Ids are stable across compiles; a freed slot holds `None`.

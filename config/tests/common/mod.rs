@@ -11,8 +11,8 @@ use config::index::{Change, Event, Index};
 use config::report::Report;
 use config::table::explain::{Request, host_text, path_text};
 use config::table::{
-    Action, BackendPolicy, Bind, BindConfig, ClientPolicy, Limits, RouteTable, Rule, RulePolicy, Split,
-    TlsHost, TlsPolicy, TlsVersion, TrustedProxies,
+    Action, BackendPolicy, Bind, BindConfig, ClientPolicy, L4Policy, Limits, RouteTable, Rule, RulePolicy,
+    Split, TlsHost, TlsPolicy, TlsVersion, TrustedProxies,
 };
 
 /// The time at which tests compile, seconds since 1970.
@@ -62,7 +62,11 @@ fn backend_name(table: &RouteTable, id: config::table::BackendId) -> String {
 }
 
 pub(crate) fn action(table: &RouteTable, rule: &Rule) -> String {
-    match &rule.action {
+    action_text(table, &rule.action)
+}
+
+fn action_text(table: &RouteTable, action: &Action) -> String {
+    match action {
         Action::Forward(Split::One(id)) => backend_name(table, *id),
         Action::Forward(Split::Weighted(shares)) => {
             let share = |share: &config::table::WeightedBackend| match share.backend {
@@ -81,6 +85,16 @@ pub(crate) fn render(table: &RouteTable, report: &Report) -> String {
     let mut out = String::new();
     for bind in &table.binds {
         render_bind(&mut out, table, bind);
+    }
+    let mut l4: Vec<_> = table.l4.iter().map(|(_, bind)| bind).collect();
+    l4.sort_by_key(|bind| bind.key);
+    for bind in l4 {
+        let target = bind.target.clone().map_or_else(Action::Unavailable, Action::Forward);
+        let route = table.routes.at(bind.route.0).map_or("DANGLING", |info| &info.name);
+        let free = if bind.free_bind { ", free" } else { "" };
+        let target = action_text(table, &target);
+        writeln!(out, "bind {} ({}{free}) -> {target} [{route}]", bind.key, bind.listener).unwrap();
+        difference(&mut out, "  ", &*bind.policy, &L4Policy::default());
     }
     let mut backends: Vec<_> = table.backends.iter().map(|(_, backend)| backend).collect();
     backends.sort_by(|a, b| a.name.cmp(&b.name));
@@ -121,6 +135,7 @@ fn render_bind(out: &mut String, table: &RouteTable, bind: &Bind) {
         trusted_proxies: TrustedProxies::default(),
         limits: Limits::default(),
         abort_on_half_close: false,
+        free_bind: false,
     };
     difference(out, "  ", &*bind.config, &plain);
     if let Some(tls) = &bind.tls {

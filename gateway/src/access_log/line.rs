@@ -4,10 +4,13 @@ use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
+use config::table::Transport;
+
 use super::BUFFER_BYTES;
 use super::clock::Clock;
 use super::escape::{self, WORST_GROWTH};
 use crate::record::Record;
+use crate::tcp::L4Record;
 
 /// Longest logged request target in bytes.
 const MAX_TARGET: usize = 4_096;
@@ -111,6 +114,64 @@ pub(super) fn combined(out: &mut Vec<u8>, clock: &mut Clock, record: &Record<'_>
     out.extend_from_slice(b"\" \"");
     escape::combined(out, record.user_agent, MAX_FIELD);
     out.extend_from_slice(b"\"\n");
+}
+
+/// As [`bound`].
+pub(super) fn bound_l4(record: &L4Record<'_>) -> usize {
+    let name = |name: Option<&str>| name.map_or(0, str::len).min(MAX_NAME);
+    FIXED_BYTES + WORST_GROWTH * (name(record.route) + name(record.backend))
+}
+
+/// As [`json`], for a connection that was relayed as it was.
+pub(super) fn json_l4(out: &mut Vec<u8>, clock: &mut Clock, record: &L4Record<'_>, wall: SystemTime) {
+    let millis = clock.set(wall);
+    out.extend_from_slice(b"{\"time\":\"");
+    out.extend_from_slice(clock.rfc3339());
+    three_digits(out, millis);
+    out.extend_from_slice(b"Z\",\"client.addr\":\"");
+    ip(out, record.client);
+    out.extend_from_slice(b"\",\"client.port\":");
+    number(out, u64::from(record.client_port));
+    out.extend_from_slice(match record.bind.transport {
+        Transport::Tcp => b",\"protocol\":\"tcp\",\"bind\":\"",
+        Transport::Udp => b",\"protocol\":\"udp\",\"bind\":\"",
+    });
+    socket_address(out, record.bind.address);
+    out.extend_from_slice(b"\",\"reason\":\"");
+    out.extend_from_slice(record.end.code().as_bytes());
+    out.push(b'"');
+    optional(out, b",\"route\":\"", record.route.unwrap_or_default().as_bytes(), MAX_NAME);
+    optional(out, b",\"backend\":\"", record.backend.unwrap_or_default().as_bytes(), MAX_NAME);
+    if let Some(endpoint) = record.endpoint {
+        out.extend_from_slice(b",\"endpoint\":\"");
+        socket_address(out, endpoint);
+        out.push(b'"');
+    }
+    out.extend_from_slice(b",\"attempts\":");
+    number(out, u64::from(record.attempts));
+    out.extend_from_slice(b",\"bytes.in\":");
+    number(out, record.bytes_in);
+    out.extend_from_slice(b",\"bytes.out\":");
+    number(out, record.bytes_out);
+    out.extend_from_slice(b",\"duration_us\":");
+    number(out, micros(record.duration));
+    out.extend_from_slice(b"}\n");
+}
+
+/// As [`combined`], for a connection that was relayed as it was: there is no request and no status.
+pub(super) fn combined_l4(out: &mut Vec<u8>, clock: &mut Clock, record: &L4Record<'_>, wall: SystemTime) {
+    clock.set(wall);
+    ip(out, record.client);
+    out.extend_from_slice(b" - - [");
+    out.extend_from_slice(clock.clf());
+    out.extend_from_slice(match record.bind.transport {
+        Transport::Tcp => b"] \"TCP ",
+        Transport::Udp => b"] \"UDP ",
+    });
+    socket_address(out, record.bind.address);
+    out.extend_from_slice(b"\" 000 ");
+    number(out, record.bytes_out);
+    out.extend_from_slice(b" \"-\" \"-\"\n");
 }
 
 /// `key` (with its opening quote), text and closing quote; nothing at all for an empty text.

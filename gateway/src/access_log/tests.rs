@@ -2,11 +2,13 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use config::table::{L4Key, Transport};
 use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
 use crate::record::{Reason, Record, Version};
+use crate::tcp::{L4End, L4Record};
 
 const WAIT: Duration = Duration::from_secs(10);
 
@@ -257,6 +259,43 @@ fn the_documented_keys_and_examples_are_what_is_written() {
     let combined = written(Format::Combined, &[record()]);
     assert!(page.contains(&format!("```json\n{json}```")), "the JSON example differs from\n{json}");
     assert!(page.contains(&format!("```text\n{combined}```")), "the example differs from\n{combined}");
+    let (requests, connections) = page.split_once("\n### Connections of TCP routes\n").unwrap();
+    documents(requests, &json);
+    let relayed = relayed(Format::Json);
+    documents(connections, &relayed);
+    assert!(page.contains(&format!("```json\n{relayed}```")), "the JSON example differs from\n{relayed}");
+    let combined = self::relayed(Format::Combined);
+    assert!(page.contains(&format!("```text\n{combined}```")), "the example differs from\n{combined}");
+}
+
+/// Writes one relayed connection through a real pipe and the writer thread.
+fn relayed(format: Format) -> String {
+    let (mut reader, writer) = io::pipe().unwrap();
+    let log = AccessLog::start(format, Destination::Fd(writer.into()), 1).unwrap();
+    let record = L4Record {
+        bind: L4Key { address: SocketAddr::from(([0, 0, 0, 0], 5432)), transport: Transport::Tcp },
+        client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
+        client_port: 40_001,
+        end: L4End::Closed,
+        route: Some("listener/postgres"),
+        backend: Some("database"),
+        endpoint: Some(SocketAddr::from(([10, 0, 0, 5], 5432))),
+        attempts: 1,
+        bytes_in: 2_048,
+        bytes_out: 65_536,
+        duration: Duration::from_millis(1_500),
+    };
+    let mut worker = log.worker(0);
+    worker.write_l4(&record, wall());
+    drop(worker);
+    assert!(log.close(WAIT));
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    text
+}
+
+/// The table of `page` has the keys of `json`, in their order.
+fn documents(page: &str, json: &str) {
     let documented: Vec<_> = page
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
@@ -268,6 +307,6 @@ fn the_documented_keys_and_examples_are_what_is_written() {
         assert!(found >= at, "{key} is not in the documented order");
         at = found;
     }
-    let line: serde_json::Map<String, Value> = serde_json::from_str(&json).unwrap();
+    let line: serde_json::Map<String, Value> = serde_json::from_str(json).unwrap();
     assert_eq!(documented.len(), line.len(), "an undocumented key is written");
 }

@@ -9,6 +9,7 @@ use super::stats::LogStats;
 use super::writer::{Chunk, Message};
 use super::{BUFFER_BYTES, BUFFERS_PER_WORKER, Format, line};
 use crate::record::Record;
+use crate::tcp::L4Record;
 
 /// The access log of one worker. Dropping it hands over what is left.
 #[derive(Debug)]
@@ -53,11 +54,7 @@ impl WorkerLog {
     /// line is dropped and counted.
     #[inline]
     pub fn write(&mut self, record: &Record<'_>, wall: SystemTime) {
-        if self.pipe.is_none() {
-            return;
-        }
-        if self.buffer.len() + line::bound(record) > BUFFER_BYTES && !self.hand_over() {
-            self.stats.dropped(1);
+        if !self.has_room(|| line::bound(record)) {
             return;
         }
         match self.format {
@@ -66,6 +63,32 @@ impl WorkerLog {
             Format::Combined => line::combined(&mut self.buffer, &mut self.clock, record, wall),
         }
         self.lines += 1;
+    }
+
+    /// As [`Self::write`], for a connection that was relayed as it was.
+    pub fn write_l4(&mut self, record: &L4Record<'_>, wall: SystemTime) {
+        if !self.has_room(|| line::bound_l4(record)) {
+            return;
+        }
+        match self.format {
+            Format::Off => return,
+            Format::Json => line::json_l4(&mut self.buffer, &mut self.clock, record, wall),
+            Format::Combined => line::combined_l4(&mut self.buffer, &mut self.clock, record, wall),
+        }
+        self.lines += 1;
+    }
+
+    /// Whether a line of this length can be written; if not, it is counted as dropped.
+    #[inline]
+    fn has_room(&mut self, length: impl FnOnce() -> usize) -> bool {
+        if self.pipe.is_none() {
+            return false;
+        }
+        if self.buffer.len() + length() > BUFFER_BYTES && !self.hand_over() {
+            self.stats.dropped(1);
+            return false;
+        }
+        true
     }
 
     /// Hands over what is there, so that a line is not older than the worker's tick when it is written. When

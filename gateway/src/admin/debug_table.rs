@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use config::table::{
-    Action, BackendId, Bind, Candidate, HostRules, Hostname, RouteId, Rule, RulePolicy, Split, TlsHost,
-    TlsMap,
+    Action, BackendId, Bind, Candidate, HostRules, Hostname, L4Bind, RouteId, Rule, RulePolicy, Split,
+    TlsHost, TlsMap,
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -27,6 +27,7 @@ pub(super) fn render(state: &AdminState, query: &TableQuery) -> String {
     let mut view = View { live: &live, left: query.limit, truncated: false, backends: BTreeSet::new() };
     let binds: Vec<_> =
         live.table.binds.iter().scan(Vec::new(), |seen, bind| Some(view.bind(bind, query, seen))).collect();
+    let l4 = view.l4(query);
     let backends = view.backends(query.limit);
     let report = state.report.latest();
     let problems = report.as_ref().map(|report| report.problems.as_slice()).unwrap_or_default();
@@ -40,6 +41,8 @@ pub(super) fn render(state: &AdminState, query: &TableQuery) -> String {
         },
         "truncated": view.truncated || shown.len() < problems.len(),
         "binds": binds,
+        "l4_total": live.table.l4.iter().count(),
+        "l4": l4,
         "backends": backends,
         "problems_total": problems.len(),
         "problems": to_json(&shown),
@@ -75,6 +78,35 @@ impl<'a> View<'a> {
         }
         seen.push(bind);
         value
+    }
+
+    /// Binds that relay, which have no hosts to ask for.
+    fn l4(&mut self, query: &TableQuery) -> Vec<Value> {
+        if query.host.is_some() {
+            return Vec::new();
+        }
+        let mut binds: Vec<&'a Arc<L4Bind>> = self.live.table.l4.iter().map(|(_, bind)| bind).collect();
+        binds.sort_unstable_by_key(|bind| bind.key);
+        self.truncated |= binds.len() > query.limit;
+        binds.truncate(query.limit);
+        binds.into_iter().map(|bind| self.l4_bind(bind)).collect()
+    }
+
+    fn l4_bind(&mut self, bind: &L4Bind) -> Value {
+        let route = self.live.routes.at(bind.route.0);
+        json!({
+            "address": bind.key.address,
+            "transport": bind.key.transport,
+            "listener": bind.listener,
+            "free_bind": bind.free_bind,
+            "route": route.map(|route| &*route.info.name),
+            "object": route.map(|route| route.info.object.to_string()),
+            "action": match &bind.target {
+                Ok(split) => self.action(&Action::Forward(split.clone())),
+                Err(why) => self.action(&Action::Unavailable(*why)),
+            },
+            "policy": to_json(&*bind.policy),
+        })
     }
 
     /// Names with their certificates and what is asked of clients. Types of the table never serialize a key.

@@ -110,6 +110,7 @@ fn bind_config() -> Arc<BindConfig> {
         trusted_proxies: TrustedProxies::default(),
         limits: Limits::default(),
         abort_on_half_close: false,
+        free_bind: false,
     })
 }
 

@@ -1,4 +1,5 @@
-//! PROXY protocol v1 and v2 headers (HAProxy's `proxy-protocol.txt`), read from the start of a connection.
+//! PROXY protocol v1 and v2 headers (HAProxy's `proxy-protocol.txt`), read from the start of a connection, and written
+//! to one.
 //!
 //! Strict and sans-I/O: it never looks beyond the declared length, so whatever follows is payload, and never
 //! guesses whether a header is there. Deadlines, and who may send a header at all, are the caller's.
@@ -70,6 +71,55 @@ pub fn parse(buf: &[u8]) -> Result<Parsed, InvalidProxyHeader> {
         parse_v1(buf)
     } else {
         Err(InvalidProxyHeader::Missing)
+    }
+}
+
+/// Appends a v1 header: `source` connected to `destination`.
+pub fn write_v1(out: &mut Vec<u8>, source: SocketAddr, destination: SocketAddr) {
+    use std::io::Write as _;
+    let (from, to, from_port, to_port) = match alike(source, destination) {
+        Pair::V4(from, to) => (IpAddr::V4(from), IpAddr::V4(to), source.port(), destination.port()),
+        Pair::V6(from, to) => (IpAddr::V6(from), IpAddr::V6(to), source.port(), destination.port()),
+    };
+    let family = if from.is_ipv4() { "TCP4" } else { "TCP6" };
+    // Writing to a vector cannot fail.
+    let _written = write!(out, "PROXY {family} {from} {to} {from_port} {to_port}\r\n");
+}
+
+/// Appends a v2 header without extensions: `source` connected to `destination`.
+pub fn write_v2(out: &mut Vec<u8>, source: SocketAddr, destination: SocketAddr) {
+    out.extend_from_slice(V2_SIGNATURE);
+    match alike(source, destination) {
+        Pair::V4(from, to) => {
+            out.extend_from_slice(&[0x21, 0x11, 0, 12]);
+            out.extend_from_slice(&from.octets());
+            out.extend_from_slice(&to.octets());
+        }
+        Pair::V6(from, to) => {
+            out.extend_from_slice(&[0x21, 0x21, 0, 36]);
+            out.extend_from_slice(&from.octets());
+            out.extend_from_slice(&to.octets());
+        }
+    }
+    out.extend_from_slice(&source.port().to_be_bytes());
+    out.extend_from_slice(&destination.port().to_be_bytes());
+}
+
+/// Two addresses in one family, as headers want them.
+enum Pair {
+    V4(Ipv4Addr, Ipv4Addr),
+    V6(Ipv6Addr, Ipv6Addr),
+}
+
+/// An IPv4 address beside one of IPv6 is written as a mapped one.
+fn alike(source: SocketAddr, destination: SocketAddr) -> Pair {
+    let v6 = |address: IpAddr| match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    };
+    match (source.ip().to_canonical(), destination.ip().to_canonical()) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => Pair::V4(source, destination),
+        (source, destination) => Pair::V6(v6(source), v6(destination)),
     }
 }
 

@@ -25,6 +25,8 @@ pub struct PickRequest<'a> {
     pub now: Instant,
     /// Index of the calling worker, `0..workers`; no two threads may use the same.
     pub worker: usize,
+    /// Most that may be in flight per endpoint besides what the Backend allows; 0 = no other cap.
+    pub cap: u32,
 }
 
 /// Why no endpoint was picked.
@@ -86,10 +88,18 @@ impl LiveBackend {
         if request.exclude.is_empty() {
             self.state.count_first_attempt(request.worker);
         }
-        if self.config.policy.max_requests_per_endpoint > 0 && self.state.queued() > 0 {
+        if self.cap(request) > 0 && self.state.queued() > 0 {
             return Err(PickError::AtCapacity);
         }
         self.pick_now(request)
+    }
+
+    /// The stricter one of two caps, of which 0 is none.
+    fn cap(&self, request: &PickRequest<'_>) -> u32 {
+        match (self.config.policy.max_requests_per_endpoint, request.cap) {
+            (cap, 0) | (0, cap) => cap,
+            (one, other) => one.min(other),
+        }
     }
 
     /// [`Self::pick`] without regard to the queue.
@@ -97,7 +107,7 @@ impl LiveBackend {
         let view = View {
             backend: self,
             request,
-            cap: self.config.policy.max_requests_per_endpoint,
+            cap: self.cap(request),
             strict: !request.exclude.is_empty(),
             excluded: false,
             retired: false,

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::record::Record;
+use crate::tcp::L4Record;
 
 /// A monotone counter with a single writer.
 #[derive(Debug, Default)]
@@ -87,6 +88,13 @@ impl RouteCounters {
         self.duration.observe(record.duration);
         self.request_bytes.add(record.request_bytes);
         self.response_bytes.add(record.response_bytes);
+    }
+
+    /// Counts one relayed connection of this route. Only the owning worker may call this.
+    pub fn l4_done(&self, record: &L4Record<'_>) {
+        self.duration.observe(record.duration);
+        self.request_bytes.add(record.bytes_in);
+        self.response_bytes.add(record.bytes_out);
     }
 
     /// Responses by status class: index 0 = 1xx (101 only) … 4 = 5xx.

@@ -56,6 +56,10 @@ families! {
     TUNNELS_OPEN: Gauge "sluicegate_tunnels_open" [] "Upgraded connections (WebSocket and the like) and TLS connections passed through, open now."
     TUNNELS_OPENED: Counter "sluicegate_tunnels_opened_total" [] "Upgraded connections and TLS connections passed through, begun."
 
+    TCP_OPEN: Gauge "sluicegate_tcp_connections_open" [] "Connections of TCP routes that are connected to an endpoint now."
+    TCP_ENDED: Counter "sluicegate_tcp_connections_total" ["reason"] "Connections of TCP routes that ended or were refused, by how."
+    TCP_BYTES: Counter "sluicegate_tcp_bytes_total" ["direction"] "Bytes of TCP routes' connections that have ended: in, from clients, and out, from endpoints."
+
     TLS_HANDSHAKES: Counter "sluicegate_tls_handshakes_total" ["version", "kind"] "TLS handshakes with clients that were completed, by protocol version, full or resumed."
     TLS_HANDSHAKE_FAILURES: Counter "sluicegate_tls_handshake_failures_total" ["cause"] "TLS handshakes with clients that failed, by cause."
 

@@ -12,6 +12,7 @@ use super::worker::{HANDSHAKES, HandshakeFailure, LimitHit, WorkerMetrics};
 use crate::access_log::LogStats;
 use crate::live::Live;
 use crate::record::Reason;
+use crate::tcp::L4End;
 
 /// All counters of the data plane that are not part of the table's runtime state, and what must be remembered
 /// between two scrapes.
@@ -112,6 +113,18 @@ impl Registry {
         });
         text.single(&f::TUNNELS_OPEN, open.sum::<u64>());
         self.sum(text, &f::TUNNELS_OPENED, |worker| &worker.tunnels_opened);
+        let open = self.workers.iter().map(|worker| {
+            let closed = worker.l4_closed.value();
+            worker.l4_opened.value().saturating_sub(closed)
+        });
+        text.single(&f::TCP_OPEN, open.sum::<u64>());
+        self.sums(text, &f::TCP_ENDED, "reason", L4End::ALL.map(L4End::code), |worker| &worker.l4_ended);
+        text.family(&f::TCP_BYTES);
+        let sum = |cell: fn(&WorkerMetrics) -> &Counter| {
+            self.workers.iter().map(|worker| cell(worker).value()).sum::<u64>()
+        };
+        text.sample(&f::TCP_BYTES, &label("direction", "in"), sum(|worker| &worker.l4_bytes_in));
+        text.sample(&f::TCP_BYTES, &label("direction", "out"), sum(|worker| &worker.l4_bytes_out));
         text.family(&f::TLS_HANDSHAKES);
         for (index, (version, kind)) in HANDSHAKES.into_iter().enumerate() {
             let of = |worker: &Arc<WorkerMetrics>| worker.tls_handshakes.get(index).map_or(0, Counter::value);

@@ -93,6 +93,7 @@ fn encrypted() -> Arc<Bind> {
         trusted_proxies: TrustedProxies::default(),
         limits: Limits::default(),
         abort_on_half_close: false,
+        free_bind: false,
     };
     let tls = Some(Arc::new(TlsMap::new(Arc::new(policy))));
     Arc::new(Bind { config: Arc::new(config), hosts: Arc::default(), tls })

@@ -4,6 +4,7 @@
 
 use super::cells::{Counter, status_class};
 use crate::record::{Reason, Record};
+use crate::tcp::{L4End, L4Record};
 
 /// A limit of [`config::table::Limits`] that stopped something. The label of `sluicegate_limit_hits_total`.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -212,6 +213,16 @@ pub struct WorkerMetrics {
     pub tunnels_opened: Counter,
     /// Tunnels that ended; what is open now is `tunnels_opened - tunnels_closed`.
     pub tunnels_closed: Counter,
+    /// Relayed connections that ended or were refused, by [`L4End::index`].
+    pub l4_ended: [Counter; L4End::ALL.len()],
+    /// Bytes of relayed connections that have ended, from clients.
+    pub l4_bytes_in: Counter,
+    /// Bytes of relayed connections that have ended, from endpoints.
+    pub l4_bytes_out: Counter,
+    /// Relayed connections that were connected to an endpoint.
+    pub l4_opened: Counter,
+    /// Those of [`Self::l4_opened`] that have ended.
+    pub l4_closed: Counter,
     /// Connections whose PROXY protocol header was absent or malformed.
     pub proxy_protocol_errors: Counter,
     /// Table versions that this worker has switched to.
@@ -232,6 +243,15 @@ impl WorkerMetrics {
         }
         self.request_bytes.add(record.request_bytes);
         self.response_bytes.add(record.response_bytes);
+    }
+
+    /// Counts a relayed connection that has ended. Only the owning worker may call this.
+    pub fn l4_done(&self, record: &L4Record<'_>) {
+        if let Some(end) = self.l4_ended.get(record.end.index()) {
+            end.add(1);
+        }
+        self.l4_bytes_in.add(record.bytes_in);
+        self.l4_bytes_out.add(record.bytes_out);
     }
 
     /// Counts a completed handshake. Only the owning worker may call this.

@@ -5,3 +5,4 @@ pub(crate) mod grpc_web;
 pub(crate) mod relay;
 pub(crate) mod retry;
 pub(crate) mod route;
+pub(crate) mod tunnel;

@@ -14,9 +14,11 @@ use tokio::net::TcpStream;
 
 use crate::balance::consistent_hash::key_hash;
 use crate::http1::connection::Client;
-use crate::http1::tunnel::{Ends, Tunnel};
+use crate::http1::tunnel::Open;
 use crate::live::{InFlight, LiveBackend, Outcome, PickError, PickRequest};
+use crate::metrics::LimitHit;
 use crate::proxy::route;
+use crate::proxy::tunnel::{Cut, Ends, Terms, Tunnel};
 use crate::record::{Reason, Record, Version};
 use crate::stream::Stream;
 use crate::worker::{Current, Worker};
@@ -104,12 +106,16 @@ async fn relay(
     let mut endpoint = Stream::Tcp(tcp);
     let mut answer = worker.buffers.resting();
     let Some(request) = &mut client.buf else { return Err(Reason::ClientGone) };
-    let mut tunnel = Tunnel::new(worker, worker.buffers.head(), 0);
+    let mut tunnel = Tunnel::new((worker.buffers.head(), worker.buffers.head()), 0);
     let idle = client.peer.config.limits.tunnel_idle_timeout;
     let mut ends = Ends { client: &mut client.stream, request, endpoint: &mut endpoint, answer: &mut answer };
-    let result = tunnel.relay(worker, &mut ends, &mut client.timer, idle).await;
+    let _open = Open::new(&worker.metrics);
+    let result = tunnel.relay(worker, &mut ends, &mut client.timer, Terms::idle(idle)).await;
     facts.bytes = tunnel.bytes();
-    result
+    if result == Err(Cut::Idle) {
+        worker.metrics.limit_hit(LimitHit::TunnelIdleTimeout);
+    }
+    result.map_err(Reason::from)
 }
 
 /// Connects to an endpoint; tries others while none comes about.
@@ -123,7 +129,7 @@ async fn connect(
     let mut failed = [0; MOST_ATTEMPTS];
     for attempt in 0..MOST_ATTEMPTS {
         let exclude = failed.get(..attempt).unwrap_or_default();
-        let request = PickRequest { hash, exclude, now: Instant::now(), worker: worker.index };
+        let request = PickRequest { hash, exclude, now: Instant::now(), worker: worker.index, cap: 0 };
         let picked = match backend.pick(&request) {
             Err(PickError::AtCapacity) => Box::pin(backend.wait_for_slot(&request)).await,
             other => other,

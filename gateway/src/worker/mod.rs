@@ -4,6 +4,7 @@
 pub(crate) mod buffers;
 mod run;
 pub(crate) mod timers;
+pub(crate) mod watch;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -17,13 +18,14 @@ use tokio::sync::Semaphore;
 
 use self::buffers::Buffers;
 use self::timers::Timers;
+use self::watch::Watched;
 use crate::access_log::WorkerLog;
 use crate::http1::head::Field;
 use crate::live::{Live, Shared};
 use crate::metrics::WorkerMetrics;
 use crate::upstream::{Http2Pool, Pool};
 
-pub(crate) use self::run::{Command, Thread, start};
+pub(crate) use self::run::{Command, Place, Thread, start};
 
 /// What the tasks of one thread share.
 #[derive(Debug)]
@@ -35,6 +37,9 @@ pub(crate) struct Worker {
     pub(crate) log: RefCell<WorkerLog>,
     pub(crate) timers: Rc<Timers>,
     pub(crate) buffers: Rc<Buffers>,
+    pub(crate) watched: Rc<Watched>,
+    /// The version whose removals were told to those who watch.
+    told: Cell<u64>,
     pub(crate) pool: Pool,
     pub(crate) http2: Http2Pool,
     pub(crate) scratch: RefCell<Scratch>,
@@ -83,6 +88,8 @@ impl Worker {
             log: RefCell::new(log),
             timers: Rc::default(),
             buffers: Rc::default(),
+            watched: Rc::default(),
+            told: Cell::new(version),
             pool: Pool::default(),
             http2: Http2Pool::default(),
             scratch: RefCell::default(),
@@ -135,6 +142,9 @@ impl Worker {
         self.log.borrow_mut().flush();
         if self.live.borrow().version != self.shared.version() {
             self.reload();
+        }
+        if self.told.replace(self.shared.version()) != self.shared.version() {
+            self.watched.wake_retired();
         }
         self.pool.sweep(self.timers.now());
         self.http2.sweep();

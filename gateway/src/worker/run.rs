@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use config::table::L4Key;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, oneshot};
@@ -19,6 +20,7 @@ use crate::access_log::WorkerLog;
 use crate::http1::connection::{self, Client};
 use crate::live::Shared;
 use crate::metrics::WorkerMetrics;
+use crate::tcp::{self, Listening};
 
 /// How often a connection beyond `max_connections` looks whether there is room.
 const FULL_WAIT: Duration = Duration::from_millis(10);
@@ -28,12 +30,23 @@ const FULL_WAIT: Duration = Duration::from_millis(10);
 pub(crate) enum Command {
     /// Accept on this socket.
     Open(Arc<Socket>, std::net::TcpListener),
+    /// Accept on this socket of a Bind that relays.
+    OpenTcp(Arc<Listening>, std::net::TcpListener),
     /// Take what is queued, then stop accepting on the Bind.
-    Close(SocketAddr),
+    Close(Place),
     /// Announce the end on every connection, take what is queued, stop accepting, then drop the sender.
     Drain(std::sync::mpsc::Sender<()>),
     /// End now.
     Stop,
+}
+
+/// Where connections come in.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum Place {
+    /// A Bind on which HTTP is spoken.
+    Http(SocketAddr),
+    /// A Bind that relays.
+    L4(L4Key),
 }
 
 /// A running worker.
@@ -77,7 +90,7 @@ pub(crate) fn start(
 
 async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>) {
     // Bind → what ends its accept loop when dropped, and the loop
-    let mut accepting: HashMap<SocketAddr, (oneshot::Sender<()>, JoinHandle<()>)> = HashMap::new();
+    let mut accepting: HashMap<Place, (oneshot::Sender<()>, JoinHandle<()>)> = HashMap::new();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
@@ -90,12 +103,23 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>)
                         Ok(listener) => {
                             let (go_on, end) = oneshot::channel();
                             let task = accept(Rc::clone(&worker), socket, listener, end);
-                            accepting.insert(key, (go_on, tokio::task::spawn_local(task)));
+                            accepting.insert(Place::Http(key), (go_on, tokio::task::spawn_local(task)));
                         }
                         Err(error) => tracing::error!(bind = %key, %error, "cannot accept on socket"),
                     }
                 }
-                Some(Command::Close(key)) => drop(accepting.remove(&key)),
+                Some(Command::OpenTcp(listening, listener)) => {
+                    let key = listening.key;
+                    match TcpListener::from_std(listener) {
+                        Ok(listener) => {
+                            let (go_on, end) = oneshot::channel();
+                            let task = tcp::accept(Rc::clone(&worker), listening, listener, end);
+                            accepting.insert(Place::L4(key), (go_on, tokio::task::spawn_local(task)));
+                        }
+                        Err(error) => tracing::error!(bind = %key, %error, "cannot accept on socket"),
+                    }
+                }
+                Some(Command::Close(place)) => drop(accepting.remove(&place)),
                 Some(Command::Drain(seen)) => {
                     worker.drain();
                     let loops: Vec<_> = accepting.drain().map(|(_, (_, task))| task).collect();

@@ -1,0 +1,15 @@
+//! TCP routes as clients and endpoints see them: the real binary between plain sockets. Time passes only where time is
+//! what is tested.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "all of it is test code, where a broken assumption must fail loudly"
+)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod relay;
+mod rig;

@@ -1,0 +1,214 @@
+//! Bytes both ways between two connections, for whatever is relayed without being read: upgraded connections, TLS that
+//! is passed through, TCP routes. Half-close aware; ends when both sides have ended, when one breaks it off, or when
+//! its terms say so. No table swap touches it.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::http1::head::Framing;
+use crate::live::EndpointState;
+use crate::proxy::relay::{Fault, Relay};
+use crate::record::Reason;
+use crate::stream::Stream;
+use crate::worker::Worker;
+use crate::worker::buffers::{Buf, Buffers, Head};
+use crate::worker::timers::Timer;
+use crate::worker::watch::Watch;
+
+/// Two connections, or streams, and what was read from them.
+#[derive(Debug)]
+pub(crate) struct Ends<'a> {
+    pub(crate) client: &'a mut Stream,
+    pub(crate) request: &'a mut Buf,
+    pub(crate) endpoint: &'a mut Stream,
+    pub(crate) answer: &'a mut Buf,
+}
+
+/// What ends a tunnel besides its two sides.
+#[derive(Debug)]
+pub(crate) struct Terms {
+    /// Nothing moved in either direction for so long; zero = off.
+    pub(crate) idle: Duration,
+    /// It lasted so long; zero = off.
+    pub(crate) lifetime: Duration,
+    /// Its endpoint was removed so long ago.
+    pub(crate) after_removal: Option<(Arc<EndpointState>, Duration)>,
+}
+
+impl Terms {
+    /// Only idleness ends it.
+    pub(crate) const fn idle(idle: Duration) -> Self {
+        Self { idle, lifetime: Duration::ZERO, after_removal: None }
+    }
+}
+
+/// Why a tunnel ended before both sides had.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Cut {
+    /// The client broke it off.
+    Client,
+    /// The endpoint broke it off.
+    Endpoint,
+    /// See [`Terms::idle`].
+    Idle,
+    /// See [`Terms::lifetime`].
+    Lifetime,
+    /// See [`Terms::after_removal`].
+    Removed,
+}
+
+impl From<Cut> for Reason {
+    fn from(cut: Cut) -> Self {
+        match cut {
+            Cut::Client => Self::ClientGone,
+            Cut::Endpoint | Cut::Removed => Self::ResponseTruncated,
+            Cut::Idle | Cut::Lifetime => Self::IdleTimeout,
+        }
+    }
+}
+
+/// Bytes both ways.
+#[derive(Debug)]
+pub(crate) struct Tunnel {
+    pub(crate) up: Relay,
+    pub(crate) down: Relay,
+    /// The sending side was ended: towards the endpoint, towards the client.
+    shut: (bool, bool),
+}
+
+/// When a tunnel must end, in ticks.
+struct Ending {
+    idle: Duration,
+    lifetime: u32,
+    removal: u32,
+    after_removal: Option<(Watch, Duration)>,
+}
+
+impl Tunnel {
+    /// `prefixes` go to the endpoint and to the client before anything else; what lies before `floor` in the client's
+    /// buffer is kept.
+    pub(crate) fn new((to_endpoint, to_client): (Head, Head), floor: usize) -> Self {
+        let mut up = Relay::new(to_endpoint, Framing::Close, Framing::Close, false, floor);
+        let mut down = Relay::new(to_client, Framing::Close, Framing::Close, false, 0);
+        (up.is_tunnel, down.is_tunnel) = (true, true);
+        Self { up, down, shut: (false, false) }
+    }
+
+    /// Bytes taken from the client, and from the endpoint.
+    pub(crate) fn bytes(&self) -> (u64, u64) {
+        (self.up.received, self.down.received)
+    }
+
+    /// Relays until both sides have ended.
+    ///
+    /// # Errors
+    /// Why it ended before. Both sides are to see an abort then, except for what [`Cut::Idle`] and the like mean to
+    /// the caller.
+    pub(crate) async fn relay(
+        &mut self,
+        worker: &Worker,
+        ends: &mut Ends<'_>,
+        timer: &mut Timer,
+        terms: Terms,
+    ) -> Result<(), Cut> {
+        let mut ending = Ending::new(worker, timer, terms);
+        ending.arm(timer);
+        let result = poll_fn(|cx| {
+            let before = self.bytes();
+            let done = self.poll_both(cx, ends, &worker.buffers);
+            if done.is_ready() {
+                return done;
+            }
+            if before != self.bytes() {
+                ending.arm(timer);
+            }
+            ending.poll(cx, timer)
+        })
+        .await;
+        worker.metrics.spliced_bytes.add(self.up.spliced + self.down.spliced);
+        result
+    }
+
+    fn poll_both(
+        &mut self,
+        cx: &mut Context<'_>,
+        ends: &mut Ends<'_>,
+        buffers: &Rc<Buffers>,
+    ) -> Poll<Result<(), Cut>> {
+        let Ends { client, request, endpoint, answer } = ends;
+        let upward = self.up.poll(cx, client, request, endpoint, buffers);
+        let downward = self.down.poll(cx, endpoint, answer, client, buffers);
+        match (upward, downward) {
+            (Poll::Ready(Err(fault)), _) | (_, Poll::Ready(Err(fault))) => {
+                let by_client = matches!(upward, Poll::Ready(Err(Fault::Source(_))))
+                    || matches!(downward, Poll::Ready(Err(Fault::Destination(_))));
+                // A reset is passed on as a reset: the other side must not take it for a proper end.
+                debug_assert_ne!(fault, Fault::SourceMalformed);
+                client.reset_on_close();
+                endpoint.reset_on_close();
+                Poll::Ready(Err(if by_client { Cut::Client } else { Cut::Endpoint }))
+            }
+            (upward, downward) => {
+                let up_ended = upward.is_ready() && end_sending(cx, endpoint, &mut self.shut.0);
+                let down_ended = downward.is_ready() && end_sending(cx, client, &mut self.shut.1);
+                if up_ended && down_ended {
+                    return Poll::Ready(Ok(()));
+                }
+                // Of a client that has ended its side nothing is read any more that would tell.
+                if client.poll_aborted(cx).is_ready() {
+                    endpoint.reset_on_close();
+                    return Poll::Ready(Err(Cut::Client));
+                }
+                Poll::Pending
+            }
+        }
+    }
+}
+
+const NEVER: u32 = u32::MAX;
+
+impl Ending {
+    fn new(worker: &Worker, timer: &Timer, terms: Terms) -> Self {
+        let Terms { idle, lifetime, after_removal } = terms;
+        let after_removal = after_removal.map(|(endpoint, after)| (worker.watched.watch(endpoint), after));
+        Self { idle, lifetime: timer.tick_after(lifetime), removal: NEVER, after_removal }
+    }
+
+    /// Sets the timer to what comes first.
+    fn arm(&self, timer: &mut Timer) {
+        timer.arm_at(timer.tick_after(self.idle).min(self.lifetime).min(self.removal));
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, timer: &mut Timer) -> Poll<Result<(), Cut>> {
+        if let Some((watch, after)) = &self.after_removal
+            && watch.poll_retired(cx)
+        {
+            self.removal = timer.tick_after((*after).max(Duration::from_millis(1)));
+            self.after_removal = None;
+            let first = self.removal.min(timer.deadline());
+            timer.arm_at(first);
+        }
+        if !timer.poll_expired(cx) {
+            return Poll::Pending;
+        }
+        let is_over = |tick: u32| tick <= timer.now();
+        Poll::Ready(Err(if is_over(self.removal) {
+            Cut::Removed
+        } else if is_over(self.lifetime) {
+            Cut::Lifetime
+        } else {
+            Cut::Idle
+        }))
+    }
+}
+
+/// Passes a FIN on, once.
+fn end_sending(cx: &mut Context<'_>, stream: &mut Stream, done: &mut bool) -> bool {
+    if !*done {
+        *done = stream.poll_shutdown(cx).is_ready();
+    }
+    *done
+}

@@ -1,0 +1,146 @@
+//! TCP that is relayed as it is: accept, admit, choose an endpoint, connect, relay.
+//!
+//! Decides nothing about bytes, and never tells a client that it is connected when it can be known before that nobody
+//! is there to talk to: while a route has no endpoint, its address refuses connections.
+
+mod connection;
+mod outcome;
+mod sockets;
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use config::table::{L4Bind, L4Key, ProxyProtocolIn};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+
+pub use self::outcome::{L4End, L4Record};
+pub(crate) use self::sockets::{Order, Sockets, probe, raw_socket};
+use crate::live::Live;
+use crate::worker::Worker;
+use crate::worker::timers::TICK;
+
+/// A Bind as the workers see it.
+#[derive(Debug)]
+pub(crate) struct Listening {
+    pub(crate) key: L4Key,
+    /// Where the table has it.
+    pub(crate) slot: AtomicU32,
+    /// Open connections over all workers.
+    open: AtomicUsize,
+}
+
+impl Listening {
+    pub(crate) fn new(key: L4Key, slot: u32) -> Self {
+        Self { key, slot: AtomicU32::new(slot), open: AtomicUsize::new(0) }
+    }
+
+    /// What is in force for it now; `None` if the table no longer has it.
+    fn bind<'l>(&self, live: &'l Live) -> Option<&'l Arc<L4Bind>> {
+        live.table.l4.at(self.slot.load(Ordering::Relaxed)).filter(|bind| bind.key == self.key)
+    }
+
+    /// Counts a connection in, unless there are `most` (0 = any number).
+    fn admit(self: &Arc<Self>, most: u32) -> Option<Counted> {
+        let before = self.open.fetch_add(1, Ordering::Relaxed);
+        let counted = Counted(Arc::clone(self));
+        (most == 0 || before < most as usize).then_some(counted)
+    }
+}
+
+/// A counted connection; counts itself out when dropped, panics included.
+#[derive(Debug)]
+struct Counted(Arc<Listening>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Accepts until `end`, then takes what is queued: its clients were told that they are connected.
+pub(crate) async fn accept(
+    worker: Rc<Worker>,
+    listening: Arc<Listening>,
+    listener: TcpListener,
+    mut end: oneshot::Receiver<()>,
+) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            accepted = listener.accept() => accepted,
+            _ = &mut end => break,
+        };
+        match accepted {
+            Ok((stream, address)) => admit(&worker, &listening, stream, address),
+            Err(error) => {
+                tracing::warn!(bind = %listening.key, %error, "cannot accept a connection");
+                if matches!(error.raw_os_error(), Some(24 | 23)) {
+                    worker.metrics.connections_rejected.add(1);
+                    worker.shed();
+                }
+                if error.kind() != io::ErrorKind::ConnectionAborted {
+                    tokio::time::sleep(TICK).await;
+                }
+            }
+        }
+    }
+    // The reactor may not have heard of the youngest ones yet.
+    let Ok(listener) = listener.into_std() else { return };
+    while let Ok((stream, address)) = listener.accept() {
+        let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+        if let Ok(stream) = stream {
+            admit(&worker, &listening, stream, address);
+        }
+    }
+}
+
+/// Serves a connection, or refuses it if that can be decided without a wait.
+fn admit(worker: &Rc<Worker>, listening: &Arc<Listening>, stream: TcpStream, address: SocketAddr) {
+    worker.metrics.connections_accepted.add(1);
+    let peer = SocketAddr::new(address.ip().to_canonical(), address.port());
+    let current = worker.live();
+    let refused = match listening.bind(&current.live) {
+        None => Err(L4End::NoRoute),
+        Some(bind) => match refusal(bind, peer) {
+            Some(why) => Err(why),
+            None => match listening.admit(bind.policy.max_connections) {
+                Some(counted) => Ok((Arc::clone(bind), counted)),
+                None => Err(L4End::TooMany),
+            },
+        },
+    };
+    match refused {
+        Ok((bind, counted)) => {
+            let connection = connection::Connection::new(worker, (current, bind), stream, peer, counted);
+            tokio::task::spawn_local(connection.serve());
+        }
+        Err(why) => connection::refuse(worker, (&current.live, listening), stream, peer, why),
+    }
+}
+
+/// Why this peer is not served, as far as its address tells.
+fn refusal(bind: &L4Bind, peer: SocketAddr) -> Option<L4End> {
+    match &bind.policy.proxy_protocol_in {
+        // The header will say who the client is.
+        ProxyProtocolIn::Required { trusted } if trusted.0.is_empty() || trusted.contains(peer.ip()) => None,
+        ProxyProtocolIn::Required { .. } => Some(L4End::SourceDenied),
+        ProxyProtocolIn::None => denied(bind, peer),
+    }
+}
+
+/// Why this client is not served, whoever sent it.
+fn denied(bind: &L4Bind, client: SocketAddr) -> Option<L4End> {
+    let ranges = bind.policy.source_ranges.as_ref()?;
+    (!ranges.contains(client.ip())).then_some(L4End::SourceDenied)
+}
+
+/// Makes the other side see a reset when `stream` is dropped.
+fn reset_on_close(stream: &TcpStream) {
+    // Fails only for a socket that is gone already.
+    let _set = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}

@@ -1,0 +1,300 @@
+//! The listening sockets of L4 Binds, kept in step with the table. Owned by the control thread.
+//!
+//! A Bind whose route has no endpoint keeps its port and does not listen: clients are refused by the kernel, and no
+//! other program takes the port meanwhile. A table costs what changed in it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use config::table::{Backend, Chunks, L4Bind, L4Key, RouteTable, Split, Transport, overlaps};
+use socket2::{Domain, Protocol, Socket as RawSocket, TcpKeepalive, Type};
+
+use super::Listening;
+
+/// Connections that the kernel queues per socket before they are accepted.
+const BACKLOG: i32 = 4_096;
+/// A client that acknowledges nothing for so long is gone.
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a Bind has of the kernel.
+#[derive(Debug)]
+enum Held {
+    /// Workers accept.
+    Open(Arc<Listening>),
+    /// The port, without listening.
+    Reserved { _socket: RawSocket },
+}
+
+#[derive(Debug)]
+struct Entry {
+    held: Held,
+    actual: SocketAddr,
+}
+
+/// What the workers are to do.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Accept on these, one for each worker.
+    Open(Arc<Listening>, Vec<TcpListener>),
+    /// Take what is queued, then stop accepting.
+    Close(L4Key),
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(crate) struct Sockets {
+    workers: usize,
+    held: BTreeMap<L4Key, Entry>,
+    /// port and whether it is of IPv4 → how many sockets, and how many of them on every address
+    ports: HashMap<(u16, bool), (usize, usize)>,
+    /// backend → slots that forward to it
+    users: HashMap<u32, BTreeSet<u32>>,
+    /// What was seen last.
+    binds: Chunks<L4Bind>,
+    backends: Chunks<Backend>,
+    /// Slots to be looked at after the swap.
+    touched: BTreeSet<u32>,
+    /// Keys to be closed after the swap, unless some slot wants them.
+    left: BTreeSet<L4Key>,
+    /// Slots that could not be opened.
+    failed: BTreeSet<u32>,
+}
+
+impl Sockets {
+    pub(crate) fn new(workers: usize) -> Self {
+        Self { workers, ..Self::default() }
+    }
+
+    /// Opens what `table` has and is not open yet. To be called before it is published. What fails is tried again at the
+    /// next call. `others` are sockets that are not ours to open.
+    pub(crate) fn open(
+        &mut self,
+        table: &RouteTable,
+        others: &[SocketAddr],
+    ) -> (Vec<Order>, Vec<(SocketAddr, io::Error)>) {
+        self.look(table);
+        let (mut orders, mut errors) = (Vec::new(), Vec::new());
+        for slot in std::mem::take(&mut self.failed)
+            .into_iter()
+            .chain(self.touched.iter().copied())
+            .collect::<BTreeSet<_>>()
+        {
+            let Some(bind) = table.l4.at(slot).filter(|bind| bind.key.transport == Transport::Tcp) else {
+                continue;
+            };
+            self.left.remove(&bind.key);
+            match self.ensure(bind, slot, has_endpoint(bind, &table.backends), others) {
+                Ok(order) => orders.extend(order),
+                Err(error) => {
+                    self.failed.insert(slot);
+                    errors.push((bind.key.address, error));
+                }
+            }
+        }
+        (orders, errors)
+    }
+
+    /// Closes what the table that was opened last does not have, or has no endpoint for. To be called after it was
+    /// published.
+    pub(crate) fn close(&mut self) -> Vec<Order> {
+        let mut orders = Vec::new();
+        for key in std::mem::take(&mut self.left) {
+            let Some(entry) = self.held.remove(&key) else { continue };
+            self.count(key.address, false);
+            if let Held::Open(_) = entry.held {
+                orders.push(Order::Close(key));
+            }
+        }
+        for slot in std::mem::take(&mut self.touched) {
+            let Some(bind) = self.binds.at(slot).cloned() else { continue };
+            let is_idle = !has_endpoint(&bind, &self.backends);
+            let Some(entry) = self.held.get_mut(&bind.key).filter(|_| is_idle) else { continue };
+            if let Held::Open(_) = entry.held {
+                // Without the reservation the port could be lost to another program, which is better than to go on
+                // telling clients that they are connected.
+                match reserve(entry.actual, bind.free_bind) {
+                    Ok(socket) => entry.held = Held::Reserved { _socket: socket },
+                    Err(error) => {
+                        tracing::warn!(bind = %bind.key, %error, "cannot keep the port while there is no endpoint");
+                        self.held.remove(&bind.key);
+                        self.count(bind.key.address, false);
+                    }
+                }
+                orders.push(Order::Close(bind.key));
+            }
+        }
+        orders
+    }
+
+    /// Binds and the addresses that are listened on (they differ for port 0).
+    pub(crate) fn bound(&self) -> impl Iterator<Item = (L4Key, SocketAddr)> {
+        self.held.iter().map(|(key, entry)| (*key, entry.actual))
+    }
+
+    /// Whether a socket of ours takes connections to the address, or would without a more specific one.
+    pub(crate) fn overlaps(&self, address: SocketAddr) -> bool {
+        match self.ports.get(&(address.port(), address.is_ipv4())) {
+            None => false,
+            Some((_, 1..)) => true,
+            Some(_) if address.ip().is_unspecified() => true,
+            Some(_) => self.held.contains_key(&L4Key { address, transport: Transport::Tcp }),
+        }
+    }
+
+    /// Notes what has changed since the last table.
+    fn look(&mut self, table: &RouteTable) {
+        let Self { users, touched, left, .. } = self;
+        table.l4.changes(&self.binds, |slot, before, after| {
+            touched.insert(slot);
+            for id in before.into_iter().flat_map(|bind| backends(bind)) {
+                if let Some(slots) = users.get_mut(&id) {
+                    slots.remove(&slot);
+                    if slots.is_empty() {
+                        users.remove(&id);
+                    }
+                }
+            }
+            for id in after.into_iter().flat_map(|bind| backends(bind)) {
+                users.entry(id).or_default().insert(slot);
+            }
+            left.extend(before.map(|bind| bind.key));
+        });
+        table.backends.changes(&self.backends, |id, before, after| {
+            let is_empty =
+                |backend: Option<&Arc<Backend>>| backend.is_none_or(|backend| backend.endpoints.is_empty());
+            if is_empty(before) != is_empty(after) {
+                touched.extend(users.get(&id).into_iter().flatten());
+            }
+        });
+        self.binds = table.l4.clone();
+        self.backends = table.backends.clone();
+    }
+
+    fn ensure(
+        &mut self,
+        bind: &L4Bind,
+        slot: u32,
+        listens: bool,
+        others: &[SocketAddr],
+    ) -> io::Result<Option<Order>> {
+        let key = bind.key;
+        let actual = match self.held.get(&key) {
+            Some(Entry { held: Held::Open(listening), .. }) => {
+                listening.slot.store(slot, Ordering::Relaxed);
+                return Ok(None);
+            }
+            Some(Entry { held: Held::Reserved { .. }, .. }) if !listens => return Ok(None),
+            Some(entry) => entry.actual,
+            None => {
+                let is_ours =
+                    self.overlaps(key.address) || others.iter().any(|other| overlaps(*other, key.address));
+                probe(key.address, bind.free_bind, is_ours)?
+            }
+        };
+        let (held, order) = if listens {
+            let listener = || listen(actual, bind.free_bind);
+            let listeners = (0..self.workers).map(|_| listener()).collect::<io::Result<_>>()?;
+            let listening = Arc::new(Listening::new(key, slot));
+            (Held::Open(Arc::clone(&listening)), Some(Order::Open(listening, listeners)))
+        } else {
+            (Held::Reserved { _socket: reserve(actual, bind.free_bind)? }, None)
+        };
+        if self.held.insert(key, Entry { held, actual }).is_none() {
+            self.count(key.address, true);
+        }
+        Ok(order)
+    }
+
+    fn count(&mut self, address: SocketAddr, comes: bool) {
+        let port = (address.port(), address.is_ipv4());
+        let (all, wildcards) = self.ports.entry(port).or_default();
+        let one = usize::from(address.ip().is_unspecified());
+        if comes {
+            (*all, *wildcards) = (*all + 1, *wildcards + one);
+        } else {
+            (*all, *wildcards) = (all.saturating_sub(1), wildcards.saturating_sub(one));
+            if *all == 0 {
+                self.ports.remove(&port);
+            }
+        }
+    }
+}
+
+/// The backends that a Bind forwards to.
+fn backends(bind: &L4Bind) -> impl Iterator<Item = u32> {
+    let (one, several) = match &bind.target {
+        Ok(Split::One(id)) => (Some(id.0), &[][..]),
+        Ok(Split::Weighted(shares)) => (None, &**shares),
+        Err(_) => (None, &[][..]),
+    };
+    one.into_iter().chain(several.iter().filter_map(|share| Some(share.backend.ok()?.0)))
+}
+
+/// Whether there is somebody to connect a client to.
+fn has_endpoint(bind: &L4Bind, table: &Chunks<Backend>) -> bool {
+    let is_served = |id: u32| table.at(id).is_some_and(|backend| !backend.endpoints.is_empty());
+    match &bind.target {
+        Ok(Split::One(id)) => is_served(id.0),
+        Ok(Split::Weighted(shares)) => {
+            let served = |backend: config::table::BackendId| is_served(backend.0);
+            shares.iter().any(|share| share.weight > 0 && share.backend.is_ok_and(served))
+        }
+        Err(_) => false,
+    }
+}
+
+/// Whether the address can be had: the address, with the port that it got. `SO_REUSEPORT` would silently share the port
+/// with another process of the same user, so this looks without; which only tells while no socket of ours is there.
+pub(crate) fn probe(address: SocketAddr, free_bind: bool, is_ours: bool) -> io::Result<SocketAddr> {
+    if is_ours {
+        return Ok(address);
+    }
+    let probe = raw_socket(address, free_bind)?;
+    probe.bind(&address.into())?;
+    Ok(probe.local_addr()?.as_socket().unwrap_or(address))
+}
+
+/// A TCP socket that is to listen.
+pub(crate) fn raw_socket(address: SocketAddr, free_bind: bool) -> io::Result<RawSocket> {
+    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    if free_bind {
+        match address {
+            SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
+            SocketAddr::V6(_) => socket.set_freebind_v6(true)?,
+        }
+    }
+    Ok(socket)
+}
+
+/// Keeps the port from others, and refuses who connects.
+fn reserve(address: SocketAddr, free_bind: bool) -> io::Result<RawSocket> {
+    let socket = raw_socket(address, free_bind)?;
+    // With it, others who set it as well could have the port while nobody listens.
+    socket.set_reuse_address(false)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn listen(address: SocketAddr, free_bind: bool) -> io::Result<TcpListener> {
+    let socket = raw_socket(address, free_bind)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    // Accepted sockets inherit these, so that no connection pays for them.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    let keepalive =
+        TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10));
+    socket.set_tcp_keepalive(&keepalive.with_retries(3))?;
+    socket.set_nonblocking(true)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}

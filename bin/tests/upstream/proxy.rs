@@ -123,7 +123,7 @@ fn table(routes: Routes<'_>) -> RouteTable {
         let rule = Rule {
             route: RouteId(slot),
             index: 0,
-            path: PathMatch::Prefix("/".into()),
+            path: Box::new(PathMatch::Prefix("/".into())),
             policy: Arc::new(RulePolicy::default()),
             action: Action::Forward(Split::One(BackendId(slot))),
         };

@@ -203,7 +203,7 @@ impl Compilation<'_, '_> {
             entry.host == *host
                 && match &entry.what {
                     What::Rule(candidate) => {
-                        matches!(&candidate.rule.path, PathMatch::Prefix(path) if path.is_empty())
+                        matches!(&*candidate.rule.path, PathMatch::Prefix(path) if path.is_empty())
                     }
                     What::Fallback(_) => true,
                     What::Host => false,

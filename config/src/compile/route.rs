@@ -119,7 +119,7 @@ pub(super) fn rule(
         Goal::Closed(why) => Action::Unavailable(why),
         Goal::Forward(shares) => split(&shares).map_or_else(Action::Unavailable, Action::Forward),
     };
-    Arc::new(Rule { route, index, path, policy, action })
+    Arc::new(Rule { route, index, policy, action, path: Box::new(path) })
 }
 
 /// The choice among `shares`, or why there is none.

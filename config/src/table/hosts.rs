@@ -55,7 +55,16 @@ pub struct HostRules {
 
 /// exact host, or wildcard suffix with its leading dot → rules; short names are compared without another step through
 /// memory
-type Shard = HashMap<SmolStr, Arc<HostRules>, FixedState>;
+type Shard = HashMap<SmolStr, Filed, FixedState>;
+
+/// What a host is filed with.
+#[derive(Clone, Debug)]
+struct Filed {
+    /// The rule that takes every request, if there is such a one: most hosts have a single rule for `/`, and this
+    /// spares them a step through memory that is in no cache.
+    only: Option<Arc<Rule>>,
+    rules: Arc<HostRules>,
+}
 
 /// host → rules for one Bind. Cloning copies 256 pointers; changing a host copies its shard.
 #[derive(Clone, Debug)]
@@ -86,10 +95,13 @@ impl HostMap {
         let Some(shard) = self.shards.get_mut(shard_of(key)) else { return };
         let shard = Arc::make_mut(shard);
         let old = match rules {
-            Some(rules) => shard.insert(SmolStr::from(Arc::clone(key)), rules),
+            Some(rules) => {
+                let filed = Filed { only: rules.paths.only().cloned(), rules };
+                shard.insert(SmolStr::from(Arc::clone(key)), filed)
+            }
             None => shard.remove(&**key),
         };
-        self.deep_wildcards -= usize::from(old.as_ref().is_some_and(is_deep));
+        self.deep_wildcards -= usize::from(old.is_some_and(|old| is_deep(&old.rules)));
     }
 
     /// The rules of the most specific host that covers `host` (lower-case, no port, no trailing dot):
@@ -98,10 +110,16 @@ impl HostMap {
     #[inline]
     #[must_use]
     pub fn find(&self, host: &str) -> Option<&Arc<HostRules>> {
+        let exact = if host.starts_with('.') { None } else { self.entry(host) };
+        exact.or_else(|| self.find_beyond(host))
+    }
+
+    /// [`Self::find`] for a host that is not filed itself.
+    fn find_beyond(&self, host: &str) -> Option<&Arc<HostRules>> {
         if host.starts_with('.') {
             return self.any.as_ref();
         }
-        self.entry(host).or_else(|| self.find_wildcard(host)).or(self.any.as_ref())
+        self.find_wildcard(host).or(self.any.as_ref())
     }
 
     fn find_wildcard(&self, host: &str) -> Option<&Arc<HostRules>> {
@@ -124,8 +142,12 @@ impl HostMap {
     }
 
     #[inline]
-    fn entry(&self, key: &str) -> Option<&Arc<HostRules>> {
+    fn filed(&self, key: &str) -> Option<&Filed> {
         self.shards.get(shard_of(key))?.get(key)
+    }
+
+    fn entry(&self, key: &str) -> Option<&Arc<HostRules>> {
+        self.filed(key).map(|filed| &filed.rules)
     }
 
     /// `Strict-Transport-Security` of answers for `host` that no rule decides.
@@ -151,7 +173,7 @@ impl HostMap {
 
     /// Every host's rules, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<HostRules>> {
-        self.shards.iter().flat_map(|shard| shard.values()).chain(self.any.as_ref())
+        self.shards.iter().flat_map(|shard| shard.values().map(|filed| &filed.rules)).chain(self.any.as_ref())
     }
 
     /// The rule for a request: host, then path, then the host's fallback, then the fallback of the rules
@@ -159,7 +181,12 @@ impl HostMap {
     #[inline]
     #[must_use]
     pub fn route(&self, host: &str, path: &str, request: &impl RequestParts) -> Option<&Arc<Rule>> {
-        let rules = self.find(host)?;
+        // Names with a leading dot are those of wildcards.
+        let exact = if host.starts_with('.') { None } else { self.filed(host) };
+        if let Some(Filed { only: Some(rule), .. }) = exact {
+            return Some(rule);
+        }
+        let rules = exact.map(|filed| &filed.rules).or_else(|| self.find_beyond(host))?;
         rules
             .paths
             .find(path, request)

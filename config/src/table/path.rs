@@ -182,7 +182,7 @@ impl Special {
 impl PathMap {
     /// Files `candidate` under its rule's path, after those already there for the same path.
     pub fn push(&mut self, candidate: Candidate) {
-        match candidate.rule.path.clone() {
+        match (*candidate.rule.path).clone() {
             PathMatch::Exact(path) => self.special.get_or_insert_default().exact.push(path, candidate),
             PathMatch::Prefix(path) => {
                 self.longest_prefix = self.longest_prefix.max(path.len());
@@ -212,6 +212,19 @@ impl PathMap {
             // The root alone, which most hosts have: every path begins with it.
             Index::One(root, candidates) if root.is_empty() => candidates.find(request),
             _ => self.find_prefix(path, request),
+        }
+    }
+
+    /// The rule that takes every request, if there is one that no condition and no other path can keep from it.
+    #[must_use]
+    pub fn only(&self) -> Option<&Arc<Rule>> {
+        match (&self.special, &self.prefix) {
+            (None, Index::One(root, Candidates::One(candidate)))
+                if root.is_empty() && candidate.matcher.is_none() =>
+            {
+                Some(&candidate.rule)
+            }
+            _ => None,
         }
     }
 

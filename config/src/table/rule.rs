@@ -36,7 +36,8 @@ pub struct Candidate {
     pub rule: Arc<Rule>,
 }
 
-/// One compiled rule.
+/// One compiled rule. With its reference counts it is one cache line, which is most of what a request among 10,000
+/// hosts has to fetch: what it does not always need is behind a pointer.
 #[derive(Clone, Debug, Serialize)]
 #[repr(C)]
 pub struct Rule {
@@ -49,8 +50,10 @@ pub struct Rule {
     /// What happens.
     pub action: Action,
     /// The path condition under which it was filed.
-    pub path: PathMatch,
+    pub path: Box<PathMatch>,
 }
+
+const _: () = assert!(size_of::<Rule>() + 2 * size_of::<usize>() <= 64, "a rule is one cache line");
 
 /// What a [`Rule`] does.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]

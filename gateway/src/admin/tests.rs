@@ -132,7 +132,7 @@ fn candidate(index: u32) -> Candidate {
     let rule = Rule {
         route: RouteId(0),
         index,
-        path: PathMatch::Exact(format!("/{index:04}").into()),
+        path: Box::new(PathMatch::Exact(format!("/{index:04}").into())),
         policy: Arc::new(RulePolicy { filters, ..RulePolicy::default() }),
         action: Action::Forward(Split::One(BackendId(0))),
     };

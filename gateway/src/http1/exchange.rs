@@ -112,12 +112,11 @@ pub(crate) async fn run(worker: &Worker, client: &mut Client, length: usize) -> 
 fn record(worker: &Worker, client: &Client, plan: &Plan, facts: &Facts) {
     let head = &plan.head;
     let is_logged = worker.log.borrow().is_on();
-    let route = plan.route.and_then(|route| plan.current.live.routes.at(route.0));
     // Names are for the log: without it, reading them would only cost cache misses.
-    let (route_name, backend_name) = match &plan.then {
-        Then::Forward(forward) if is_logged => (route, Some(&*forward.backend.config.name)),
-        _ if is_logged => (route, None),
-        _ => (None, None),
+    let route_name = plan.route.filter(|_| is_logged).and_then(|route| plan.current.live.routes.at(route.0));
+    let backend_name = match &plan.then {
+        Then::Forward(forward) if is_logged => Some(&*forward.backend.config.name),
+        _ => None,
     };
     let bytes = client.buf.as_ref().map_or(&[][..], |buf| buf.range(0, head.length));
     let record = Record {
@@ -142,7 +141,8 @@ fn record(worker: &Worker, client: &Client, plan: &Plan, facts: &Facts) {
     };
     count_limit(worker, record.reason);
     worker.metrics.request_done(&record);
-    if let Some(counters) = route.and_then(|route| route.counters.of(worker.index)) {
+    if let Some(counters) = plan.route.and_then(|route| plan.current.live.route_counters(route, worker.index))
+    {
         counters.request_done(&record);
     }
     if is_logged {

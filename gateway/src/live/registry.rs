@@ -7,14 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
-use config::report::ObjectRef;
 use config::table::{Backend, BackendPolicy, Chunks, Endpoint, HealthPolicy, RouteInfo, RouteTable};
 use foldhash::fast::RandomState;
 
 use super::backend::{BackendState, LiveBackend};
 use super::endpoint::{EndpointIdentity, EndpointState};
+use super::route::RouteCells;
 use super::{Live, RouteState};
-use crate::metrics::cells::PerWorker;
 use crate::tls::Workshop;
 use crate::upstream::TlsIdentities;
 
@@ -94,7 +93,6 @@ pub(super) struct Registry {
     workers: usize,
     endpoints: Counted<EndpointKey, EndpointState>,
     backends: Counted<Arc<str>, BackendState>,
-    routes: Counted<(ObjectRef, Arc<str>), RouteState>,
     tls: Workshop,
     identities: TlsIdentities,
     next_endpoint: u64,
@@ -168,7 +166,6 @@ impl Registry {
             workers,
             endpoints: Counted::new(),
             backends: Counted::new(),
-            routes: Counted::new(),
             tls: Workshop::new(),
             identities: TlsIdentities::new(workers),
             next_endpoint: 1,
@@ -179,9 +176,9 @@ impl Registry {
     /// The next [`Live`]. Costs what changed since `old`; everything else is shared with it.
     pub(super) fn build(&mut self, table: Arc<RouteTable>, old: &Live, now: Instant) -> (Live, Released) {
         let (backends, released) = self.backends(&table.backends, old, now);
-        let routes = self.routes(&table.routes, old);
+        let (routes, cells) = self.routes(&table.routes, old);
         let tls = self.tls.build(&table, &old.table, &old.tls);
-        (Live { table, backends, tls, routes }, released)
+        (Live { table, backends, tls, routes, cells }, released)
     }
 
     fn backends(
@@ -259,22 +256,33 @@ impl Registry {
         self.backends.release(&backend.config.name);
     }
 
-    fn routes(&mut self, new: &Chunks<RouteInfo>, old: &Live) -> Chunks<RouteState> {
+    /// States and counters of the routes of a new table.
+    fn routes(&self, new: &Chunks<RouteInfo>, old: &Live) -> (Chunks<RouteState>, Arc<RouteCells>) {
+        let cells = old.cells.grown(new.len(), self.workers);
         let mut routes = old.routes.clone();
-        let mut gone = Vec::new();
-        let workers = self.workers;
+        let mut gone = HashMap::<_, _, RandomState>::default();
+        let mut came = Vec::new();
         new.changes(&old.table.routes, |index, before, info| {
-            gone.extend(before.cloned());
-            let state = info.map(|info| {
-                let key = (info.object.clone(), Arc::clone(&info.name));
-                let make = || RouteState { info: Arc::clone(info), counters: PerWorker::new(workers) };
-                self.routes.acquire(key, make).0
+            if before.is_some()
+                && let Some(state) = old.routes.at(index)
+            {
+                gone.insert(
+                    (state.info.object.clone(), Arc::clone(&state.info.name)),
+                    (index, Arc::clone(state)),
+                );
+            }
+            came.push((index, info.cloned()));
+        });
+        for (index, info) in came {
+            let state = info.map(|info| match gone.get(&(info.object.clone(), Arc::clone(&info.name))) {
+                Some((slot, state)) if *slot == index => Arc::clone(state),
+                moved => {
+                    let moved = moved.map(|(_, state)| &**state);
+                    Arc::new(RouteState::new(&cells, index, &info, moved))
+                }
             });
             routes.set(index, state);
-        });
-        for info in gone {
-            self.routes.release(&(info.object.clone(), Arc::clone(&info.name)));
         }
-        routes
+        (routes, cells)
     }
 }

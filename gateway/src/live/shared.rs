@@ -41,6 +41,7 @@ impl Shared {
             backends: Chunks::default(),
             tls: Arc::default(),
             routes: Chunks::default(),
+            cells: Arc::default(),
         };
         let shared = Arc::new(Self {
             live: ArcSwap::from_pointee(empty),

@@ -7,7 +7,7 @@ pub mod cells;
 mod families;
 mod process;
 mod registry;
-mod sums;
+pub(crate) mod sums;
 mod table;
 mod text;
 mod worker;

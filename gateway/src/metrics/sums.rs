@@ -6,11 +6,12 @@ use std::hash::Hash;
 use foldhash::fast::RandomState;
 
 use super::cells::{
-    BackendCounters, Counter, EndpointCounters, Histogram, LATENCY_BOUNDS_US, PerWorker, RouteCounters,
+    BackendCounters, Counter, EndpointCounters, Histogram, LATENCY_BOUNDS_US, PerWorker, RouteBlock,
+    RouteCounters,
 };
 
 /// A set of monotone values that can be added.
-pub(super) trait Sums: Clone + Default {
+pub(crate) trait Sums: Clone + Default {
     /// The cells that one worker writes.
     type Cells: Default;
 
@@ -36,7 +37,7 @@ pub(super) trait Sums: Clone + Default {
 
 /// Values of a [`Histogram`].
 #[derive(Clone, Debug, Default)]
-pub(super) struct HistogramSums {
+pub(crate) struct HistogramSums {
     pub(super) buckets: [u64; LATENCY_BOUNDS_US.len() + 1],
     pub(super) sum_us: u64,
 }
@@ -54,11 +55,39 @@ impl HistogramSums {
 
 /// Values of [`RouteCounters`].
 #[derive(Clone, Debug, Default)]
-pub(super) struct RouteSums {
+pub(crate) struct RouteSums {
     pub(super) responses: [u64; 5],
     pub(super) duration: HistogramSums,
     pub(super) request_bytes: u64,
     pub(super) response_bytes: u64,
+}
+
+impl RouteSums {
+    /// The sum over all workers of what is counted at `slot`; `None` if nothing ever was.
+    pub(crate) fn of_slot(blocks: &PerWorker<RouteBlock>, slot: usize) -> Option<Self> {
+        let counters = blocks.iter().filter_map(|block| block.at(slot));
+        let total = counters.fold(Self::default(), |mut sum, counters| {
+            sum.add(&Self::read(counters));
+            sum
+        });
+        total.has_counted().then_some(total)
+    }
+
+    /// Without what `earlier` had.
+    pub(crate) fn since(mut self, earlier: &Self) -> Self {
+        self.zip(earlier, &mut |mine, theirs| *mine = mine.wrapping_sub(theirs));
+        self
+    }
+
+    /// Number of requests; each has a duration.
+    pub(crate) fn requests(&self) -> u64 {
+        self.duration.buckets.iter().fold(0, |sum, count| sum.wrapping_add(*count))
+    }
+
+    /// Whether any request was counted.
+    pub(crate) fn has_counted(&self) -> bool {
+        self.requests() > 0
+    }
 }
 
 impl Sums for RouteSums {

@@ -74,9 +74,7 @@ impl Rows {
     fn of(live: &Live) -> Self {
         let mut rows = Self::default();
         for (name, slots) in by_name(live.routes.iter().map(|(_, slot)| (&slot.info.name, slot))) {
-            // Slots of one name may share their state, which then counts once.
-            let states = distinct(&slots, |slot| Arc::as_ptr(slot).addr());
-            if let Some(sums) = total(states.map(|slot| RouteSums::over_workers(&slot.counters))) {
+            if let Some(sums) = total(slots.iter().map(|slot| slot.sums())) {
                 rows.routes.push((name, sums));
             }
         }

@@ -108,7 +108,7 @@ fn scrape(registry: &Registry, shared: &Shared) -> String {
 /// Sends one request through every counter of route and backend `id` and of its first endpoint.
 fn count_traffic(shared: &Shared, id: u32) {
     let live = shared.load();
-    live.routes.at(id).unwrap().counters.of(0).unwrap().request_done(&record(Reason::Forwarded, 200));
+    live.routes.at(id).unwrap().counters(0).unwrap().request_done(&record(Reason::Forwarded, 200));
     let backend = live.backends.at(id).unwrap();
     backend.state.counters.of(0).unwrap().retries.add(1);
     let cells = backend.endpoints[0].counters.of(0).unwrap();

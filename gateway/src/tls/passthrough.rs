@@ -90,7 +90,7 @@ pub(super) async fn run(
         response_head: None,
     };
     worker.metrics.request_done(&record);
-    if let Some(counters) = state.as_ref().and_then(|state| state.counters.of(worker.index)) {
+    if let Some(counters) = state.as_ref().and_then(|state| state.counters(worker.index)) {
         counters.request_done(&record);
     }
     worker.log.borrow_mut().write(&record, SystemTime::now());

@@ -103,13 +103,27 @@ fn route_counters_belong_to_the_route_and_not_to_its_slot() {
     let (shared, mut publisher) = Shared::new(1);
     publisher
         .publish(Arc::new(RouteTable { routes: routes(&[Some("a"), Some("b")]), ..RouteTable::default() }));
-    let state = Arc::clone(shared.load().routes.at(1).unwrap());
+    let count = |id: u32, times: u64| {
+        let live = shared.load();
+        let counters = live.route_counters(RouteId(id), 0).unwrap();
+        (0..times).for_each(|_| counters.duration.observe(Duration::ZERO));
+    };
+    let counted = |id: u32| shared.load().routes.at(id).unwrap().sums().map(|sums| sums.requests());
+    count(0, 5);
+    count(1, 7);
+    assert_eq!((counted(0), counted(1)), (Some(5), Some(7)));
+
     publisher.publish(Arc::new(RouteTable { routes: routes(&[Some("b"), None]), ..RouteTable::default() }));
-    assert!(Arc::ptr_eq(&state, shared.load().routes.at(0).unwrap()));
+    assert_eq!(counted(0), Some(7), "b keeps what it had when it moves to where a was");
     assert!(shared.load().routes.at(1).is_none());
+    count(0, 1);
+    assert_eq!(counted(0), Some(8));
+
     publisher.publish(Arc::new(RouteTable::default()));
     publisher.publish(Arc::new(RouteTable { routes: routes(&[Some("b")]), ..RouteTable::default() }));
-    assert!(!Arc::ptr_eq(&state, shared.load().routes.at(0).unwrap()));
+    assert_eq!(counted(0), None, "a route that comes back begins anew");
+    count(0, 2);
+    assert_eq!(counted(0), Some(2));
 }
 
 #[test]

@@ -316,7 +316,7 @@ impl Drop for Connection {
 /// Counts and logs what has ended.
 fn note(worker: &Worker, record: &L4Record<'_>, route: Option<&RouteState>) {
     worker.metrics.l4_done(record);
-    if let Some(counters) = route.and_then(|route| route.counters.of(worker.index)) {
+    if let Some(counters) = route.and_then(|route| route.counters(worker.index)) {
         counters.l4_done(record);
     }
     worker.log.borrow_mut().write_l4(record, SystemTime::now());

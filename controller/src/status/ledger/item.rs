@@ -14,8 +14,10 @@ const SETTLING: Duration = Duration::from_secs(10);
 const SET_ASIDE: Duration = Duration::from_secs(30);
 /// Attempts in a row that end in a conflict.
 const MAX_CONFLICTS: u32 = 5;
-/// Attempts in a row that fail without a conflict, before others go first.
+/// Attempts in a row that fail without a conflict while those for others succeed.
 const MAX_FAILURES: u32 = 3;
+/// By so much later than others an object is tried again on which the server failed.
+const GIVES_WAY: Duration = Duration::from_millis(10);
 /// Somebody else undoes what we write: this many times in …
 const STRIKES: usize = 5;
 /// … this time, then the object is left alone for as long again.
@@ -291,11 +293,14 @@ impl Item {
         self.strike(now)
     }
 
-    /// The server did not do it, for no fault of the object's.
-    pub(super) fn failed(&mut self, now: Moment) {
-        self.failures += 1;
-        if self.failures >= MAX_FAILURES {
-            self.failures = 0;
+    /// The server did not do it. `alone` if it did what was asked for others before: then it may be for this object's
+    /// sake. `turn` is when others may be tried again, who go first.
+    pub(super) fn failed(&mut self, alone: bool, turn: Moment, now: Moment) {
+        self.not_before = turn + GIVES_WAY;
+        self.failures += u32::from(alone);
+        if alone && self.failures >= MAX_FAILURES {
+            // After the pause, one more is enough.
+            self.failures = MAX_FAILURES - 1;
             self.not_before = now + SET_ASIDE;
         }
     }

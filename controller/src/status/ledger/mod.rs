@@ -311,6 +311,7 @@ impl Ledger {
             Outcome::Conflict => backoff(1, FIRST_CONFLICT, MAX_CONFLICT, &mut self.random),
             _ => Duration::ZERO,
         };
+        let namespace = self.denied.get(&task.object.namespace).copied().unwrap_or_default();
         let (item, ours) = self.item(&task.object);
         if item.flight != Some(task.flight) {
             // It is another object by now, or none.
@@ -335,7 +336,7 @@ impl Ledger {
                 }
             }
             Outcome::Invalid => item.invalid(now),
-            Outcome::Failed => item.failed(now),
+            Outcome::Failed => item.failed(namespace.times <= 1, namespace.until, now),
             Outcome::Denied | Outcome::Busy(_) | Outcome::Aborted => {}
         }
         self.forget_if_unknown(&task.object);

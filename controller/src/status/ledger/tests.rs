@@ -551,6 +551,60 @@ fn namespace_in_which_writes_fail_does_not_hold_up_others() {
     assert!(failed <= 6, "{failed}");
 }
 
+/// Makes requests from 0 until `end`, in milliseconds. `fails` says of a name and a time whether a write fails. Returns when
+/// each write was tried, in order.
+fn run(ledger: &mut Ledger, end: u64, fails: impl Fn(&str, u64) -> bool) -> Vec<(String, u64)> {
+    let (mut now, mut tried) = (0, Vec::new());
+    while now < end {
+        match ledger.next(moment(now)) {
+            Next::Task(task) => {
+                let name = task.object.name.to_string();
+                tried.push((name.clone(), now));
+                let outcome = match fails(&name, now) {
+                    true => Outcome::Failed,
+                    false => Outcome::Done(seen(&name, 2, &["192.0.2.1", "2001:db8::1"])),
+                };
+                ledger.outcome(&task, outcome, moment(now));
+            }
+            Next::Wait(Some(until)) => now = u64::try_from(until.since(moment(0)).as_millis()).unwrap() + 1,
+            Next::Wait(None) => break,
+        }
+    }
+    tried
+}
+
+#[test]
+fn server_that_failed_for_seconds_is_made_up_for_in_seconds() {
+    for many in [1, 2, 50] {
+        let mut ledger = ledger();
+        for name in 0..many {
+            ledger.claim(&object(&name.to_string()), true, moment(0));
+            ledger.observe(seen(&name.to_string(), 1, &[]), moment(0));
+        }
+        let tried = run(&mut ledger, 60_000, |_, now| now < 4_000);
+        let done: Vec<u64> = tried.iter().map(|(_, at)| *at).filter(|at| *at >= 4_000).collect();
+        assert_eq!(done.len(), many, "{tried:?}");
+        assert!(done.iter().all(|at| *at < 10_000), "{tried:?}");
+    }
+}
+
+#[test]
+fn object_on_which_the_server_fails_holds_up_no_other() {
+    for bad in ["00", "25", "49"] {
+        let mut ledger = ledger();
+        for name in 0..50 {
+            let name = format!("{name:02}");
+            ledger.claim(&object(&name), true, moment(0));
+            ledger.observe(seen(&name, 1, &[]), moment(0));
+        }
+        let tried = run(&mut ledger, 600_000, |name, _| name == bad);
+        let (failed, done): (Vec<_>, Vec<_>) = tried.into_iter().partition(|(name, _)| name == bad);
+        assert_eq!(done.len(), 49);
+        assert!(done.iter().all(|(_, at)| *at < 5_000), "{bad}: {done:?}");
+        assert!((5..=60).contains(&failed.len()), "{bad}: {failed:?}");
+    }
+}
+
 #[test]
 fn new_claim_or_address_ends_every_pause() {
     let mut ledger = ledger();

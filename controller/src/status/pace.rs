@@ -26,6 +26,11 @@ impl Bucket {
         now + missing.saturating_sub(room)
     }
 
+    /// True if it is as if nobody had ever taken a token.
+    pub(super) fn is_full(&self, now: Moment) -> bool {
+        self.full <= now
+    }
+
     /// Takes a token, which must be there.
     pub(super) fn take(&mut self, now: Moment) {
         self.full = self.full.max(now) + self.interval;

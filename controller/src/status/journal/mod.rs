@@ -78,6 +78,14 @@ pub(super) const RESOLVED: &str = "ProblemsResolved";
 const MAX_PER_OBJECT: usize = 10;
 /// Matters of all objects.
 const MAX_LINES: usize = 5_000;
+/// Matters of the objects of one namespace: whoever writes many texts there pushes out nobody else's.
+const MAX_PER_NAMESPACE: usize = 1_000;
+/// Events of one object in a burst, and the time for each after that.
+const OBJECT_BURST: u32 = 10;
+const OBJECT_INTERVAL: Duration = Duration::from_secs(60);
+/// Events of one namespace in a burst, and the time for each after that.
+const NAMESPACE_BURST: u32 = 50;
+const NAMESPACE_INTERVAL: Duration = Duration::from_millis(500);
 /// What goes away before this is not told.
 const SETTLING: Duration = Duration::from_secs(2);
 /// How long all must be well before it is told.
@@ -97,6 +105,14 @@ const FAILED: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
+/// Matters of the objects of one namespace.
+#[derive(Debug, Default)]
+struct Crowd {
+    count: usize,
+    /// Those that are over.
+    over: Vec<u64>,
+}
+
 /// The state of everything that was or is to be told.
 #[derive(Debug)]
 pub(super) struct Journal {
@@ -105,6 +121,10 @@ pub(super) struct Journal {
     /// object of which something was told and all is well now → since when
     relieved: BTreeMap<ObjectRef, Moment>,
     bucket: Bucket,
+    /// object → how fast Events about it may be written, where that was made use of lately
+    of_objects: HashMap<ObjectRef, Bucket, FixedState>,
+    /// namespace → how fast Events may be written there, where that was made use of lately
+    of_namespaces: HashMap<Arc<str>, Bucket, FixedState>,
     paused_until: Moment,
     failures: u32,
     /// namespace in which we may not write → until when we do not try
@@ -123,6 +143,8 @@ impl Journal {
             lines: HashMap::default(),
             relieved: BTreeMap::new(),
             bucket: Bucket::new(Duration::from_millis(200), 50),
+            of_objects: HashMap::default(),
+            of_namespaces: HashMap::default(),
             paused_until: Moment::START,
             failures: 0,
             denied: HashMap::default(),
@@ -138,6 +160,7 @@ impl Journal {
         self.quiet_until = None;
         let mut seen: HashSet<u64, FixedState> = HashSet::default();
         let mut count: (Option<ObjectRef>, usize) = (None, 0);
+        let mut crowds = self.crowds();
         for matter in matters {
             if count.0.as_ref() != Some(&matter.object) {
                 count = (Some(matter.object.clone()), 0);
@@ -153,7 +176,7 @@ impl Journal {
                 _ => continue,
             };
             let key = key(&matter);
-            if self.lines.len() < MAX_LINES || self.lines.contains_key(&key) {
+            if self.lines.contains_key(&key) || self.makes_room(&matter.object, &mut crowds) {
                 seen.insert(key);
                 self.relieved.remove(&matter.object);
                 self.lines.entry(key).or_insert_with(|| Line::new(matter, now)).stands(now);
@@ -171,6 +194,56 @@ impl Journal {
         for object in relieved.into_iter().filter(|object| !afflicted.contains(object)) {
             self.relieved.entry(object).or_insert(now);
         }
+    }
+
+    /// namespace → matters of its objects
+    fn crowds(&self) -> HashMap<Arc<str>, Crowd, FixedState> {
+        let mut crowds: HashMap<Arc<str>, Crowd, FixedState> = HashMap::default();
+        for (key, line) in &self.lines {
+            let crowd = crowds.entry(Arc::clone(&line.object.namespace)).or_default();
+            crowd.count += 1;
+            crowd.over.extend(line.is_gone().then_some(*key));
+        }
+        crowds
+    }
+
+    /// Whether there is room for one more matter of `object`, which is then counted; if need be, where it was remembered
+    /// that something was told that is over.
+    fn makes_room(&mut self, object: &ObjectRef, crowds: &mut HashMap<Arc<str>, Crowd, FixedState>) -> bool {
+        let own = crowds.get(&object.namespace).map_or(0, |crowd| crowd.count);
+        let crowded = if own >= MAX_PER_NAMESPACE {
+            crowds.get_mut(&object.namespace)
+        } else if self.lines.len() >= MAX_LINES {
+            crowds.values_mut().max_by_key(|crowd| (crowd.count, crowd.over.len()))
+        } else {
+            None
+        };
+        if let Some(crowded) = crowded {
+            // One that stands again by now is not there twice.
+            let Some(over) = crowded.over.pop() else { return false };
+            self.lines.remove(&over);
+            crowded.count = crowded.count.saturating_sub(1);
+        }
+        crowds.entry(Arc::clone(&object.namespace)).or_default().count += 1;
+        true
+    }
+
+    /// When there may be an Event about `object`.
+    fn allowed(&self, object: &ObjectRef, now: Moment) -> Moment {
+        let ready = |bucket: Option<&Bucket>| bucket.map_or(Moment::START, |bucket| bucket.ready(now));
+        let denied = self.denied.get(namespace(object)).copied().unwrap_or_default();
+        denied.max(ready(self.of_objects.get(object))).max(ready(self.of_namespaces.get(namespace(object))))
+    }
+
+    /// There is an Event about `object`.
+    fn spend(&mut self, object: &ObjectRef, now: Moment) {
+        self.bucket.take(now);
+        self.of_objects.retain(|_, bucket| !bucket.is_full(now));
+        self.of_namespaces.retain(|_, bucket| !bucket.is_full(now));
+        let full = || Bucket::new(OBJECT_INTERVAL, OBJECT_BURST);
+        self.of_objects.entry(object.clone()).or_insert_with(full).take(now);
+        let full = || Bucket::new(NAMESPACE_INTERVAL, NAMESPACE_BURST);
+        self.of_namespaces.entry(namespace(object).into()).or_insert_with(full).take(now);
     }
 
     /// The object is gone, or another one by now: nothing that was told is about it.
@@ -199,12 +272,12 @@ impl Journal {
         if !self.leads || self.is_busy {
             return Next::Wait(None);
         }
-        let denied = &self.denied;
-        let allowed = |object: &ObjectRef| denied.get(namespace(object)).copied().unwrap_or_default();
         let lines = self.lines.iter();
-        let lines = lines.filter_map(|(key, line)| Some((line.due()?.max(allowed(&line.object)), *key)));
+        let lines =
+            lines.filter_map(|(key, line)| Some((line.due()?.max(self.allowed(&line.object, now)), *key)));
         let relieved = self.relieved.iter();
-        let relieved = relieved.map(|(object, since)| ((*since + RELIEF).max(allowed(object)), object));
+        let relieved =
+            relieved.map(|(object, since)| ((*since + RELIEF).max(self.allowed(object, now)), object));
         let (line, relief) = (lines.min(), relieved.min());
         let due = line.map(|(due, _)| due).into_iter().chain(relief.as_ref().map(|(due, _)| *due)).min();
         let Some(due) = due else {
@@ -216,21 +289,20 @@ impl Journal {
             self.quiet_until = Some(ready);
             return Next::Wait(Some(ready));
         }
-        self.bucket.take(now);
         self.is_busy = true;
         if let Some((_, object)) = relief.filter(|(at, _)| *at <= now) {
             let object = object.clone();
             self.relieved.remove(&object);
+            self.spend(&object, now);
             let note = "what was wrong with this object is no longer so".into();
             let action = Action::Create { is_warning: false, reason: RESOLVED, note };
             return Next::Tell(Telling { key: 0, object, action });
         }
-        match line.and_then(|(_, key)| Some((key, self.lines.get(&key)?))) {
-            Some((key, line)) => {
-                Next::Tell(Telling { key, object: line.object.clone(), action: line.action() })
-            }
-            None => Next::Wait(None),
-        }
+        let line = line.and_then(|(_, key)| Some((key, self.lines.get(&key)?)));
+        let telling = line.map(|(key, line)| (key, line.object.clone(), line.action()));
+        let Some((key, object, action)) = telling else { return Next::Wait(None) };
+        self.spend(&object, now);
+        Next::Tell(Telling { key, object, action })
     }
 
     /// This became of `telling`.

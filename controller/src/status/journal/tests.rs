@@ -104,10 +104,50 @@ fn object_with_very_many_problems_has_few_events() {
 #[test]
 fn very_many_objects_have_a_bounded_rate_and_number() {
     let mut journal = journal();
-    journal.report((0..20_000).map(|index| matter(&index.to_string(), "x")), at(0));
+    let many = |index: u32| {
+        let matter = matter(&index.to_string(), "x");
+        Matter {
+            object: ObjectRef { namespace: format!("n{}", index % 10).into(), ..matter.object },
+            ..matter
+        }
+    };
+    journal.report((0..20_000).map(many), at(0));
     assert_eq!(journal.lines.len(), MAX_LINES);
     let told = run(&mut journal, at(0), at(62));
     assert!((300..=360).contains(&told.len()), "{}", told.len());
+}
+
+#[test]
+fn one_namespace_with_ever_new_texts_neither_delays_nor_pushes_out_others() {
+    let mut journal = journal();
+    let quiet = |text: &str| {
+        let matter = matter("q", text);
+        Matter { object: ObjectRef { namespace: "quiet".into(), ..matter.object }, ..matter }
+    };
+    let (mut of_quiet, mut flood, mut of_one) = (Vec::new(), 0, 0);
+    for second in 0..300 {
+        // Each text stands long enough to be told.
+        let texts = (0..1_500).map(|index| matter(&format!("{index:04}"), &format!("{}", second / 4)));
+        let own = [quiet("always"), quiet(&format!("{}", second / 100))];
+        journal.report(texts.chain(own), at(second));
+        for (at, telling) in run(&mut journal, at(second), at(second)) {
+            match &*telling.object.namespace {
+                "quiet" if matches!(telling.action, Action::Create { is_warning: true, .. }) => {
+                    of_quiet.push(at)
+                }
+                "quiet" => {}
+                _ => {
+                    flood += 1;
+                    of_one += u32::from(*telling.object.name == *"0000");
+                }
+            }
+        }
+        assert!(journal.lines.len() <= MAX_PER_NAMESPACE + 20, "{}", journal.lines.len());
+    }
+    assert_eq!(of_quiet.len(), 4);
+    assert!(of_quiet.iter().all(|at| at % 100 <= 4), "{of_quiet:?}");
+    assert!((200..=700).contains(&flood), "{flood}");
+    assert!(of_one <= 16, "{of_one}");
 }
 
 #[test]

@@ -68,6 +68,11 @@ fn addresses_of_nodes_with_our_pods_are_followed() {
     cluster.wait_for_status("a", &["203.0.113.1"]);
     pod("gate-2", "node-2", "gate");
     cluster.wait_for_status("a", &["203.0.113.1", "10.0.0.2"]);
+    // The node of one is gone, as its Pod will be in some minutes.
+    pod("gate-9", "node-9", "gate");
+    pod("gate-3", "node-3", "gate");
+    cluster.wait_for_status("a", &["203.0.113.1", "10.0.0.2", "10.0.0.3"]);
+    cluster.delete("/api/v1/namespaces/default/pods/gate-3?gracePeriodSeconds=0");
     cluster.delete("/api/v1/namespaces/default/pods/gate-1?gracePeriodSeconds=0");
     cluster.wait_for_status("a", &["10.0.0.2"]);
 }

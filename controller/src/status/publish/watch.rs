@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::{List, Node, NodeAddress, Pod, Pods, Publish, Service, nodes};
-use crate::status::api::{Api, Failure, Payload, escape};
+use crate::status::api::{Answer, Api, Failure, Payload, escape};
 use crate::status::clock::Moment;
 use crate::status::observed::Address;
 use crate::status::pace::backoff;
@@ -170,9 +170,11 @@ impl Follower {
             if self.nodes.get(*name).is_some_and(|(_, at)| now.since(*at) < NODE_INTERVAL) {
                 continue;
             }
-            match get::<Node>(&self.api, &format!("/api/v1/nodes/{}", escape(name))).await {
+            match find::<Node>(&self.api, &format!("/api/v1/nodes/{}", escape(name))).await {
+                // A node that is gone has no address, though its Pods are still there for minutes.
                 Ok(node) => {
-                    self.nodes.insert((*name).to_owned(), (node.addresses(kind), now));
+                    let addresses = node.map(|node| node.addresses(kind)).unwrap_or_default();
+                    self.nodes.insert((*name).to_owned(), (addresses, now));
                 }
                 Err(failure) => failed = Some(failure),
             }
@@ -258,8 +260,17 @@ async fn list_pods(api: &Api, path: &str) -> Result<(Vec<Pod>, String), Failure>
     }
 }
 
-async fn get<T: DeserializeOwned>(api: &Api, path: &str) -> Result<T, Failure> {
+/// `None` if there is no such thing.
+async fn find<T: DeserializeOwned>(api: &Api, path: &str) -> Result<Option<T>, Failure> {
     let answer = api.ask(Method::GET, path, Payload::None, TIMEOUT).await?;
+    if answer.status == StatusCode::NOT_FOUND { Ok(None) } else { read(&answer).map(Some) }
+}
+
+async fn get<T: DeserializeOwned>(api: &Api, path: &str) -> Result<T, Failure> {
+    read(&api.ask(Method::GET, path, Payload::None, TIMEOUT).await?)
+}
+
+fn read<T: DeserializeOwned>(answer: &Answer) -> Result<T, Failure> {
     if answer.status != StatusCode::OK {
         return Err(Failure::Lost(answer.message()));
     }

@@ -43,6 +43,18 @@ impl Ours<'_> {
         let is_ours = |address: &Address| self.current.contains(address) || self.former.contains(address);
         entry.address.as_ref().is_some_and(is_ours)
     }
+
+    /// As [`Self::contains`], for an object that is not ours any more: there, what names an address of ours and says more is
+    /// ours as well if we wrote it. Something on the way has added to it.
+    fn contains_more(&self, entry: &Entry, writer: Option<&str>) -> bool {
+        let is_ours = |address: Address| self.current.contains(&address) || self.former.contains(&address);
+        self.contains(entry) || (writer == Some(self.manager) && entry.named().is_some_and(is_ours))
+    }
+
+    /// Whether anything of ours stands in the object, in whatever form.
+    fn stands_in(&self, observed: &Observed) -> bool {
+        observed.entries.iter().any(|entry| self.contains_more(entry, observed.writer.as_deref()))
+    }
 }
 
 /// What is to be done with an object.
@@ -96,10 +108,12 @@ impl Item {
     /// What is to be done with it at `now`.
     pub(super) fn want(&self, ours: &Ours<'_>, now: Moment) -> Want {
         let Some(observed) = &self.observed else { return Want::Nothing };
+        if !self.wants() {
+            return self.want_nothing(observed, ours, now);
+        }
         let (mine, foreign): (Vec<&Entry>, Vec<&Entry>) =
             observed.entries.iter().partition(|entry| ours.contains(entry));
-        let nothing = BTreeSet::new();
-        let desired = if self.wants() { ours.current } else { &nothing };
+        let desired = ours.current;
         let stands: BTreeSet<&Address> = mine.iter().filter_map(|entry| entry.address.as_ref()).collect();
         if stands.iter().copied().eq(desired) {
             return Want::Nothing;
@@ -108,11 +122,18 @@ impl Item {
         let named: BTreeSet<Address> = foreign.iter().filter_map(|entry| entry.named()).collect();
         let desired: BTreeSet<&Address> =
             desired.iter().filter(|address| !named.contains(*address)).collect();
-        if stands
-            .iter()
-            .all(|address| desired.contains(address) || (named.contains(*address) && self.wants()))
+        if stands.iter().all(|address| desired.contains(address) || named.contains(*address))
             && desired.is_subset(&stands)
         {
+            return Want::Nothing;
+        }
+        let entries = foreign.into_iter().cloned().chain(desired.into_iter().cloned().map(Entry::of));
+        self.write(entries.collect(), now)
+    }
+
+    /// What is to be done with it if it is not to have our addresses.
+    fn want_nothing(&self, observed: &Observed, ours: &Ours<'_>, now: Moment) -> Want {
+        if !ours.stands_in(observed) {
             return Want::Nothing;
         }
         if !self.claimed && !self.taking_back {
@@ -124,13 +145,19 @@ impl Item {
                 return Want::Later(settled);
             }
         }
+        let writer = observed.writer.as_deref();
+        let foreign = observed.entries.iter().filter(|entry| !ours.contains_more(entry, writer));
+        self.write(foreign.cloned().collect(), now)
+    }
+
+    fn write(&self, entries: Box<[Entry]>, now: Moment) -> Want {
         if now < self.not_before {
             return Want::Later(self.not_before);
         }
         if self.must_look {
             return Want::Look;
         }
-        Want::Write(foreign.into_iter().cloned().chain(desired.into_iter().cloned().map(Entry::of)).collect())
+        Want::Write(entries)
     }
 
     /// True if it is to have our addresses.
@@ -189,9 +216,8 @@ impl Item {
     /// It is not seen any more, and may be gone or not: what is ours is taken back if it is still there. Returns false if
     /// nothing of ours was seen.
     pub(super) fn leave(&mut self, ours: &Ours<'_>) -> bool {
-        let entries = self.observed.iter().flat_map(|observed| &observed.entries);
-        let is_ours =
-            (self.claimed || self.taking_back) && entries.into_iter().any(|entry| ours.contains(entry));
+        let is_ours = (self.claimed || self.taking_back)
+            && self.observed.as_ref().is_some_and(|observed| ours.stands_in(observed));
         if is_ours {
             self.has_left = true;
             self.taking_back = true;
@@ -339,7 +365,7 @@ impl Item {
     /// Nothing of ours is left where it should not be.
     fn settle(&mut self, ours: &Ours<'_>) {
         let Some(observed) = &self.observed else { return };
-        self.taking_back &= observed.entries.iter().any(|entry| ours.contains(entry));
+        self.taking_back &= ours.stands_in(observed);
     }
 }
 

@@ -520,6 +520,27 @@ fn address_with_more_than_we_write_is_there() {
 }
 
 #[test]
+fn entry_that_something_on_the_way_added_to_is_taken_back_if_it_is_ours() {
+    let more = |address: &str| Entry {
+        address: None,
+        text: Some(format!(r#"{{"ip":"{address}","ipMode":"Proxy"}}"#).into()),
+    };
+    for (writer, expected) in [(Some(MANAGER), 1), (Some("other"), 2), (None, 2)] {
+        let mut ledger = ledger();
+        let with = |version| Observed {
+            entries: [more("192.0.2.1"), more("203.0.113.9"), Entry::of(address("2001:db8::1"))].into(),
+            writer: writer.map(Into::into),
+            ..seen("a", version, &[])
+        };
+        ledger.claim(&object("a"), true, moment(0));
+        ledger.observe(with(1), moment(0));
+        assert!(is_quiet(&mut ledger, 0), "all is there");
+        ledger.claim(&object("a"), false, moment(1));
+        assert_eq!(written(&task(&mut ledger, 1)).len(), expected, "{writer:?}");
+    }
+}
+
+#[test]
 fn namespace_in_which_writes_fail_does_not_hold_up_others() {
     let mut ledger = ledger();
     let other = |name: &str| ObjectRef { namespace: "other".into(), ..object(name) };

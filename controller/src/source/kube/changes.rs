@@ -59,7 +59,7 @@ impl KubeSource {
                 self.resolve(&reference, Material::Absent);
                 if self.fetching.contains_key(&reference) {
                     // What is on its way may be from before.
-                    self.again.insert(reference);
+                    self.again.insert(reference, None);
                 }
             }
             Change::Gone(reference) => {
@@ -75,7 +75,7 @@ impl KubeSource {
                 };
                 self.pass_on_with(Event::Delete(reference.clone()), reference, named, now);
             }
-            Change::Touched(reference) => self.fetch(reference),
+            Change::Touched(reference, version) => self.fetch(reference, version),
             Change::Namespace(namespace, is_joined) => self.namespace(namespace, is_joined),
         }
     }

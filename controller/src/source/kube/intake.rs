@@ -28,8 +28,8 @@ pub(super) enum Change {
     Problems(ObjectRef, Vec<Problem>),
     /// The object is gone.
     Gone(ObjectRef),
-    /// A Secret or ConfigMap that is named has another version than the one that is known.
-    Touched(ObjectRef),
+    /// A Secret or ConfigMap that is named has another version, this one, than the one that is known.
+    Touched(ObjectRef, Option<Version>),
     /// The namespace is one of those that are watched (true), or no longer.
     Namespace(Arc<str>, bool),
 }
@@ -221,7 +221,7 @@ impl Intake {
             changes.extend(missing.map(|(reference, material)| match (material, version) {
                 // It was made after this list, or in a history that is no more.
                 (Material::Loaded(Some(known)), Some(version)) if version.is_before(&known) => {
-                    Change::Touched(reference)
+                    Change::Touched(reference, None)
                 }
                 _ => Change::Gone(reference),
             }));
@@ -405,7 +405,7 @@ impl Intake {
                 self.present.remove(&reference);
                 // A version that is older may be of another history.
                 self.pending.push(if is_stale {
-                    Change::Touched(reference)
+                    Change::Touched(reference, None)
                 } else {
                     Change::Gone(reference)
                 });
@@ -423,7 +423,7 @@ impl Intake {
         }
         // An older version may be of another history; the server is asked what is there now.
         if item.is_partial || is_older {
-            self.pending.push(Change::Touched(reference));
+            self.pending.push(Change::Touched(reference, item.version.clone()));
         } else {
             self.pending.extend(decode_material(reference, item, json, self.extras.keeps));
         }

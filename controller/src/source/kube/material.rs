@@ -13,6 +13,7 @@ use super::intake::{Change, decode_material};
 use super::item;
 use super::progress::FeedId;
 use super::resource::Resource;
+use super::version::Version;
 use super::wanted::Material;
 use super::{KubeSource, Phase, REFRESH};
 
@@ -38,7 +39,7 @@ impl KubeSource {
         let is_whole = self.are_many_unknown(resource);
         for (reference, material) in wanted {
             if material == Material::Unknown && (!is_whole || !self.is_covered(&reference)) {
-                self.fetch(reference);
+                self.fetch(reference, None);
             }
         }
     }
@@ -56,12 +57,12 @@ impl KubeSource {
         is_listed && (!is_filtered || self.joined.contains(&reference.namespace))
     }
 
-    /// Asks for a Secret or ConfigMap by name.
-    pub(super) fn fetch(&mut self, reference: ObjectRef) {
+    /// Asks for a Secret or ConfigMap by name, because `version` of it was heard of.
+    pub(super) fn fetch(&mut self, reference: ObjectRef, version: Option<Version>) {
         let Some(common) = self.common.clone() else { return };
         if self.fetching.contains_key(&reference) {
             // What is on its way may be older than what is wanted now.
-            self.again.insert(reference);
+            self.again.insert(reference, version);
             return;
         }
         let task = tokio::spawn(fetch::fetch(common, Arc::clone(&self.turns), reference.clone()));
@@ -76,7 +77,7 @@ impl KubeSource {
         };
         for (reference, material) in self.wants.wanted().of_kind(kind) {
             if material == Material::Unknown && !self.fetching.contains_key(&reference) {
-                self.fetch(reference);
+                self.fetch(reference, None);
             }
         }
     }
@@ -89,7 +90,7 @@ impl KubeSource {
             *at = now + REFRESH;
             let reference = reference.clone();
             if !self.is_covered(&reference) && !self.fetching.contains_key(&reference) {
-                self.fetch(reference);
+                self.fetch(reference, None);
             }
         }
         for feed in due {
@@ -100,7 +101,7 @@ impl KubeSource {
             for (reference, _) in self.wants.wanted().of_kind(kind) {
                 let is_of_list = namespace.as_ref().is_none_or(|namespace| *namespace == reference.namespace);
                 if is_of_list && !self.fetching.contains_key(&reference) {
-                    self.fetch(reference);
+                    self.fetch(reference, None);
                 }
             }
         }
@@ -111,9 +112,11 @@ impl KubeSource {
         if is_over {
             self.fetching.remove(reference);
         }
+        let mut came = None;
         match fetched {
             Fetched::Object(json) => match item::peek(&json) {
                 Some(item) => {
+                    came.clone_from(&item.version);
                     let changes = decode_material(reference.clone(), &item, &json, self.disk.keeps());
                     let is_bad = !changes.iter().any(|change| matches!(change, Change::Apply(_)));
                     changes.into_iter().for_each(|change| self.change(change, now));
@@ -134,8 +137,11 @@ impl KubeSource {
                 }
             }
         }
-        if is_over && self.again.remove(reference) && self.wants.wanted().material(reference).is_some() {
-            self.fetch(reference.clone());
+        if is_over && let Some(version) = self.again.remove(reference) {
+            let is_that = version.is_some() && version == came;
+            if !is_that && self.wants.wanted().material(reference).is_some() {
+                self.fetch(reference.clone(), version);
+            }
         }
     }
 
@@ -148,7 +154,7 @@ impl KubeSource {
             self.follow_material(resource, now);
         }
         if !self.fetching.contains_key(&reference) {
-            self.fetch(reference);
+            self.fetch(reference, None);
         }
     }
 

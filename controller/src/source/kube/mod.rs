@@ -58,6 +58,7 @@ use self::progress::FeedId;
 pub use self::progress::Progress;
 use self::resource::Target;
 use self::start::ZONE_PATIENCE;
+use self::version::Version;
 use self::wanted::Wants;
 use super::{Batch, Source};
 use crate::status::Notes;
@@ -171,8 +172,8 @@ pub struct KubeSource {
     has_trouble: bool,
     /// What is being asked for by name → its task
     fetching: HashMap<ObjectRef, AbortHandle>,
-    /// Of these, those that have changed since.
-    again: BTreeSet<ObjectRef>,
+    /// Of these, those of which something was heard since → the version that will do.
+    again: BTreeMap<ObjectRef, Option<Version>>,
     turns: Arc<Semaphore>,
     /// Lists that may not be seen → when what is wanted of them is asked for by name
     forbidden: BTreeMap<FeedId, Instant>,
@@ -216,7 +217,7 @@ impl KubeSource {
             held: Held::default(),
             has_trouble: false,
             fetching: HashMap::new(),
-            again: BTreeSet::new(),
+            again: BTreeMap::new(),
             turns: Arc::new(Semaphore::new(FETCHES)),
             forbidden: BTreeMap::new(),
             disk,

@@ -149,6 +149,34 @@ fn disk_is_read_if_one_list_or_the_secrets_do_not_come() {
 }
 
 #[test]
+fn what_the_disk_has_to_say_of_an_object_goes_with_the_first_word_of_the_api_server() {
+    let (server, state_dir) = kept();
+    let api = Api::new(&server);
+    let mut bad = service("bad", 80);
+    bad["spec"]["type"] = json!("LoadBalancer");
+    bad["metadata"]["annotations"] = json!({"sluicegate.dev/backend-protocol": "carrier-pigeon"});
+    for name in ["bad", "worse", "right"] {
+        let mut object = bad.clone();
+        object["metadata"]["name"] = name.into();
+        api.create(&object);
+    }
+    let has = |seen: &Seen, name: &str| seen.problems.contains_key(&format!("Service default/{name}"));
+    let follower = Follower::synced(&server, state(state_dir.path()));
+    follower.until("problems", |seen| ["bad", "worse", "right"].iter().all(|name| has(seen, name)));
+    drop(follower);
+    api.delete(&service("worse", 80));
+    api.merge(&service("right", 80), &json!({"metadata": {"annotations": null}}));
+    server.faults().set_refusing(true);
+    let follower = Follower::start(&server.kubeconfig(), state(state_dir.path()));
+    follower.until("the disk's objects", |seen| seen.has("Service default/worse"));
+    assert!(has(&follower.seen(), "worse") && has(&follower.seen(), "right"));
+    server.faults().set_refusing(false);
+    follower.until("the lists", |seen| seen.batches.len() >= 2);
+    let seen = follower.seen();
+    assert!(!has(&seen, "worse") && !has(&seen, "right") && has(&seen, "bad"), "{:?}", seen.problems);
+}
+
+#[test]
 fn what_is_of_another_cluster_or_of_other_namespaces_is_not_served() {
     let (server, state_dir) = kept();
     let other = crate::common::server();

@@ -34,7 +34,7 @@ impl KubeSource {
             Message::Disk(outcome) => {
                 let restored = self.disk.take(outcome, &self.progress, self.is_stuck(now), now);
                 if let Some(mut events) = restored.filter(|_| self.phase != Phase::Live) {
-                    self.disk.are_known(&self.events);
+                    self.disk.are_known(&self.events, &mut events);
                     self.restore_classes(&events);
                     events.extend(self.settings.zone.clone().map(|zone| Event::Zone(Some(zone))));
                     self.from_disk = Some(events);
@@ -43,7 +43,20 @@ impl KubeSource {
         }
     }
 
+    /// What the disk had to say of this object is over.
+    pub(super) fn retract(&mut self, reference: &ObjectRef) {
+        if let Some(source) = self.disk.take_told(reference) {
+            self.events.push(Event::Problems { source, problems: Vec::new() });
+        }
+    }
+
     pub(super) fn change(&mut self, change: Change, now: Instant) {
+        match &change {
+            Change::Apply(Applied { object: Object { reference, .. }, .. })
+            | Change::Problems(reference, _)
+            | Change::Gone(reference) => self.retract(reference),
+            Change::Observed(_) | Change::Touched(..) | Change::Namespace(..) => {}
+        }
         match change {
             Change::Apply(applied) => self.apply(applied, now),
             Change::Observed(observed) => self.notes.send(Note::Observed(observed)),

@@ -3,10 +3,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use config::index::Event;
 use config::report::{Kind, ObjectRef};
+use config::resource::Object;
 use foldhash::quality::FixedState;
 use tokio::sync::mpsc;
 
@@ -37,6 +39,8 @@ pub(super) struct Disk {
     reading: Reading,
     /// Objects from disk that are in use, and that the API server has not said anything of; and what was kept of them.
     restored: HashMap<ObjectRef, Box<[u8]>, FixedState>,
+    /// Sources of problems from disk that are in use.
+    told: HashSet<Arc<str>, FixedState>,
     confirm_at: Option<Instant>,
 }
 
@@ -44,7 +48,15 @@ impl Disk {
     /// Nothing is read or written yet; nothing ever is without a `folder`.
     pub(super) fn new(folder: Option<PathBuf>, scope: Scope) -> Self {
         let restored = HashMap::default();
-        Self { folder, scope, journal: None, reading: Reading::NotYet, restored, confirm_at: None }
+        Self {
+            folder,
+            scope,
+            journal: None,
+            reading: Reading::NotYet,
+            restored,
+            told: HashSet::default(),
+            confirm_at: None,
+        }
     }
 
     /// Begins to keep what comes.
@@ -119,6 +131,7 @@ impl Disk {
                     "the API server does not answer, or not in full: serving the last known configuration from disk until it does"
                 );
                 self.restored = objects.into_iter().collect();
+                self.told = events.iter().filter_map(source_of_problems).collect();
                 progress.serve(Origin::Disk(saved));
                 Some(events)
             }
@@ -150,22 +163,32 @@ impl Disk {
         }
     }
 
-    /// The API server has said this before the disk was read.
-    pub(super) fn are_known(&mut self, events: &[Event]) {
-        let mut told: HashSet<&str, FixedState> = HashSet::default();
-        for event in events {
+    /// The API server has said `live` before the disk was read: of these objects, what it said counts.
+    pub(super) fn are_known(&mut self, live: &[Event], restored: &mut Vec<Event>) {
+        let mut told: HashSet<Arc<str>, FixedState> = HashSet::default();
+        for event in live {
             match event {
-                Event::Apply(object) => self.is_known(&object.reference),
-                Event::Delete(reference) => self.is_known(reference),
+                Event::Apply(Object { reference, .. }) | Event::Delete(reference) => {
+                    self.is_known(reference);
+                    told.extend(self.take_told(reference));
+                }
                 Event::Problems { source, .. } => {
-                    told.insert(source);
+                    self.told.remove(source);
+                    told.insert(Arc::clone(source));
                 }
                 _ => {}
             }
         }
         if !told.is_empty() {
             self.restored.retain(|object, _| !told.contains(&*object.to_string()));
+            restored
+                .retain(|event| !matches!(event, Event::Problems { source, .. } if told.contains(source)));
         }
+    }
+
+    /// The source of problems that the disk had of this object, the first time that something is heard of it.
+    pub(super) fn take_told(&mut self, object: &ObjectRef) -> Option<Arc<str>> {
+        if self.told.is_empty() { None } else { self.told.take(&*object.to_string()) }
     }
 
     /// The object is gone.
@@ -215,5 +238,12 @@ impl Disk {
     /// When [`Self::confirm`] has something to do.
     pub(super) fn confirm_at(&self) -> Option<Instant> {
         self.confirm_at
+    }
+}
+
+fn source_of_problems(event: &Event) -> Option<Arc<str>> {
+    match event {
+        Event::Problems { source, .. } => Some(Arc::clone(source)),
+        _ => None,
     }
 }

@@ -168,6 +168,7 @@ impl KubeSource {
         {
             let wanted = self.wants.wanted();
             let gone = self.disk.is_listed(kind, |object| wanted.material(object).is_some());
+            gone.iter().for_each(|object| self.retract(object));
             if kind == Kind::IngressClass {
                 gone.into_iter().for_each(|class| self.change(Change::Gone(class), now));
             } else {

@@ -30,7 +30,6 @@ impl KubeSource {
                 self.awaits_zone = false;
                 self.events.push(event);
             }
-            Message::Broken(feed) => self.restart(feed),
             Message::Disk(outcome) => {
                 let restored = self.disk.take(outcome, &self.progress, self.is_stuck(now), now);
                 if let Some(mut events) = restored.filter(|_| self.phase != Phase::Live) {

@@ -1,8 +1,10 @@
 //! One list of the API server, followed for ever: asks when [`Reflector`] says so, hands what comes to [`Intake`], and
 //! passes on the changes. Decides neither when nor what.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
@@ -22,6 +24,8 @@ use super::version::Version;
 const SILENCE: Duration = Duration::from_secs(5);
 /// An answer is waited for this long by the one who asks whether the server is there again.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// A list with which something went wrong by a mistake of ours is followed again after this time.
+const RESTART_DELAY: Duration = Duration::from_secs(5);
 /// What a sample has at most, if the server does not care for the limit.
 const MAX_SAMPLE: usize = 64;
 
@@ -76,6 +80,8 @@ pub(super) struct Feed {
     histories: watch::Receiver<u64>,
     /// The list is taken whole, although names and versions would do for its objects: so many are wanted at once.
     whole: Arc<AtomicBool>,
+    /// What follows from the part of a watch that is being taken in.
+    unsent: Vec<Change>,
     /// It was told that the list cannot be followed.
     has_warned: bool,
     /// Nobody is interested any more.
@@ -92,11 +98,40 @@ impl Feed {
     ) -> Self {
         let histories = common.histories.subscribe();
         let reflector = Reflector::new(fastrand::Rng::new());
-        Self { id, common, reflector, intake, orders, histories, whole, has_warned: false, is_over: false }
+        let unsent = Vec::new();
+        Self {
+            id,
+            common,
+            reflector,
+            intake,
+            orders,
+            histories,
+            whole,
+            unsent,
+            has_warned: false,
+            is_over: false,
+        }
     }
 
-    /// Follows the list until nobody listens.
+    /// Follows the list until nobody listens, and anew after a mistake of ours.
     pub(super) async fn run(mut self) {
+        while caught(self.follow()).await.is_err() {
+            tracing::error!("following {} failed by a mistake of ours; it begins anew", self.target());
+            self.begin_anew();
+            tokio::time::sleep(RESTART_DELAY).await;
+        }
+    }
+
+    /// What was noted before a mistake is passed on; the next list is compared with it, as to what there is.
+    fn begin_anew(&mut self) {
+        let mut changes = std::mem::take(&mut self.unsent);
+        changes.extend(self.intake.take_early());
+        self.send(changes, false);
+        self.intake.distrust();
+        self.reflector = Reflector::new(fastrand::Rng::new());
+    }
+
+    async fn follow(&mut self) {
         while !self.is_over {
             match self.reflector.step(Instant::now()) {
                 Step::Wait(until) => self.wait(until).await,
@@ -309,30 +344,30 @@ impl Feed {
 
     /// Takes in a part of a watch. False if the watch must be left.
     fn take_in(&mut self, lines: &mut LineSplitter, chunk: &[u8]) -> Result<bool, Failure> {
-        let mut changes = Vec::new();
         let mut outcome = Ok(true);
         lines.push(chunk, |part| {
             if outcome == Ok(true) {
                 outcome = match part {
-                    Part::Object(line) => self.line(line, &mut changes),
+                    Part::Object(line) => self.line(line),
                     Part::TooLarge => Ok(self.missed()),
                 };
             }
         });
         self.count_decode_failures();
         self.well(false);
+        let changes = std::mem::take(&mut self.unsent);
         self.send(changes, false);
         outcome
     }
 
-    fn line(&mut self, line: &[u8], changes: &mut Vec<Change>) -> Result<bool, Failure> {
+    fn line(&mut self, line: &[u8]) -> Result<bool, Failure> {
         let progress = Arc::clone(&self.common.progress);
         match item::watch_line(line) {
             Some(WatchLine::Object(happened, json)) => {
                 progress.event(self.id, happened.name());
                 match self.intake.watch_item(happened, json) {
                     Ok((version, new)) => {
-                        changes.extend(new);
+                        self.unsent.extend(new);
                         Ok(self.reflector.heard(version, false))
                     }
                     Err(_) => Ok(self.missed()),
@@ -417,3 +452,20 @@ impl Feed {
         }
     }
 }
+
+/// `work`, to its end; an error if it panics, and then nothing of it goes on.
+async fn caught(work: impl Future<Output = ()>) -> Result<(), Panicked> {
+    let mut work = std::pin::pin!(work);
+    std::future::poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+        Ok(poll) => poll.map(Ok),
+        Err(_) => Poll::Ready(Err(Panicked)),
+    })
+    .await
+}
+
+/// Something went wrong by a mistake of ours, which was printed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Panicked;
+
+#[cfg(test)]
+mod tests;

@@ -137,6 +137,12 @@ impl Intake {
         self.remembered = Vec::new();
     }
 
+    /// Nobody knows how far it got: of all objects, no more is known than that they are there.
+    pub(super) fn distrust(&mut self) {
+        self.abandon_list();
+        self.known.distrust();
+    }
+
     /// Takes in one object of a list.
     pub(super) fn list_item(&mut self, json: &[u8]) {
         self.listed += 1;

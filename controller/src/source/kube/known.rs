@@ -172,6 +172,13 @@ impl Known {
         old
     }
 
+    /// No object is taken for the same as before any more.
+    pub(super) fn distrust(&mut self) {
+        self.gone.clear();
+        self.marks = RandomState::default();
+        self.objects.values_mut().flat_map(HashMap::values_mut).for_each(|seen| seen.version = None);
+    }
+
     /// Begins a list. Whatever is not marked or accepted from now on will be missing in it.
     pub(super) fn begin_list(&mut self) {
         self.list = self.list.wrapping_add(1);
@@ -281,6 +288,20 @@ mod tests {
         let gone: Vec<Key> = known.end_list().into_iter().map(|(key, _)| key).collect();
         assert_eq!(gone, [key("a")]);
         assert_eq!(known.len(), 2);
+    }
+
+    #[test]
+    fn what_is_distrusted_is_new_again_and_still_missed() {
+        let mut known = Known::default();
+        for name in ["a", "b"] {
+            accept(&mut known, name, "u", 4);
+        }
+        known.distrust();
+        known.begin_list();
+        assert_eq!(known.mark(&peek(json("a", "u", 4).as_bytes()).unwrap()), Verdict::New);
+        accept(&mut known, "a", "u", 4);
+        let gone: Vec<Key> = known.end_list().into_iter().map(|(key, _)| key).collect();
+        assert_eq!(gone, [key("b")]);
     }
 
     #[test]

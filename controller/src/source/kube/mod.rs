@@ -116,13 +116,8 @@ impl Settings {
 #[derive(Debug)]
 enum Message {
     Feed(News),
-    Fetched {
-        reference: ObjectRef,
-        fetched: Fetched,
-    },
+    Fetched { reference: ObjectRef, fetched: Fetched },
     Zone(Event),
-    /// The task that follows the list is no more, by a mistake of ours.
-    Broken(FeedId),
     Disk(Result<Restored, ReadError>),
 }
 

@@ -15,7 +15,7 @@ use super::outage::Outage;
 use super::progress::{FeedId, Origin, STUCK};
 use super::resource::{Resource, Target};
 use super::transport::Transport;
-use super::{Follower, KubeSource, Message, Phase, REFRESH, fetch};
+use super::{Follower, KubeSource, Phase, REFRESH, fetch};
 
 /// The node's zone is waited for this long at the start.
 pub(super) const ZONE_PATIENCE: Duration = Duration::from_secs(2);
@@ -23,8 +23,6 @@ pub(super) const ZONE_PATIENCE: Duration = Duration::from_secs(2);
 const MATERIAL_PATIENCE: Duration = Duration::from_secs(60);
 /// … and this long if those that were kept on disk are in use meanwhile, and go on to be.
 const MATERIAL_PATIENCE_FROM_DISK: Duration = Duration::from_secs(10);
-/// A list whose task broke is followed again after this time.
-const RESTART_DELAY: Duration = Duration::from_secs(5);
 
 impl KubeSource {
     /// Connections must be made on the runtime that drives the source, so that it begins here.
@@ -100,24 +98,8 @@ impl KubeSource {
         let intake = Intake::new(target.clone(), self.wants.wanted().clone(), extras, namespaces);
         let (orders, receiver) = mpsc::unbounded_channel();
         let whole = Arc::new(AtomicBool::new(self.are_many_unknown(target.resource)));
-        let news = common.news.clone();
-        let run = tokio::spawn(Feed::new(id, common, intake, receiver, Arc::clone(&whole)).run());
-        tokio::spawn(async move {
-            if run.await.is_err_and(|error| error.is_panic()) {
-                tokio::time::sleep(RESTART_DELAY).await;
-                // Nobody is interested any more if the process is being ended.
-                let _ = news.send(Message::Broken(id));
-            }
-        });
+        tokio::spawn(Feed::new(id, common, intake, receiver, Arc::clone(&whole)).run());
         self.followers.push(Follower { id, target, orders, whole });
-    }
-
-    /// Follows a list anew. What went in between stays until the next start: better that than a list that stands still.
-    pub(super) fn restart(&mut self, feed: FeedId) {
-        let Some(at) = self.followers.iter().position(|follower| follower.id == feed) else { return };
-        let target = self.followers.swap_remove(at).target;
-        tracing::error!("following {target} failed by a mistake of ours; it begins anew");
-        self.run(feed, target);
     }
 
     /// Goes on with the start as far as that is possible.

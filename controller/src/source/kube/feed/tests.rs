@@ -1,0 +1,92 @@
+use kube::Config;
+use serde_json::json;
+use test_apiserver::{Options, Server};
+
+use super::super::Message;
+use super::super::intake::Extras;
+use super::super::resource::Resource;
+use super::super::wanted::Wanted;
+use super::*;
+
+type Receiver = mpsc::UnboundedReceiver<Message>;
+
+async fn feed(server: &Server) -> (Feed, mpsc::UnboundedSender<Order>, Receiver) {
+    let kubeconfig = kube::config::Kubeconfig::from_yaml(&server.kubeconfig()).unwrap();
+    let config = Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.unwrap();
+    let (news, receiver) = mpsc::unbounded_channel();
+    let progress = Arc::<Progress>::default();
+    let target = Target { resource: Resource::Services, namespace: None, selector: None };
+    let id = progress.add(target.clone(), Instant::now());
+    let common = Common {
+        transport: Transport::new(&config, None).unwrap(),
+        progress,
+        outage: Arc::default(),
+        histories: watch::Sender::new(0),
+        news,
+    };
+    let intake = Intake::new(target, Wanted::default(), Extras::default(), None);
+    let (orders, order_receiver) = mpsc::unbounded_channel();
+    (Feed::new(id, common, intake, order_receiver, Arc::default()), orders, receiver)
+}
+
+fn service(name: &str) -> serde_json::Value {
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "default"},
+        "spec": {"ports": [{"port": 80}]}})
+}
+
+/// What comes until the list is complete.
+async fn listed(news: &mut Receiver) -> Vec<String> {
+    let mut all = Vec::new();
+    loop {
+        let message = tokio::time::timeout(Duration::from_secs(20), news.recv()).await.unwrap().unwrap();
+        let Message::Feed(News::Changes { changes, is_whole, .. }) = message else { continue };
+        all.extend(changes.into_iter().map(|change| match change {
+            Change::Apply(applied) => format!("+{}", applied.object.reference.name),
+            Change::Gone(reference) => format!("-{}", reference.name),
+            other => panic!("{other:?}"),
+        }));
+        if is_whole {
+            all.sort();
+            return all;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_goes_while_a_broken_list_is_not_followed_is_noticed() {
+    let server = Server::start(Options::default()).unwrap();
+    for name in ["a", "b"] {
+        server.plant(service(name)).unwrap();
+    }
+    let (mut feed, orders, mut news) = feed(&server).await;
+    feed.list(None).await;
+    assert_eq!(listed(&mut news).await, ["+a", "+b"]);
+    // A deletion was taken in, and not passed on any more.
+    let gone = br#"{"type":"DELETED","object":{"metadata":{"name":"a","namespace":"default","resourceVersion":"99"},"spec":{}}}"#;
+    feed.line(gone).unwrap();
+    feed.begin_anew();
+    drop(server);
+    let server = Server::start(Options::default()).unwrap();
+    server.plant(service("c")).unwrap();
+    let (other, ..) = self::feed(&server).await;
+    feed.common.transport = other.common.transport.clone();
+    let running = tokio::spawn(feed.run());
+    assert_eq!(listed(&mut news).await, ["+c", "-a", "-b"]);
+    drop(orders);
+    tokio::time::timeout(Duration::from_secs(20), running).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn panic_is_caught_wherever_it_comes_and_what_was_noted_stays() {
+    let mut noted = Vec::new();
+    let work = async {
+        noted.push(1);
+        tokio::task::yield_now().await;
+        noted.push(2);
+        let none: Option<u8> = noted.get(7).copied();
+        noted.push(none.unwrap());
+    };
+    assert_eq!(caught(work).await, Err(Panicked));
+    assert_eq!(noted, [1, 2]);
+    assert_eq!(caught(async {}).await, Ok(()));
+}

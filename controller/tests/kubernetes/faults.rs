@@ -176,3 +176,13 @@ fn server_that_answers_with_nothing_but_errors_is_found_again_within_a_second() 
     assert!(took < Duration::from_millis(2_000), "{effect:?} {took:?}");
     assert_eq!(follower.seen().changes(), ["+Service default/new"]);
 }
+
+#[test]
+fn first_request_that_is_never_answered_is_made_once_more_after_two_seconds() {
+    let server = server();
+    Api::new(&server).create(&service("web", 80));
+    server.fail(Fault::new(Effect::Hang).verbs(&["list"]).resources(&["services"]).times(1));
+    let start = Instant::now();
+    let _follower = Follower::synced(&server, Settings::default());
+    assert!((2_000 * MS..4_000 * MS).contains(&start.elapsed()), "{:?}", start.elapsed());
+}

@@ -228,3 +228,32 @@ fn secret_that_is_throttled_or_not_answered_is_not_taken_for_missing() {
         assert!(follower.seen().has("Secret default/tls"), "{code}");
     }
 }
+
+#[test]
+fn material_that_does_not_decode_is_told_and_holds_nothing_up() {
+    let server = server();
+    let broken = |kind: &str, name: &str| {
+        json!({"apiVersion": "v1", "kind": kind,
+        "metadata": {"name": name, "namespace": "default"}, "data": "none"})
+    };
+    server.plant(broken("Secret", "tls")).unwrap();
+    server.plant(broken("ConfigMap", "roots")).unwrap();
+    let mut object = service("web", 443);
+    object["metadata"]["annotations"] = json!({"sluicegate.dev/backend-protocol": "https", "sluicegate.dev/backend-tls-ca": "configmap/roots"});
+    server.plant(object).unwrap();
+    server.plant(ingress("web", Some("tls"))).unwrap();
+    let start = Instant::now();
+    let follower = Follower::synced(&server, Settings::default());
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    let is_told = |name: &str| follower.seen().problems.contains_key(name);
+    assert!(
+        is_told("Secret default/tls") && is_told("ConfigMap default/roots"),
+        "{:?}",
+        follower.seen().problems
+    );
+    assert!(follower.seen().has("Ingress default/web"));
+    // A later change is held up by it no more.
+    Api::new(&server).create(&ingress("late", Some("tls")));
+    let took = follower.until("the Ingress", |seen| seen.has("Ingress default/late"));
+    assert!(took < 400 * MS, "{took:?}");
+}

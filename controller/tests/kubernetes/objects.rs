@@ -1,6 +1,7 @@
 //! What comes and goes, in good order.
 
 use serde_json::json;
+use test_apiserver::{Effect, Fault};
 
 use crate::common::*;
 use controller::source::kube::Settings;
@@ -116,6 +117,24 @@ fn labels_of_a_namespace_decide_at_once_on_what_is_in_it() {
     api.create(&within(service("later", 80), "ours"));
     follower.until("a change here", |seen| seen.has("Service ours/later"));
     assert!(!follower.seen().has("Service theirs/later"));
+}
+
+#[test]
+fn namespace_that_joined_while_the_server_was_in_trouble_is_asked_for_again_at_once() {
+    let server = server();
+    let api = Api::new(&server);
+    let namespace = |name: &str, team: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {"team": team}}});
+    api.create(&namespace("ours", "web"));
+    api.create(&namespace("theirs", "data"));
+    api.create(&within(service("web", 80), "theirs"));
+    let namespace_selector = Some("team=web".into());
+    let follower = Follower::synced(&server, Settings { namespace_selector, ..Settings::default() });
+    let busy = Fault::new(Effect::Status { code: 500, retry_after: None });
+    server.fail(busy.verbs(&["list"]).resources(&["services"]).times(1));
+    api.merge(&namespace("theirs", ""), &json!({"metadata": {"labels": {"team": "web"}}}));
+    let took = follower.until("what joined", |seen| seen.has("Service theirs/web"));
+    assert!(took < 2_000 * MS, "{took:?}");
+    assert_eq!(follower.metric("failures_total{resource=\"Services\",cause=\"status\"}"), 1.0);
 }
 
 #[test]

@@ -87,7 +87,14 @@ impl KubeSource {
                 };
                 self.pass_on_with(Event::Delete(reference.clone()), reference, named, now);
             }
-            Change::Touched(reference, version) => self.fetch(reference, version),
+            Change::Touched(reference, version) => {
+                // It may have come since that was written.
+                let is_here = version.is_some()
+                    && self.wants.wanted().material(&reference) == Some(Material::Loaded(version.clone()));
+                if !is_here {
+                    self.fetch(reference, version);
+                }
+            }
             Change::Namespace(namespace, is_joined) => self.namespace(namespace, is_joined),
         }
     }

@@ -22,6 +22,8 @@ use super::version::Version;
 
 /// A watch that has been silent for this much longer than it was asked for is dead.
 const SILENCE: Duration = Duration::from_secs(5);
+/// The first answer of a server is waited for this long before it is asked once more, with more patience.
+const FIRST_TIMEOUT: Duration = Duration::from_secs(2);
 /// An answer is waited for this long by the one who asks whether the server is there again.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// A list with which something went wrong by a mistake of ours is followed again after this time.
@@ -282,8 +284,7 @@ impl Feed {
         form: Form,
         mut each: impl FnMut(&mut Self, Part<'_>),
     ) -> Result<ListMeta, Failure> {
-        // Who asks for all asks often; others have more patience, for a server that is slow.
-        let patience = if self.common.outage.is_asked_by(self.id) { PROBE_TIMEOUT } else { HEAD_TIMEOUT };
+        let patience = self.patience();
         let common = &self.common;
         let mut answer = tokio::select! {
             answer = common.transport.open_within(patience, path, form) => answer?,
@@ -303,12 +304,24 @@ impl Feed {
         item::list_meta(&envelope).ok_or_else(|| Failure::Malformed("it is no list".to_owned()))
     }
 
+    /// How long the beginning of an answer is waited for.
+    fn patience(&self) -> Duration {
+        // Who asks for all asks often; others have more patience, for a server that is slow.
+        if self.common.outage.is_asked_by(self.id) {
+            PROBE_TIMEOUT
+        } else if self.reflector.is_quick() {
+            FIRST_TIMEOUT
+        } else {
+            HEAD_TIMEOUT
+        }
+    }
+
     /// Watches, until there is a reason not to.
     async fn watch(&mut self, from: &Version, time: Duration) {
         self.intake.abandon_list();
         let form = if self.target().resource.is_by_metadata() { Form::Metadata } else { Form::Whole };
         let path = self.target().watch(from, time);
-        let mut answer = match self.common.transport.open(&path, form).await {
+        let mut answer = match self.common.transport.open_within(self.patience(), &path, form).await {
             Ok(answer) => answer,
             Err(failure) => return self.failed(&failure),
         };
@@ -436,6 +449,9 @@ impl Feed {
             }
         }
         self.reflector.failed(now, failure);
+        if !is_unreachable && self.common.progress.is_another_well(self.id) {
+            self.reflector.calm(now);
+        }
         let is_forbidden = matches!(failure, Failure::Status { code: 401 | 403, .. });
         self.tell(News::Failed { feed: self.id, is_forbidden });
     }

@@ -298,6 +298,12 @@ impl Intake {
         if is_known && items().any(|item| self.known.is_missed(&item, position)) {
             return Found::Missed;
         }
+        // What is left out, or cannot be read, is counted by the server alone.
+        let are_all_known = is_known && self.namespaces.is_none() && self.unreadable == 0;
+        if are_all_known && version == Some(position) && count.is_some_and(|count| count != self.known.len())
+        {
+            return Found::Missed;
+        }
         Found::Same
     }
 

@@ -173,6 +173,13 @@ impl Progress {
         is_news
     }
 
+    /// True if another list than this one is complete, and nothing is wrong with it.
+    pub(super) fn is_another_well(&self, id: FeedId) -> bool {
+        let inner = self.lock();
+        let mut others = inner.feeds.iter().enumerate().filter(|(other, _)| *other != id.0);
+        others.any(|(_, feed)| feed.is_synced && feed.failing.is_none())
+    }
+
     /// Counts events of a watch.
     pub(super) fn event(&self, id: FeedId, kind: &'static str) {
         let mut inner = self.lock();

@@ -27,6 +27,10 @@ const FIRST_DELAY: Duration = Duration::from_millis(250);
 const MAX_DELAY: Duration = Duration::from_secs(30);
 /// The longest delay while one asks for all whether the server is there again.
 const AWAY_DELAY: Duration = Duration::from_millis(200);
+/// The delay where others are answered, after …
+const CALM_DELAY: Duration = Duration::from_secs(1);
+/// … this many failures.
+const FEW_FAILURES: u32 = 5;
 /// The longest delay where nothing but a connection is lost.
 const MAX_LOST_DELAY: Duration = Duration::from_secs(1);
 /// The longest delay that a server can ask for.
@@ -316,6 +320,24 @@ impl Reflector {
             self.want_list(Relist::Due);
             let delay = self.jittered(AWAY_DELAY);
             self.delay(now, delay);
+        }
+    }
+
+    /// Others are answered, so that it is this list that the server is in trouble with: after a few failures, there is no
+    /// hurry.
+    pub(super) fn calm(&mut self, now: Instant) {
+        if self.failures > FEW_FAILURES {
+            let until = now + CALM_DELAY + self.jittered(CALM_DELAY / 2);
+            self.not_before = Some(self.not_before.map_or(until, |at| at.max(until)));
+        }
+    }
+
+    /// True if what comes next is answered soon by any server that answers at all, and nothing says yet that it is slow.
+    pub(super) fn is_quick(&self) -> bool {
+        match &self.goal {
+            Goal::Check => self.failures <= 1,
+            Goal::Watch => self.failures == 0,
+            Goal::List { token } => self.failures == 0 && token.is_none() && self.position.is_none(),
         }
     }
 

@@ -90,3 +90,25 @@ async fn panic_is_caught_wherever_it_comes_and_what_was_noted_stays() {
     assert_eq!(noted, [1, 2]);
     assert_eq!(caught(async {}).await, Ok(()));
 }
+
+#[test]
+fn list_of_the_same_version_with_another_number_of_objects_shows_that_something_was_missed() {
+    let target = Target { resource: Resource::Services, namespace: None, selector: None };
+    let mut intake = Intake::new(target, Wanted::default(), Extras::default(), None);
+    let versioned = |name: &str| {
+        let mut object = service(name);
+        object["metadata"]["resourceVersion"] = "5".into();
+        object.to_string().into_bytes()
+    };
+    let seven = Version::Number(7);
+    intake.begin_list();
+    intake.list_item(&versioned("a"));
+    intake.list_item(&versioned("b"));
+    intake.end_list(Some(&seven));
+    let found =
+        |version, count| intake.compare(&[versioned("a")], Some(&Version::Number(version)), count, &seven);
+    assert_eq!(found(7, Some(2)), Found::Same);
+    assert_eq!(found(7, None), Found::Same);
+    assert_eq!(found(7, Some(1)), Found::Missed);
+    assert_eq!(found(8, Some(1)), Found::Same, "the watch will tell");
+}

@@ -477,3 +477,30 @@ impl PartialOrd for Version {
         self.compare(other)
     }
 }
+
+#[test]
+fn list_that_alone_is_in_trouble_is_asked_for_once_a_second_after_a_few_times() {
+    let (mut reflector, mut now) = watching();
+    reflector.suspect();
+    let start = now;
+    for _ in 0..20 {
+        assert_eq!(act(&mut reflector, &mut now), Step::Check);
+        reflector.failed(now, &status(503, None));
+        reflector.calm(now);
+    }
+    assert_eq!(act(&mut reflector, &mut now), Step::Check);
+    let took = now - start;
+    assert!((15 * SECOND..25 * SECOND).contains(&took), "{took:?}");
+}
+
+#[test]
+fn only_the_first_request_is_to_be_answered_soon() {
+    let (mut reflector, now) = new();
+    assert!(reflector.is_quick());
+    reflector.page(now, "two");
+    assert!(!reflector.is_quick(), "a page of a list may take its time");
+    let (mut reflector, mut now) = new();
+    reflector.failed(now, &Failure::Silent(SECOND));
+    assert_eq!(act(&mut reflector, &mut now), Step::List(None));
+    assert!(!reflector.is_quick(), "it is slow");
+}

@@ -1,6 +1,8 @@
 //! Objects of one list as they come → changes. Pure: it holds what is known of the list, decodes what is new, and throws
 //! everything else away at once.
 
+mod material;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -8,6 +10,7 @@ use config::report::{ObjectRef, Problem};
 use config::resource::{Object, Received, decode_json};
 use foldhash::quality::FixedState;
 
+pub(super) use self::material::decode_material;
 use super::item::{self, Happened, Item};
 use super::journal;
 use super::known::{Key, Known, Seen, Verdict};
@@ -389,69 +392,4 @@ impl Intake {
         let is_observed = self.extras.observes && self.target.resource == Resource::Ingresses;
         is_observed.then(|| Observed::from_json(json)).flatten()
     }
-
-    fn material_item(&mut self, item: &Item<'_>, json: &[u8]) {
-        let Some(kind) = self.target.resource.kind() else { return };
-        let Some(material) = self.wanted.find(kind, item) else { return };
-        let reference =
-            ObjectRef { kind, namespace: Arc::from(&*item.namespace), name: Arc::from(&*item.name) };
-        self.present.insert(reference.clone());
-        self.material_news(reference, &material, item, json);
-    }
-
-    fn material_event(&mut self, happened: Happened, item: &Item<'_>, json: &[u8]) {
-        let Some(kind) = self.target.resource.kind() else { return };
-        let Some(material) = self.wanted.find(kind, item) else { return };
-        let reference =
-            ObjectRef { kind, namespace: Arc::from(&*item.namespace), name: Arc::from(&*item.name) };
-        match happened {
-            Happened::Applied => {
-                self.present.insert(reference.clone());
-                self.material_news(reference, &material, item, json);
-            }
-            Happened::Deleted => {
-                let is_stale = matches!(
-                    (&material, &item.version),
-                    (Material::Loaded(Some(known)), Some(version)) if version.is_before(known)
-                );
-                self.present.remove(&reference);
-                // A version that is older may be of another history.
-                self.pending.push(if is_stale {
-                    Change::Touched(reference, None)
-                } else {
-                    Change::Gone(reference)
-                });
-            }
-        }
-    }
-
-    fn material_news(&mut self, reference: ObjectRef, material: &Material, item: &Item<'_>, json: &[u8]) {
-        let (is_same, is_older) = match (material, &item.version) {
-            (Material::Loaded(Some(known)), Some(version)) => (known == version, version.is_before(known)),
-            _ => (false, false),
-        };
-        if is_same {
-            return;
-        }
-        // An older version may be of another history; the server is asked what is there now.
-        if item.is_partial || is_older {
-            self.pending.push(Change::Touched(reference, item.version.clone()));
-        } else {
-            self.pending.extend(decode_material(reference, item, json, self.extras.keeps));
-        }
-    }
-}
-
-/// Decodes a Secret or ConfigMap that is named.
-pub(super) fn decode_material(
-    reference: ObjectRef,
-    item: &Item<'_>,
-    json: &[u8],
-    keeps: bool,
-) -> Vec<Change> {
-    let Received { object, problems, .. } = decode_json(reference.kind, json);
-    let version = item.version.clone();
-    let raw = || keeps.then(|| journal::trim_material(json)).flatten().unwrap_or_default();
-    let apply = object.map(|object| Change::Apply(Applied { object, version, observed: None, raw: raw() }));
-    apply.into_iter().chain([Change::Problems(reference, problems)]).collect()
 }

@@ -12,31 +12,20 @@
 //! - Everything is listed again after an outage, and now and then without a reason: whatever was missed, and however,
 //!   is found then.
 
+mod failures;
+mod ration;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::failure::Failure;
+use self::failures::MAX_DELAY;
+use self::ration::{RELISTS, Ration};
 use super::version::Version;
 
 /// How long a watch is asked for, in milliseconds. Servers send a bookmark shortly before its end.
 const WATCH_MS: std::ops::RangeInclusive<u64> = 25_000..=30_000;
 /// A watch that lasted this long was no failure.
 const FAIR_WATCH: Duration = Duration::from_secs(5);
-/// The first delay after a failure, and the longest.
-const FIRST_DELAY: Duration = Duration::from_millis(250);
-const MAX_DELAY: Duration = Duration::from_secs(30);
-/// The longest delay while one asks for all whether the server is there again.
-const AWAY_DELAY: Duration = Duration::from_millis(200);
-/// The delay where others are answered, after …
-const CALM_DELAY: Duration = Duration::from_secs(1);
-/// … this many failures.
-const FEW_FAILURES: u32 = 5;
-/// The longest delay where nothing but a connection is lost.
-const MAX_LOST_DELAY: Duration = Duration::from_secs(1);
-/// The longest delay that a server can ask for.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
-/// A page is asked for again this often before the list starts anew.
-const PAGE_ATTEMPTS: u32 = 3;
 /// A server that is behind what we have seen is believed when it says so again after this time …
 const SECOND_READ: Duration = Duration::from_millis(100);
 /// … or after this time, if it has less than half of the objects: they may just be on their way back.
@@ -45,10 +34,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const REVIEW: Duration = Duration::from_secs(600);
 /// … and after this time if the last list could not be read in full.
 const EARLY_REVIEW: Duration = Duration::from_secs(60);
-/// Lists after the first one: this many at once …
-const RELISTS: u32 = 2;
-/// … and one more each …
-const RELIST_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What to do next.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -275,80 +260,12 @@ impl Reflector {
         }
     }
 
-    /// A request failed, or the answer to it.
-    pub(super) fn failed(&mut self, now: Instant, failure: &Failure) {
-        self.opened = None;
-        let is_away = self.is_away(failure);
-        match failure {
-            Failure::Unreachable(_) => {
-                self.outage();
-                let delay = self.jittered(if is_away { AWAY_DELAY } else { 2 * FIRST_DELAY });
-                self.delay(now, delay);
-            }
-            Failure::Lost(_) | Failure::Silent(_) => {
-                self.lost(now);
-                self.restart(self.failures < PAGE_ATTEMPTS);
-            }
-            Failure::Gone(_) => {
-                self.lost_position();
-                self.lost(now);
-            }
-            Failure::Untrusted(_) => {
-                self.outage();
-                self.back_off(now);
-            }
-            Failure::Status { code, retry_after, .. } => {
-                self.back_off(now);
-                if let Some(wanted) = retry_after {
-                    let wanted = (*wanted).min(MAX_RETRY_AFTER);
-                    let delay = wanted + self.jittered(wanted / 4);
-                    self.delay(now, delay);
-                }
-                match code {
-                    429 | 500.. => self.restart(self.failures < PAGE_ATTEMPTS),
-                    401 | 403 | 404 => self.restart(false),
-                    _ => self.lost_position(),
-                }
-            }
-            Failure::Malformed(_) => {
-                self.back_off(now);
-                self.lost_position();
-            }
-        }
-        let is_asked_to_wait = matches!(failure, Failure::Status { retry_after: Some(_), .. });
-        if is_away && !is_asked_to_wait {
-            self.want_list(Relist::Due);
-            let delay = self.jittered(AWAY_DELAY);
-            self.delay(now, delay);
-        }
-    }
-
-    /// Others are answered, so that it is this list that the server is in trouble with: after a few failures, there is no
-    /// hurry.
-    pub(super) fn calm(&mut self, now: Instant) {
-        if self.failures > FEW_FAILURES {
-            let until = now + CALM_DELAY + self.jittered(CALM_DELAY / 2);
-            self.not_before = Some(self.not_before.map_or(until, |at| at.max(until)));
-        }
-    }
-
     /// True if what comes next is answered soon by any server that answers at all, and nothing says yet that it is slow.
     pub(super) fn is_quick(&self) -> bool {
         match &self.goal {
             Goal::Check => self.failures <= 1,
             Goal::Watch => self.failures == 0,
             Goal::List { token } => self.failures == 0 && token.is_none() && self.position.is_none(),
-        }
-    }
-
-    /// True if this failure, of what comes next, says that a server which was followed is away: it cannot be reached, or
-    /// does not even answer the least that can be asked of it.
-    pub(super) fn is_away(&self, failure: &Failure) -> bool {
-        let is_check = self.goal == Goal::Check;
-        match failure {
-            Failure::Unreachable(_) => self.position.is_some(),
-            Failure::Untrusted(_) | Failure::Silent(_) | Failure::Status { code: 500.., .. } => is_check,
-            _ => false,
         }
     }
 
@@ -387,28 +304,6 @@ impl Reflector {
         self.goal == Goal::Watch
     }
 
-    /// After a failure that says nothing against what we know: go on with the page, or check and watch.
-    fn restart(&mut self, keep_page: bool) {
-        match &self.goal {
-            Goal::List { token: Some(_) } if keep_page => return,
-            Goal::List { .. } => self.want_list(Relist::Due),
-            Goal::Check | Goal::Watch => {}
-        }
-        self.look();
-    }
-
-    /// The server was away: nobody knows what it is when it comes back.
-    fn outage(&mut self) {
-        self.want_list(Relist::Due);
-        self.look();
-    }
-
-    /// After a failure that says that what we know is of no use to the server.
-    fn lost_position(&mut self) {
-        self.want_list(Relist::Must);
-        self.look();
-    }
-
     /// The next thing is a look at the server; if nothing is known there is nothing to compare.
     fn look(&mut self) {
         self.goal = match self.position {
@@ -438,66 +333,6 @@ impl Reflector {
         if self.position.is_some() && self.goal == (Goal::List { token: None }) {
             self.ration.spend(now);
         }
-    }
-
-    /// Only a connection is lost: the first time that is nothing, and it never is much.
-    fn lost(&mut self, now: Instant) {
-        let delay = match self.failures {
-            0 => self.jittered(FIRST_DELAY / 5),
-            failures => self.exponential(failures, MAX_LOST_DELAY),
-        };
-        self.failures = self.failures.saturating_add(1);
-        self.delay(now, delay);
-    }
-
-    fn back_off(&mut self, now: Instant) {
-        self.failures = self.failures.saturating_add(1);
-        let delay = self.exponential(self.failures, MAX_DELAY);
-        self.delay(now, delay);
-    }
-
-    fn exponential(&mut self, failures: u32, most: Duration) -> Duration {
-        let delay = FIRST_DELAY * 2_u32.saturating_pow(failures.saturating_sub(1).min(10));
-        self.jittered(delay.min(most))
-    }
-
-    /// Between half of `delay` and all of it.
-    fn jittered(&mut self, delay: Duration) -> Duration {
-        delay.mul_f64(0.5 + self.random.f64() / 2.0)
-    }
-
-    fn delay(&mut self, now: Instant, delay: Duration) {
-        self.not_before = Some(now + delay);
-    }
-}
-
-/// Lists after the first one.
-#[derive(Debug)]
-struct Ration {
-    left: u32,
-    /// When the last one was added or, if none was missing, used.
-    last: Option<Instant>,
-}
-
-impl Ration {
-    /// When the next list may begin.
-    fn opens(&mut self, now: Instant) -> Instant {
-        while let Some(last) = self.last.filter(|last| self.left < RELISTS && *last + RELIST_INTERVAL <= now)
-        {
-            self.left += 1;
-            self.last = Some(last + RELIST_INTERVAL);
-        }
-        match self.last {
-            Some(last) if self.left == 0 => last + RELIST_INTERVAL,
-            _ => now,
-        }
-    }
-
-    fn spend(&mut self, now: Instant) {
-        if self.left == RELISTS {
-            self.last = Some(now);
-        }
-        self.left = self.left.saturating_sub(1);
     }
 }
 

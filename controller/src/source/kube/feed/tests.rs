@@ -6,6 +6,7 @@ use super::super::Message;
 use super::super::intake::Extras;
 use super::super::resource::Resource;
 use super::super::wanted::Wanted;
+use super::panics::Panicked;
 use super::*;
 
 type Receiver = mpsc::UnboundedReceiver<Message>;

@@ -1,3 +1,5 @@
+use super::super::failure::Failure;
+use super::failures::PAGE_ATTEMPTS;
 use super::*;
 
 const MS: Duration = Duration::from_millis(1);

@@ -147,7 +147,7 @@ fn guarded_hosts_are_not_served_in_cleartext() {
     let redirected = ask("b.example:8080", "/x/y?z=1");
     assert_eq!(status(&redirected), 308);
     assert!(redirected.contains("\r\nLocation: https://b.example:0/x/y?z=1\r\n"), "{redirected}");
-    assert_eq!(status(&ask("b.example", "/.well-known/acme-challenge/x")), 308);
+    assert_eq!(status(&ask("b.example", "/.well-known/acme-challenge/x")), 404);
     assert_eq!(status(&ask("c.example", "/")), 503);
 }
 

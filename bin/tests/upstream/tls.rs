@@ -23,6 +23,9 @@ fn roots(authority: &Authority) -> Arc<TrustRoots> {
         name: "test/ca".into(),
         certificates: Box::new([authority.der()]),
         revocation_lists: Box::default(),
+        not_after: i64::MAX,
+        last_not_after: i64::MAX,
+        next_update: None,
     })
 }
 

@@ -2,7 +2,7 @@
 //! good: a bad new version keeps the old one in use. Owns that memory and the question of validity in time;
 //! never knows which host anything is for.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use foldhash::quality::FixedState;
@@ -98,6 +98,8 @@ pub(super) struct Vault {
     roots: HashMap<Origin, Held<TrustRoots>, FixedState>,
     /// origin → who uses it
     users: HashMap<Origin, BTreeSet<User>, FixedState>,
+    /// when to look again although nothing changes, in seconds since 1970 → what at
+    schedule: BTreeMap<i64, BTreeSet<Origin>>,
     /// Seconds since 1970, as of the last compile.
     now: i64,
 }
@@ -109,14 +111,30 @@ impl Vault {
 
     /// When to look again although nothing changes.
     pub(super) fn wake(&self) -> Option<i64> {
-        let used = self.certificates.iter().filter(|(origin, _)| self.users.contains_key(*origin));
-        used.filter_map(|(_, held)| held.wake).min()
+        self.schedule.keys().next().copied()
     }
 
     /// The origins whose time has come.
     pub(super) fn due(&self) -> Vec<Origin> {
-        let due = |held: &Held<_>| held.wake.is_some_and(|wake| wake <= self.now);
-        self.certificates.iter().filter(|(_, held)| due(held)).map(|(origin, _)| origin.clone()).collect()
+        self.schedule.range(..=self.now).flat_map(|(_, origins)| origins).cloned().collect()
+    }
+
+    /// Looks again at `origin` when `new` says so, and no more when `old` said so.
+    fn reschedule(&mut self, origin: &Origin, old: Option<i64>, new: Option<i64>) {
+        if old == new {
+            return;
+        }
+        if let Some(old) = old
+            && let Some(origins) = self.schedule.get_mut(&old)
+        {
+            origins.remove(origin);
+            if origins.is_empty() {
+                self.schedule.remove(&old);
+            }
+        }
+        if let Some(new) = new {
+            self.schedule.entry(new).or_default().insert(origin.clone());
+        }
     }
 
     /// The origins that are made of `file`.
@@ -149,8 +167,10 @@ impl Vault {
             self.users.remove(origin);
             // What is good of an object stays known for as long as the object is there.
             if matches!(origin, Origin::Pair(..) | Origin::RootsFile(_)) || self.is_gone(origin) {
-                self.certificates.remove(origin);
-                self.roots.remove(origin);
+                let old = self.certificates.remove(origin).and_then(|held| held.wake);
+                // It is one of the two.
+                let roots = self.roots.remove(origin).and_then(|held| held.wake);
+                self.reschedule(origin, old.or(roots), None);
             }
         }
     }
@@ -201,6 +221,8 @@ impl Vault {
                     None => good().filter(|_| self.is_used(origin)).map(gone),
                 };
                 let is_new = !same(former.as_ref(), held.as_ref());
+                let wake = |held: Option<&Held<_>>| held.and_then(|held| held.wake);
+                self.reschedule(origin, wake(former.as_ref()), wake(held.as_ref()));
                 if let Some(held) = held {
                     self.certificates.insert(origin.clone(), held);
                 }
@@ -211,13 +233,13 @@ impl Vault {
                 let held = current_roots(index, origin).map(|current| {
                     let good = former.as_ref().and_then(|held| held.good.clone());
                     match current {
-                        Ok(current) => {
-                            Held { good: Some(current), trouble: None, wake: None, is_gone: false }
-                        }
+                        Ok(current) => judge_roots(current, self.now),
                         Err(flaw) => flawed(flaw, good),
                     }
                 });
                 let is_new = !same(former.as_ref(), held.as_ref());
+                let wake = |held: Option<&Held<_>>| held.and_then(|held| held.wake);
+                self.reschedule(origin, wake(former.as_ref()), wake(held.as_ref()));
                 if let Some(held) = held {
                     self.roots.insert(origin.clone(), held);
                 }
@@ -377,6 +399,36 @@ fn judge(
     let message = format!("it expires on {}; renew it", time(current.not_after));
     let wake = Some(current.not_after.saturating_add(1));
     let trouble = trouble(Severity::Warning, "CertificateExpiresSoon", message);
+    Held { good: Some(current), trouble, wake, is_gone: false }
+}
+
+/// What authorities amount to at `now`. They verify whom they verified before, whatever their age: trust that was given
+/// is not taken back by a clock. But their certificates, and what is known to be revoked, are not what they should be.
+fn judge_roots(current: Arc<TrustRoots>, now: i64) -> Held<TrustRoots> {
+    let TrustRoots { not_after, last_not_after, next_update, .. } = *current;
+    let warn_at = not_after.saturating_sub(WARN_BEFORE);
+    let is_overdue = next_update.filter(|due| now > *due);
+    let trouble = |part, severity, reason, message| Some(Trouble { part, severity, reason, message });
+    let trouble = if now > last_not_after {
+        let message = format!("the authority expired on {}; replace it", time(last_not_after));
+        trouble(Part::Roots, Severity::Error, "CertificateExpired", message)
+    } else if let Some(due) = is_overdue {
+        let message = format!(
+            "a revocation list was to be replaced on {}: what was revoked since is not known",
+            time(due)
+        );
+        trouble(Part::RevocationList, Severity::Error, "RevocationListExpired", message)
+    } else if now > not_after {
+        let message = format!("one of the authorities expired on {}; remove or replace it", time(not_after));
+        trouble(Part::Roots, Severity::Warning, "CertificateExpired", message)
+    } else if now >= warn_at {
+        let message = format!("an authority expires on {}; replace it", time(not_after));
+        trouble(Part::Roots, Severity::Warning, "CertificateExpiresSoon", message)
+    } else {
+        None
+    };
+    let ends = [not_after, last_not_after].into_iter().chain(next_update).map(|end| end.saturating_add(1));
+    let wake = ends.chain([warn_at]).filter(|at| *at > now).min();
     Held { good: Some(current), trouble, wake, is_gone: false }
 }
 

@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKey
 use rustls::server::WebPkiClientVerifier;
 use rustls::sign::CertifiedKey;
 use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
 use crate::table::{Certificate, TrustRoots};
 
@@ -126,8 +126,19 @@ pub(crate) fn trust_roots(
             Flaw::new(Part::RevocationList, "InvalidRevocationList", message)
         })?;
     }
+    let ends = |certificate: &CertificateDer<'_>| {
+        let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+        Some(parsed.validity().not_after.timestamp())
+    };
+    let due = |list: &CertificateRevocationListDer<'_>| {
+        let (_, parsed) = CertificateRevocationList::from_der(list).ok()?;
+        Some(parsed.next_update()?.timestamp())
+    };
     Ok(Arc::new(TrustRoots {
         name: Arc::clone(name),
+        not_after: certificates.iter().filter_map(ends).min().unwrap_or(i64::MAX),
+        last_not_after: certificates.iter().filter_map(ends).max().unwrap_or(i64::MAX),
+        next_update: revocation_lists.iter().filter_map(due).min(),
         certificates: certificates.into(),
         revocation_lists: revocation_lists.into(),
     }))

@@ -70,6 +70,27 @@ pub struct TrustRoots {
     /// Revocation lists; certificates that none of them covers are not revoked.
     #[serde(skip)]
     pub revocation_lists: Box<[CertificateRevocationListDer<'static>]>,
+    /// When the first authority's validity ends, seconds since 1970.
+    pub not_after: i64,
+    /// When the last one's does.
+    pub last_not_after: i64,
+    /// When the first list is due to be replaced (RFC 5280 §5.1.2.5), seconds since 1970.
+    pub next_update: Option<i64>,
+}
+
+impl TrustRoots {
+    /// Whether both verify the same peers, whatever they are called and in whatever order they are written.
+    #[must_use]
+    pub fn verifies_the_same(&self, other: &Self) -> bool {
+        fn sorted<T: AsRef<[u8]>>(all: &[T]) -> Vec<&[u8]> {
+            let mut all: Vec<&[u8]> = all.iter().map(AsRef::as_ref).collect();
+            all.sort_unstable();
+            all.dedup();
+            all
+        }
+        sorted(&self.certificates) == sorted(&other.certificates)
+            && sorted(&self.revocation_lists) == sorted(&other.revocation_lists)
+    }
 }
 
 /// Oldest protocol version that is spoken.
@@ -99,6 +120,19 @@ pub enum ClientPolicy {
     OptionalNoCa,
     /// The setting is invalid: every request is answered 503 (invariant 10).
     Closed,
+}
+
+impl ClientPolicy {
+    /// Whether both ask the same of clients, whatever their authorities are called.
+    #[must_use]
+    pub fn asks_the_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Require(one), Self::Require(other)) | (Self::Optional(one), Self::Optional(other)) => {
+                Arc::ptr_eq(one, other) || one.verifies_the_same(other)
+            }
+            _ => self == other,
+        }
+    }
 }
 
 /// How connections to one or several hosts are encrypted. Hosts with the same policy share the allocation: a
@@ -262,6 +296,26 @@ impl TlsMap {
             TlsHost::Passthrough(_) => None,
         });
         std::iter::once(&self.default).chain(terminated)
+    }
+
+    /// The policies of hosts in the parts of this map that `other` does not share, once for each host; the default if
+    /// `other` has another one. What a change costs, where a walk over all would cost the whole map.
+    pub fn policies_unlike<'a>(
+        &'a self,
+        other: Option<&'a Self>,
+    ) -> impl Iterator<Item = &'a Arc<TlsPolicy>> {
+        let is_shared = move |(index, shard): (usize, &Arc<Shard>)| {
+            other.and_then(|other| other.shards.get(index)).is_some_and(|known| Arc::ptr_eq(known, shard))
+        };
+        let parts = self.shards.iter().enumerate().filter(move |part| !is_shared(*part));
+        let terminated = parts.flat_map(|(_, shard)| shard.values()).filter_map(|host| match host {
+            TlsHost::Terminate(policy) => Some(policy),
+            TlsHost::Passthrough(_) => None,
+        });
+        let default = Some(&self.default);
+        let is_known =
+            move |default: &&Arc<TlsPolicy>| other.is_some_and(|other| Arc::ptr_eq(&other.default, default));
+        default.filter(move |default| !is_known(default)).into_iter().chain(terminated)
     }
 
     /// Every name (exact host, or wildcard suffix with its leading dot), in no particular order.

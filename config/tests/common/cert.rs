@@ -49,7 +49,12 @@ pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
     pub(crate) fn new() -> Self {
-        let mut params = params(&["ca.test"], NOW - DAY, NOW + 900 * DAY);
+        Self::until(NOW + 900 * DAY)
+    }
+
+    /// One whose certificate ends then.
+    pub(crate) fn until(end: i64) -> Self {
+        let mut params = params(&["ca.test"], NOW - 9 * DAY, end);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
@@ -68,11 +73,16 @@ impl Authority {
 
     /// A list that revokes one serial number.
     pub(crate) fn revocation_list(&self) -> String {
+        self.revocation_list_until(NOW + DAY)
+    }
+
+    /// As [`Self::revocation_list`], to be replaced then.
+    pub(crate) fn revocation_list_until(&self, due: i64) -> String {
         let time =
             |seconds| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(u64::try_from(seconds).unwrap());
         let params = CertificateRevocationListParams {
-            this_update: time(NOW - DAY),
-            next_update: time(NOW + DAY),
+            this_update: time(NOW - 9 * DAY),
+            next_update: time(due),
             crl_number: SerialNumber::from(1_u64),
             issuing_distribution_point: None,
             revoked_certs: vec![RevokedCertParams {

@@ -82,6 +82,8 @@ families! {
     TABLE_VERSION: Gauge "sluicegate_table_version" [] "Version of the table that is served."
     TABLE_OBJECTS: Gauge "sluicegate_table_objects" ["kind"] "Binds, routes, backends and endpoints in the table that is served."
     CERTIFICATE_EXPIRY: Gauge "sluicegate_certificate_expiry_timestamp_seconds" ["certificate"] "When a served certificate expires, in seconds since the Unix epoch."
+    CLIENT_CA_EXPIRY: Gauge "sluicegate_client_ca_expiry_timestamp_seconds" ["ca"] "When the first of the authorities that clients are verified against expires, in seconds since the Unix epoch."
+    CLIENT_CRL_UPDATE: Gauge "sluicegate_client_crl_next_update_timestamp_seconds" ["ca"] "When the first of their revocation lists is due to be replaced, in seconds since the Unix epoch."
     FOLDED: Gauge "sluicegate_metrics_folded" ["kind"] "Routes, backends and endpoints that have no series of their own but are summed up under _other."
 
     ROUTE_RESPONSES: Counter "sluicegate_route_responses_total" ["route", "class"] "Responses sent to clients by status class."

@@ -9,7 +9,7 @@ use std::hash::Hash;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use config::table::TlsMap;
+use config::table::{ClientPolicy, TlsMap};
 use foldhash::fast::RandomState;
 
 use super::families as f;
@@ -178,6 +178,7 @@ impl TableSeries {
             text.sample(&f::TABLE_OBJECTS, &label("kind", kind), count);
         }
         render_certificates(live, text);
+        render_authorities(live, text);
         self.render_rows(rows, text);
     }
 
@@ -215,6 +216,25 @@ fn render_certificates(live: &Live, text: &mut Text<'_>) {
     text.family(&f::CERTIFICATE_EXPIRY);
     for (name, expiry) in expiries {
         text.sample(&f::CERTIFICATE_EXPIRY, &label("certificate", name), expiry);
+    }
+}
+
+/// All authorities that clients are verified against.
+fn render_authorities(live: &Live, text: &mut Text<'_>) {
+    let binds = live.table.binds.iter().filter(|bind| bind.config.https);
+    let policies = binds.filter_map(|bind| bind.tls.as_deref()).flat_map(TlsMap::policies);
+    let mut ends: BTreeMap<&str, (i64, Option<i64>)> = BTreeMap::new();
+    for policy in policies {
+        let (ClientPolicy::Require(roots) | ClientPolicy::Optional(roots)) = &policy.client else { continue };
+        ends.insert(&roots.name, (roots.not_after, roots.next_update));
+    }
+    text.family(&f::CLIENT_CA_EXPIRY);
+    for (name, (expiry, _)) in &ends {
+        text.sample(&f::CLIENT_CA_EXPIRY, &label("ca", name), *expiry);
+    }
+    text.family(&f::CLIENT_CRL_UPDATE);
+    for (name, due) in ends.iter().filter_map(|(name, (_, due))| Some((name, (*due)?))) {
+        text.sample(&f::CLIENT_CRL_UPDATE, &label("ca", name), due);
     }
 }
 

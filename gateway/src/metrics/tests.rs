@@ -6,7 +6,7 @@ use std::time::Duration;
 use config::report::{Kind, ObjectRef};
 use config::table::{
     Backend, Bind, BindConfig, Certificate, ClientPolicy, Endpoint, Limits, RouteInfo, RouteTable, TlsMap,
-    TlsPolicy, TlsVersion, TrustedProxies,
+    TlsPolicy, TlsVersion, TrustRoots, TrustedProxies,
 };
 
 use super::*;
@@ -72,15 +72,25 @@ fn encrypted() -> Arc<Bind> {
     let (leaf, key) = crate::tls::fixture::self_signed(&["a.example"]);
     let certificate = Certificate {
         name: "shop/tls".into(),
-        key: Arc::new(CertifiedKey::from_der(vec![leaf], key, &crate::tls::fixture::provider()).unwrap()),
+        key: Arc::new(
+            CertifiedKey::from_der(vec![leaf.clone()], key, &crate::tls::fixture::provider()).unwrap(),
+        ),
         fingerprint: [0; 32],
         not_before: 0,
         not_after: 4_000_000_000,
         names: Arc::default(),
     };
+    let roots = TrustRoots {
+        name: "shop/clients".into(),
+        certificates: Box::new([leaf.clone()]),
+        revocation_lists: Box::default(),
+        not_after: 4_000_000_000,
+        last_not_after: 4_000_000_000,
+        next_update: Some(3_000_000_000),
+    };
     let policy = TlsPolicy {
         certificates: [Arc::new(certificate)].into(),
-        client: ClientPolicy::None,
+        client: ClientPolicy::Optional(Arc::new(roots)),
         min_version: TlsVersion::Tls12,
         cipher_suites: Box::default(),
         http2: false,

@@ -124,7 +124,7 @@ impl Secured {
     fn is_verified_by(&self, roots: &Arc<TrustRoots>) -> bool {
         match &self.policy.client {
             ClientPolicy::Require(own) | ClientPolicy::Optional(own) => {
-                Arc::ptr_eq(own, roots) || own == roots
+                Arc::ptr_eq(own, roots) || own.verifies_the_same(roots)
             }
             ClientPolicy::None | ClientPolicy::OptionalNoCa | ClientPolicy::Closed => false,
         }

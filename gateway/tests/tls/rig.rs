@@ -57,6 +57,9 @@ pub fn roots(authority: &Authority) -> Arc<TrustRoots> {
         name: "test/ca".into(),
         certificates: [authority.der()].into(),
         revocation_lists: Box::default(),
+        not_after: i64::MAX,
+        last_not_after: i64::MAX,
+        next_update: None,
     })
 }
 

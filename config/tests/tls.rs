@@ -969,3 +969,103 @@ fn a_native_route_on_one_of_the_ingress_addresses_is_not_on_the_other() {
     );
     assert!(Arc::ptr_eq(&table.binds[0].hosts, &table.binds[1].hosts));
 }
+
+#[test]
+fn a_change_costs_its_host_however_many_inherit_a_certificate() {
+    const HOSTS: usize = 500;
+    let mut world = world_with("", &["*.a.test"], "{hosts: ['*.a.test'], secretName: cert}");
+    let certificate = || pair(&["*.a.test"]);
+    world.apply(&tls_secret("cert", &certificate()));
+    // A setting of their own makes each a host of its own, with the certificate of the wildcard.
+    let own = "sluicegate.dev/min-tls-version: '1.3'";
+    let of = |number: usize, path: &str| {
+        let name = format!("h{number}");
+        ingress(&name, own, &[&format!("{name}.a.test")], "").replace("path: /,", &format!("path: {path},"))
+    };
+    for number in 0..HOSTS {
+        world.apply(&of(number, "/"));
+    }
+    world.apply(&ingress("b", "", &["b.test"], "{hosts: [b.test], secretName: b}"));
+    world.apply(&tls_secret("b", &pair(&["b.test"])));
+    let gets = |table: &RouteTable, host: &str| tls_policy(tls(table).policy(host).unwrap());
+    let (old, report) = world.compile();
+    assert_eq!(reasons(&report), Vec::<String>::new());
+    assert!(gets(&old, "h7.a.test").contains("default/cert"), "{}", gets(&old, "h7.a.test"));
+    assert!(world.compiler.rebuilt_hosts() >= 2 * HOSTS);
+    let rotated = tls_secret("b", &pair(&["b.test"]));
+    let wildcards_rule = ingress("web", "", &["*.a.test"], "{hosts: ['*.a.test'], secretName: cert}")
+        .replace("path: /,", "path: /new,");
+    for (what, text) in [
+        ("one of those that inherit", of(7, "/new")),
+        ("another certificate", rotated),
+        ("a rule of the wildcard", wildcards_rule),
+        ("a new host", ingress("c", own, &["c.test"], "")),
+    ] {
+        let old = tls(&world.compile().0).clone();
+        // Without the Service, which all of them would have to be looked at for.
+        world.apply(text.split("---\n").next().unwrap());
+        let (new, _) = world.compile();
+        assert!(world.compiler.rebuilt_hosts() <= 4, "{what}: {}", world.compiler.rebuilt_hosts());
+        // Nor does the gateway look at more than a few of the parts of the map.
+        let looked_at = tls(&new).policies_unlike(Some(&old)).count();
+        assert!(looked_at <= HOSTS / 8, "{what}: {looked_at}");
+    }
+    // What they inherit reaches all of them.
+    let before = Arc::clone(&tls(&old).policy("h7.a.test").unwrap().certificates[0]);
+    world.apply(&tls_secret("cert", &certificate()));
+    let (new, _) = world.compile();
+    assert!(world.compiler.rebuilt_hosts() >= HOSTS);
+    assert_ne!(before.fingerprint, tls(&new).policy("h7.a.test").unwrap().certificates[0].fingerprint);
+}
+
+#[test]
+fn the_same_authority_under_two_names_is_no_conflict() {
+    let mut world = World::new();
+    let authority = Authority::new();
+    let with = |name: &str| format!("sluicegate.dev/client-ca: secret/{name}");
+    world.apply(&ingress("a", &with("ca-1"), &["a.test"], ""));
+    world.apply(&ingress("b", &with("ca-2"), &["a.test"], ""));
+    let ca = |name: &str, authority: &Authority| secret(name, &[("ca.crt", &authority.pem())]);
+    world.apply(&ca("ca-1", &authority)).apply(&ca("ca-2", &authority));
+    let (gets, told) = world.outcome("a.test");
+    assert_eq!(gets, "(self-signed), clients of default/ca-1");
+    assert!(!told.iter().any(|one| one.ends_with(" Conflict") && one.starts_with("ca")), "{told:?}");
+    world.apply(&ca("ca-2", &Authority::new()));
+    assert_eq!(world.outcome("a.test").0, "(self-signed), clients Closed");
+}
+
+#[test]
+fn authorities_and_lists_that_are_over_are_told_and_stay_in_force() {
+    let year = 365 * DAY;
+    for (authority_ends, list_due, expected) in [
+        (NOW + year, NOW + DAY, vec![]),
+        (NOW + 9 * DAY, NOW + DAY, vec!["ca CertificateExpiresSoon"]),
+        (NOW - DAY, NOW + DAY, vec!["ca CertificateExpired"]),
+        (NOW + year, NOW - DAY, vec!["ca RevocationListExpired"]),
+    ] {
+        let mut world = world_with(CA, &["a.test"], "");
+        let authority = Authority::until(authority_ends);
+        let list = authority.revocation_list_until(list_due);
+        world.apply(&secret("ca", &[("ca.crt", &authority.pem()), ("ca.crl", &list)]));
+        let (gets, told) = world.outcome("a.test");
+        assert_eq!(
+            (&*gets, told),
+            ("(self-signed), clients of default/ca", expected.iter().map(|one| (*one).to_owned()).collect())
+        );
+    }
+    // Nothing has to change for it.
+    let mut world = world_with(CA, &["a.test"], "");
+    let authority = Authority::until(NOW + 100 * DAY);
+    let list = authority.revocation_list_until(NOW + DAY);
+    world.apply(&secret("ca", &[("ca.crt", &authority.pem()), ("ca.crl", &list)])).compile();
+    for (at, expected) in [
+        (NOW + DAY + 1, "ca RevocationListExpired"),
+        (NOW + 86 * DAY, "ca RevocationListExpired"),
+        (NOW + 100 * DAY + 1, "ca CertificateExpired"),
+    ] {
+        assert_eq!(world.compiler.wake(), Some(at));
+        world.now = at;
+        assert_eq!(world.outcome("a.test").1, [expected]);
+    }
+    assert_eq!(world.compiler.wake(), None);
+}

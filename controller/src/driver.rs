@@ -163,6 +163,7 @@ impl<S: Source, P: Publish> Driver<S, P> {
             table.version,
             duration_us = u64::try_from((end - start).as_micros()).unwrap_or(u64::MAX),
             problems,
+            hosts = self.compiler.rebuilt_hosts(),
             "table published"
         );
     }

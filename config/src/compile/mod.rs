@@ -18,6 +18,7 @@ mod report;
 mod route;
 mod settings;
 mod slots;
+mod sources;
 mod tls;
 mod vault;
 mod workshop;
@@ -93,6 +94,8 @@ pub struct Compiler {
     started: bool,
     /// What [`Self::take_claims`] takes.
     claims: Vec<(ObjectRef, bool)>,
+    /// See [`Self::rebuilt_hosts`].
+    rebuilt_hosts: usize,
 }
 
 /// What one compile has to look at.
@@ -147,6 +150,7 @@ impl Compiler {
             report: Arc::default(),
             started: false,
             claims: Vec::new(),
+            rebuilt_hosts: 0,
         }
     }
 
@@ -187,6 +191,12 @@ impl Compiler {
     /// Ingress that is ours may say nothing that can be served.
     pub fn take_claims(&mut self) -> Vec<(ObjectRef, bool)> {
         std::mem::take(&mut self.claims)
+    }
+
+    /// How many hosts the last compile worked out anew, rules and terms of TLS counted one by one.
+    #[must_use]
+    pub fn rebuilt_hosts(&self) -> usize {
+        self.rebuilt_hosts
     }
 
     /// The DNS names that backends in use have endpoints from.
@@ -581,6 +591,7 @@ impl Compiler {
                 told.push((Owner::TlsHost(*group, host), problems));
             }
         }
+        self.rebuilt_hosts = told.len();
         for (owner, problems) in told {
             self.tell(owner, problems, work);
         }

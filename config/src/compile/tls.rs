@@ -5,14 +5,13 @@
 //! - What guards access is never lost to age: a host asks of clients what any of its routes asks, and if two of
 //!   them disagree it is closed.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-use foldhash::quality::FixedState;
 
 use super::hosts::HostState;
 use super::members::Members;
 use super::route::{Order, Route};
+use super::sources::{Demand, Sources, Terms};
 use super::vault::{GONE, Lack, Origin, Vault};
 use crate::index::Index;
 use crate::report::{ObjectRef, Problem};
@@ -61,6 +60,17 @@ pub(super) struct Fixed {
     pub(super) http2: bool,
 }
 
+impl Fixed {
+    /// Whether only certificates of some names differ.
+    fn is_alike(&self, other: &Self) -> bool {
+        self.default == other.default
+            && self.client == other.client
+            && self.min_version == other.min_version
+            && self.cipher_suites == other.cipher_suites
+            && self.http2 == other.http2
+    }
+}
+
 /// What may be used while hosts are built.
 pub(super) struct Tools<'a> {
     pub(super) index: &'a Index,
@@ -76,8 +86,8 @@ pub(super) struct TlsState {
     map: Option<TlsMap>,
     /// The routes with a claim on a host.
     pub(super) members: Members,
-    /// Hosts whose outcome depends on that of other hosts.
-    dependent: HashSet<Hostname, FixedState>,
+    /// Hosts that others get something from.
+    sources: Sources,
     /// Wildcards, and [`Hostname::Any`], whose terms must not reach hosts of others that have rules of their own.
     strict: BTreeSet<Hostname>,
     fixed: Option<Arc<Fixed>>,
@@ -91,20 +101,27 @@ impl TlsState {
         Self {
             map: None,
             members,
-            dependent: HashSet::default(),
+            sources: Sources::default(),
             strict: BTreeSet::new(),
             fixed: None,
             published: None,
         }
     }
 
-    /// Replaces what the listener says.
+    /// Replaces what the listener says. A certificate for some names touches these only.
     pub(super) fn set_fixed(&mut self, fixed: Option<Arc<Fixed>>) {
-        for hosts in [&self.fixed, &fixed].into_iter().flatten().map(|fixed| fixed.hosts.keys()) {
-            self.members.dirty.extend(hosts.cloned());
+        let former = std::mem::replace(&mut self.fixed, fixed);
+        let of = |fixed: &Option<Arc<Fixed>>, host: &Hostname| {
+            fixed.as_ref().and_then(|fixed| fixed.hosts.get(host)).cloned()
+        };
+        let is_alike =
+            former.as_ref().zip(self.fixed.as_ref()).is_some_and(|(former, fixed)| former.is_alike(fixed));
+        let all = [&former, &self.fixed].into_iter().flatten().flat_map(|fixed| fixed.hosts.keys());
+        let changed = all.filter(|host| !is_alike || of(&former, host) != of(&self.fixed, host));
+        self.members.dirty.extend(changed.cloned());
+        if !is_alike {
+            self.touch_all();
         }
-        self.fixed = fixed;
-        self.touch_all();
     }
 
     /// Everything must be built again.
@@ -128,9 +145,7 @@ impl TlsState {
         served: &HostState,
         rebuilt: &[Hostname],
     ) -> Vec<(Hostname, Vec<Problem>)> {
-        if !rebuilt.is_empty() || !self.members.dirty.is_empty() {
-            self.members.dirty.extend(self.dependent.iter().cloned());
-        }
+        self.touch_dependents(tools, route, served, rebuilt);
         if !self.strict.is_empty() {
             self.members.dirty.extend(rebuilt.iter().cloned());
         }
@@ -140,14 +155,14 @@ impl TlsState {
         while let Some(host) = queue.pop_last() {
             let claims = self.claims(&host, route);
             let mut build =
-                Build { state: self, tools, route, served, problems: Vec::new(), is_dependent: false };
+                Build { state: self, tools, route, served, problems: Vec::new(), sources: BTreeSet::new() };
             let outcome = build.host(&host, &claims);
-            let Build { is_dependent, problems, .. } = build;
-            if is_dependent {
-                self.dependent.insert(host.clone());
-            } else {
-                self.dependent.remove(&host);
-            }
+            let Build { sources, problems, .. } = build;
+            let new: Vec<_> = sources.iter().filter(|source| !self.sources.has(source)).collect();
+            let terms: Vec<Terms> =
+                new.iter().map(|source| self.terms(source, tools, route, served)).collect();
+            let new = new.into_iter().cloned().zip(terms).collect();
+            self.sources.depend(&host, sources, new);
             if !matches!(host, Hostname::Exact(_)) {
                 let was_named = self.map.as_ref().is_some_and(|map| map.exactly(&host).is_some());
                 // It stands between the hosts below it and the default, whose terms may be strict.
@@ -164,6 +179,72 @@ impl TlsState {
             told.push((host, problems));
         }
         told
+    }
+
+    /// Adds the hosts whose outcome depends on hosts that were touched, as far as these mean something else now.
+    fn touch_dependents<'r>(
+        &mut self,
+        tools: &Tools<'_>,
+        route: &impl Fn(u32) -> Option<&'r Route>,
+        served: &HostState,
+        rebuilt: &[Hostname],
+    ) {
+        let mut more: Vec<Hostname> =
+            rebuilt.iter().filter(|host| self.sources.is_dependent(host)).cloned().collect();
+        let touched: BTreeSet<Hostname> =
+            self.members.dirty.iter().chain(rebuilt).filter(|host| self.sources.has(host)).cloned().collect();
+        for host in touched {
+            let terms = self.terms(&host, tools, route, served);
+            more.extend(self.sources.update(&host, terms));
+        }
+        self.members.dirty.extend(more);
+    }
+
+    /// What hosts below `host` get from it now.
+    fn terms<'r>(
+        &self,
+        host: &Hostname,
+        tools: &Tools<'_>,
+        route: &impl Fn(u32) -> Option<&'r Route>,
+        served: &HostState,
+    ) -> Terms {
+        let claims = self.claims(host, route);
+        let demand = |(route, claim): &(&Route, &Claim)| {
+            let object = &route.order.object;
+            let roots = match &claim.settings.client {
+                Some(ClientSetting::Require(roots) | ClientSetting::Optional(roots)) => {
+                    Some(tools.vault.roots(&roots_origin(&object.namespace, roots)).cloned())
+                }
+                Some(ClientSetting::OptionalNoCa | ClientSetting::Closed) | None => None,
+            };
+            let location = tools.index.object(object).and_then(|object| object.location.clone());
+            Demand { object: object.clone(), location, settings: Arc::clone(&claim.settings), roots }
+        };
+        Terms {
+            is_served: served.members.has(host),
+            demands: claims.iter().map(demand).collect(),
+            certificate: self.passed_on(host, tools.vault, route),
+        }
+    }
+
+    /// The certificate of `host` for names below it that have none of their own.
+    fn passed_on<'r>(
+        &self,
+        host: &Hostname,
+        vault: &Vault,
+        route: &impl Fn(u32) -> Option<&'r Route>,
+    ) -> Option<Vec<Arc<Certificate>>> {
+        if let Some(listed) = self.fixed.as_ref().and_then(|fixed| fixed.hosts.get(host)) {
+            return Some(listed.clone());
+        }
+        for (route, claim) in self.claims(host, route) {
+            let named = claim.named.and_then(|index| route.tls.get(index));
+            let origin = named.and_then(|entry| entry.origin.as_ref());
+            if let Some(Ok(certificate)) = origin.map(|origin| vault.certificate(origin)) {
+                return Some(vec![Arc::clone(certificate)]);
+            }
+        }
+        None
     }
 
     fn set(&mut self, host: &Hostname, outcome: Option<TlsHost>) {
@@ -221,7 +302,8 @@ struct Build<'a, 't, R> {
     route: &'a R,
     served: &'a HostState,
     problems: Vec<Problem>,
-    is_dependent: bool,
+    /// Hosts that the outcome depends on besides.
+    sources: BTreeSet<Hostname>,
 }
 
 /// The certificate that one claim leads to.
@@ -406,10 +488,12 @@ impl<'r, R: Fn(u32) -> Option<&'r Route>> Build<'_, '_, R> {
         let mut demands: Vec<_> = own.map(|(route, claim)| (*route, &*claim.settings)).collect();
         let is_listed = self.state.fixed.as_ref().is_some_and(|fixed| fixed.hosts.contains_key(host));
         if (claims.iter().any(|(_, claim)| claim.is_loose) || is_listed) && *host != Hostname::Any {
-            self.is_dependent = true;
+            let above = parent(host);
+            // Whatever it is: once the host has rules of its own, or the wildcard has, others decide.
+            self.sources.insert(above.clone().unwrap_or(Hostname::Any));
             if !self.served.members.has(host) {
-                let parent =
-                    parent(host).filter(|parent| self.served.members.has(parent)).unwrap_or(Hostname::Any);
+                let parent = above.filter(|above| self.served.members.has(above)).unwrap_or(Hostname::Any);
+                self.sources.insert(parent.clone());
                 let claims = self.state.claims(&parent, self.route);
                 demands.extend(claims.iter().map(|(route, claim)| (*route, &*claim.settings)));
             }
@@ -430,7 +514,7 @@ impl<'r, R: Fn(u32) -> Option<&'r Route>> Build<'_, '_, R> {
                     agreed = Some(policy);
                     first = Some(&route.order.object);
                 }
-                Some(other) if *other == policy => {}
+                Some(other) if other.asks_the_same(&policy) => {}
                 Some(_) => {
                     let with = first.map_or_else(|| "the listener".to_owned(), ToString::to_string);
                     let message = format!(
@@ -500,19 +584,9 @@ impl<'r, R: Fn(u32) -> Option<&'r Route>> Build<'_, '_, R> {
 
     /// The certificate of the wildcard above, which serves names that have none of their own.
     fn inherited(&mut self, host: &Hostname) -> Option<Vec<Arc<Certificate>>> {
-        self.is_dependent = true;
         let parent = parent(host)?;
-        if let Some(listed) = self.state.fixed.as_ref().and_then(|fixed| fixed.hosts.get(&parent)) {
-            return Some(listed.clone());
-        }
-        for (route, claim) in self.state.claims(&parent, self.route) {
-            let named = claim.named.and_then(|index| route.tls.get(index));
-            let origin = named.and_then(|entry| entry.origin.as_ref());
-            if let Some(Ok(certificate)) = origin.map(|origin| self.tools.vault.certificate(origin)) {
-                return Some(vec![Arc::clone(certificate)]);
-            }
-        }
-        None
+        self.sources.insert(parent.clone());
+        self.state.passed_on(&parent, self.tools.vault, self.route)
     }
 
     fn tell(&mut self, route: &Route, finding: Finding) {

@@ -2,6 +2,7 @@
 //! the policy is in the table. Sessions are resumed only where what is asked of clients is the same.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -34,19 +35,45 @@ static GROUPS: [&dyn SupportedKxGroup; 4] = [
 const PROTOCOLS: [&[u8]; 2] = [HTTP2, b"http/1.1"];
 pub(super) const HTTP2: &[u8] = b"h2";
 
-/// Every policy of one table with its configuration.
-#[derive(Debug, Default)]
+/// Parts of [`ServerConfigs`], of which a change copies those that it touches.
+const SHARDS: usize = 64;
+
+/// address of the policy → policy and configuration, unless it could not be made
+type Shard = HashMap<usize, (Arc<TlsPolicy>, Option<Arc<ServerConfig>>), RandomState>;
+
+/// Every policy of one table with its configuration. Cloning copies 64 pointers.
+#[derive(Clone, Debug)]
 pub struct ServerConfigs {
-    /// address of the policy → policy and configuration
-    by_policy: HashMap<usize, (Arc<TlsPolicy>, Arc<ServerConfig>), RandomState>,
+    shards: Vec<Arc<Shard>>,
+}
+
+impl Default for ServerConfigs {
+    fn default() -> Self {
+        Self { shards: vec![Arc::default(); SHARDS] }
+    }
 }
 
 impl ServerConfigs {
     /// The configuration of a policy of the same table; `None` if it could not be made.
     #[must_use]
     pub fn of(&self, policy: &Arc<TlsPolicy>) -> Option<&Arc<ServerConfig>> {
-        self.by_policy.get(&Arc::as_ptr(policy).addr()).map(|(_, config)| config)
+        let address = address(policy);
+        let (_, config) = self.shards.get(shard_of(address))?.get(&address)?;
+        config.as_ref()
     }
+
+    fn shard_mut(&mut self, address: usize) -> Option<&mut Shard> {
+        self.shards.get_mut(shard_of(address)).map(Arc::make_mut)
+    }
+}
+
+fn address(policy: &Arc<TlsPolicy>) -> usize {
+    Arc::as_ptr(policy).addr()
+}
+
+fn shard_of(address: usize) -> usize {
+    // Allocations of one size lie at multiples of 16.
+    (address >> 4) % SHARDS
 }
 
 /// Makes configurations. Owned by the publisher.
@@ -59,6 +86,10 @@ pub(crate) struct Workshop {
     tickets: HashMap<ClientPolicy, Weak<Tickets>, RandomState>,
     /// For policies that ask nothing of clients.
     open_tickets: Option<Arc<Tickets>>,
+    /// address of the policy → hosts that have it, over all Binds; each is kept by the configurations
+    uses: HashMap<usize, usize, RandomState>,
+    /// Look for tickets and providers that nobody uses any more when there are more than these.
+    sweep_at: usize,
 }
 
 impl Workshop {
@@ -70,42 +101,65 @@ impl Workshop {
             providers: HashMap::default(),
             tickets: HashMap::default(),
             open_tickets,
+            uses: HashMap::default(),
+            sweep_at: 64,
         }
     }
 
-    /// Configurations for `new`. Costs nothing if no certificate, name or setting of TLS changed since `old`.
+    /// Configurations for `new`, given those of `old`. Costs what changed of certificates, names and settings of TLS.
     pub(crate) fn build(
         &mut self,
         new: &RouteTable,
         old: &RouteTable,
         configs: &Arc<ServerConfigs>,
     ) -> Arc<ServerConfigs> {
-        if maps(new).map(Arc::as_ptr).eq(maps(old).map(Arc::as_ptr)) {
+        if maps(new).map(|(_, map)| Arc::as_ptr(map)).eq(maps(old).map(|(_, map)| Arc::as_ptr(map))) {
             return Arc::clone(configs);
         }
-        let mut by_policy =
-            HashMap::with_capacity_and_hasher(configs.by_policy.len(), RandomState::default());
-        for policy in maps(new).flat_map(|map| map.policies()) {
-            let address = Arc::as_ptr(policy).addr();
-            if by_policy.contains_key(&address) {
-                continue;
+        let mut configs = ServerConfigs::clone(configs);
+        // What comes goes first, so that nothing is made anew that only moves.
+        for (came, other) in differences(new, old) {
+            for policy in came.policies_unlike(other.map(|map| &**map)) {
+                self.join(policy, &mut configs);
             }
-            let config = match configs.of(policy) {
-                Some(config) => Arc::clone(config),
-                None => match self.config(policy) {
-                    Ok(config) => Arc::new(config),
-                    Err(error) => {
-                        let names: Vec<&str> = policy.certificates.iter().map(|one| &*one.name).collect();
-                        tracing::error!(certificates = ?names, %error, "TLS settings cannot be used: handshakes fail");
-                        continue;
-                    }
-                },
-            };
-            by_policy.insert(address, (Arc::clone(policy), config));
         }
-        self.providers.retain(|_, provider| provider.strong_count() > 0);
-        self.tickets.retain(|_, tickets| tickets.strong_count() > 0);
-        Arc::new(ServerConfigs { by_policy })
+        for (gone, other) in differences(old, new) {
+            for policy in gone.policies_unlike(other.map(|map| &**map)) {
+                self.leave(policy, &mut configs);
+            }
+        }
+        if self.tickets.len().max(self.providers.len()) > self.sweep_at {
+            self.providers.retain(|_, provider| provider.strong_count() > 0);
+            self.tickets.retain(|_, tickets| tickets.strong_count() > 0);
+            self.sweep_at = (2 * self.tickets.len().max(self.providers.len())).max(64);
+        }
+        Arc::new(configs)
+    }
+
+    fn join(&mut self, policy: &Arc<TlsPolicy>, configs: &mut ServerConfigs) {
+        let uses = self.uses.entry(address(policy)).or_default();
+        *uses += 1;
+        if *uses > 1 {
+            return;
+        }
+        let config = self.config(policy).map(Arc::new).map_err(|error| {
+            let names: Vec<&str> = policy.certificates.iter().map(|one| &*one.name).collect();
+            tracing::error!(certificates = ?names, %error, "TLS settings cannot be used: handshakes fail");
+        });
+        if let Some(shard) = configs.shard_mut(address(policy)) {
+            shard.insert(address(policy), (Arc::clone(policy), config.ok()));
+        }
+    }
+
+    fn leave(&mut self, policy: &Arc<TlsPolicy>, configs: &mut ServerConfigs) {
+        let Some(uses) = self.uses.get_mut(&address(policy)) else { return };
+        *uses = uses.saturating_sub(1);
+        if *uses == 0 {
+            self.uses.remove(&address(policy));
+            if let Some(shard) = configs.shard_mut(address(policy)) {
+                shard.remove(&address(policy));
+            }
+        }
     }
 
     fn config(&mut self, policy: &TlsPolicy) -> Result<ServerConfig, Error> {
@@ -166,9 +220,21 @@ impl Workshop {
     }
 }
 
-/// The maps of all encrypted Binds.
-fn maps(table: &RouteTable) -> impl Iterator<Item = &Arc<TlsMap>> {
-    table.binds.iter().filter(|bind| bind.config.https).filter_map(|bind| bind.tls.as_ref())
+/// The maps of all encrypted Binds, by address.
+fn maps(table: &RouteTable) -> impl Iterator<Item = (SocketAddr, &Arc<TlsMap>)> {
+    let encrypted = table.binds.iter().filter(|bind| bind.config.https);
+    encrypted.filter_map(|bind| Some((bind.config.address, bind.tls.as_ref()?)))
+}
+
+/// Each Bind's map in `of`, and in `other`, where these are not the same.
+fn differences<'t>(
+    of: &'t RouteTable,
+    other: &'t RouteTable,
+) -> impl Iterator<Item = (&'t Arc<TlsMap>, Option<&'t Arc<TlsMap>>)> {
+    maps(of).filter_map(move |(address, map)| {
+        let other = maps(other).find(|(known, _)| *known == address).map(|(_, map)| map);
+        (!other.is_some_and(|other| Arc::ptr_eq(other, map))).then_some((map, other))
+    })
 }
 
 fn verifier(

@@ -13,7 +13,7 @@ use crate::Publish;
 use crate::dns::Dns;
 use crate::hold_off::HoldOff;
 use crate::problems::{ControlMetrics, ProblemLog};
-use crate::source::Source;
+use crate::source::{Certainty, Source};
 use crate::status::{Note, Notes};
 
 /// What the driver can be told.
@@ -39,8 +39,8 @@ pub struct Driver<S, P> {
     problems: ProblemLog,
     metrics: Arc<ControlMetrics>,
     status: Notes,
-    /// The source was certain at the last compile of whose Ingresses are.
-    was_certain: bool,
+    /// How well the source knew at the last compile whose Ingresses are.
+    certainty: Certainty,
     /// When to compile although nothing changed: a certificate becomes valid, or expires.
     wake: Option<Instant>,
 }
@@ -68,7 +68,7 @@ impl<S: Source, P: Publish> Driver<S, P> {
             problems: ProblemLog::default(),
             metrics,
             status,
-            was_certain: false,
+            certainty: Certainty::Unknown,
             wake: None,
         }
     }
@@ -118,7 +118,7 @@ impl<S: Source, P: Publish> Driver<S, P> {
 
     fn take_in(&mut self, events: Vec<Event>) {
         self.apply(events);
-        if self.change.is_empty() && self.source.is_certain() == self.was_certain {
+        if self.change.is_empty() && self.source.certainty() == self.certainty {
             return;
         }
         let now = Instant::now();
@@ -155,8 +155,8 @@ impl<S: Source, P: Publish> Driver<S, P> {
         let problems = report.problems.len();
         let claims = self.compiler.take_claims();
         let used = self.used(&report);
-        self.was_certain = self.source.is_certain();
-        self.status.send(Note::Compiled { claims, report, used, is_certain: self.was_certain });
+        self.certainty = self.source.certainty();
+        self.status.send(Note::Compiled { claims, report, used, certainty: self.certainty });
         self.dns.want(&self.compiler.dns_names());
         self.hold_off.published(Instant::now());
         tracing::debug!(

@@ -10,7 +10,7 @@ use config::index::Event;
 use controller::cluster;
 use controller::source::file::FileSource;
 use controller::source::kube::{KubeSource, Progress, Settings, prepare_state};
-use controller::source::{Batch, Source};
+use controller::source::{Batch, Certainty, Source};
 use controller::status::Notes;
 use tokio::sync::watch;
 
@@ -62,8 +62,8 @@ impl Source for Guarded {
         self.objects.want(files, unread)
     }
 
-    fn is_certain(&self) -> bool {
-        self.objects.is_certain()
+    fn certainty(&self) -> Certainty {
+        self.objects.certainty()
     }
 
     fn reread(&mut self) {
@@ -131,10 +131,10 @@ impl Source for Objects {
         }
     }
 
-    fn is_certain(&self) -> bool {
+    fn certainty(&self) -> Certainty {
         match self {
-            Self::Files(source) => source.is_certain(),
-            Self::Cluster { source, .. } => source.is_certain(),
+            Self::Files(source) => source.certainty(),
+            Self::Cluster { source, .. } => source.certainty(),
         }
     }
 

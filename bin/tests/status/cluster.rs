@@ -65,9 +65,16 @@ impl Cluster {
 
     fn send(&self, method: &str, path: &str, media: &str, body: &Value) -> Result<Value, u16> {
         let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
-        let request =
-            http::Request::builder().method(method).uri(path).header("content-type", media).body(body);
-        match self.runtime.block_on(self.client.request_text(request.unwrap())) {
+        let ask = || {
+            let request = http::Request::builder().method(method).uri(path).header("content-type", media);
+            self.runtime.block_on(self.client.request_text(request.body(body.clone()).unwrap()))
+        };
+        let answer = match ask() {
+            // The connection was from before the server went away, which the client had not noticed.
+            Err(kube::Error::Service(_)) if method != "POST" => ask(),
+            answer => answer,
+        };
+        match answer {
             Ok(text) => Ok(serde_json::from_str(&text).unwrap()),
             Err(kube::Error::Api(status)) => Err(status.code),
             Err(error) => panic!("{method} {path}: {error}"),

@@ -68,7 +68,7 @@ fn every_figure_is_explained() {
             assert!(page.contains(&format!("| `{name}` | {kind} |")), "{line}");
         }
     }
-    assert_eq!(count, 11);
+    assert_eq!(count, 12);
 }
 
 #[test]
@@ -337,6 +337,41 @@ fn without_the_right_to_write_everything_is_served() {
     gateway.wait_for_log("status cannot be written");
     throughout(Duration::from_secs(2), "few tries", || cluster.writes() <= 10);
     assert!(cluster.list(&ingresses()).iter().all(|one| listed(one).is_empty()));
+}
+
+#[test]
+fn without_the_right_to_read_classes_status_goes_by_their_names() {
+    let everything = |resources: &[&str]| Rule {
+        api_groups: vec!["*".to_owned()],
+        resources: resources.iter().map(|one| (*one).to_owned()).collect(),
+        verbs: vec!["*".to_owned()],
+        ..Rule::default()
+    };
+    let rest = [
+        "ingresses",
+        "ingresses/status",
+        "services",
+        "endpointslices",
+        "secrets",
+        "configmaps",
+        "leases",
+        "events",
+    ];
+    let namespaced =
+        Token { token: "roles".to_owned(), user: "roles".to_owned(), rules: Some(vec![everything(&rest)]) };
+    let cluster = Cluster::start_with(vec![Token::admin("admin"), namespaced]);
+    cluster.ingress("named", "sluicegate");
+    cluster.ingress("strange", "other");
+    cluster.write_status("strange", json!([{"ip": "192.0.2.1"}]));
+    let gateway = cluster.gateway("roles", &ADDRESSES);
+    cluster.wait_for_status("named", &["192.0.2.1"]);
+    gateway.wait_for_log("IngressClasses may not be read, so status is written only");
+    let metrics = gateway.admin("/metrics");
+    assert!(metrics.contains("\nsluicegate_status_certainty 1\n"), "{metrics}");
+    cluster.patch(&format!("{}/named", ingresses()), json!({"spec": {"ingressClassName": "other"}}));
+    cluster.wait_for_status("named", &[]);
+    assert_eq!(cluster.status("strange").len(), 1);
+    assert_eq!(gateway.log().matches("IngressClasses may not be read").count(), 1, "{}", gateway.log());
 }
 
 #[test]

@@ -15,6 +15,18 @@ pub struct Batch {
     pub events: Vec<Event>,
 }
 
+/// How well it is known which Ingresses are whose.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Certainty {
+    /// Something is missing, or from former times.
+    #[default]
+    Unknown,
+    /// All Ingresses are those that there are. IngressClasses may not be read, so classes are names and no more.
+    ByName,
+    /// All Ingresses and IngressClasses are those that there are.
+    Whole,
+}
+
 /// Yields changes of the user's objects.
 pub trait Source {
     /// Waits for the next changes. The first batch is complete: it holds everything that exists, and may be
@@ -28,10 +40,9 @@ pub trait Source {
         Vec::new()
     }
 
-    /// True if the batches so far say with certainty which Ingresses are whose: all Ingresses and IngressClasses in them are
-    /// those that there are, and none are from former times. Once true, it stays so; a batch follows when it becomes true.
-    fn is_certain(&self) -> bool {
-        true
+    /// How well the batches so far say which Ingresses are whose. It never becomes less; a batch follows when it becomes more.
+    fn certainty(&self) -> Certainty {
+        Certainty::Whole
     }
 
     /// Makes the next batch a fresh look at everything, whatever was seen before.

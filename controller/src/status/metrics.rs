@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::ledger::Figures;
+use crate::source::Certainty;
 
 /// How requests end, as values of the label `outcome`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -63,6 +64,7 @@ pub struct StatusMetrics {
     foreign: AtomicU64,
     contended: AtomicU64,
     addresses: AtomicU64,
+    certainty: AtomicU64,
 }
 
 impl StatusMetrics {
@@ -71,6 +73,15 @@ impl StatusMetrics {
             let counter = if leads { &self.gained } else { &self.lost };
             counter.fetch_add(1, Relaxed);
         }
+    }
+
+    pub(super) fn certainty(&self, certainty: Certainty) {
+        let value = match certainty {
+            Certainty::Unknown => 0,
+            Certainty::ByName => 1,
+            Certainty::Whole => 2,
+        };
+        self.certainty.fetch_max(value, Relaxed);
     }
 
     pub(super) fn lease(&self, ending: Ending) {
@@ -141,6 +152,12 @@ impl StatusMetrics {
             "sluicegate_status_contended",
             "Ingresses left alone because somebody else undoes what is written.",
             &self.contended,
+        );
+        gauge(
+            out,
+            "sluicegate_status_certainty",
+            "How well it is known whose Ingresses are: 0 not yet, so that nothing is written, 1 by the names of classes, 2 by IngressClasses.",
+            &self.certainty,
         );
         gauge(out, "sluicegate_status_addresses", "Addresses that are published.", &self.addresses);
     }

@@ -9,6 +9,7 @@ use foldhash::quality::FixedState;
 use tokio::sync::Notify;
 
 use super::observed::Observed;
+use crate::source::Certainty;
 
 /// What the writer of status is told, in the order in which it happened.
 #[derive(Debug)]
@@ -25,8 +26,8 @@ pub enum Note {
         report: Arc<Report>,
         /// Of the Services and EndpointSlices in `report`, those that routes of ours use.
         used: Vec<ObjectRef>,
-        /// Claims so far stand on what there is, and not on a part of it or on former times.
-        is_certain: bool,
+        /// On what the claims so far stand.
+        certainty: Certainty,
     },
 }
 
@@ -48,8 +49,8 @@ pub struct News {
     /// What there is to say about every object, and which Services and EndpointSlices of these we use, if a table was
     /// served.
     pub report: Option<(Arc<Report>, Vec<ObjectRef>)>,
-    /// A table was served for which claims are certain.
-    pub is_certain: bool,
+    /// On what the claims of the tables that were served stand, at best.
+    pub certainty: Certainty,
 }
 
 #[derive(Debug, Default)]
@@ -94,11 +95,11 @@ impl Notes {
             Note::Gone(object) => {
                 news.objects.insert(object, None);
             }
-            Note::Compiled { claims, report, used, is_certain } => {
+            Note::Compiled { claims, report, used, certainty } => {
                 let is_silent = claims.is_empty();
                 news.claims.extend(claims);
                 news.report = Some((report, used));
-                news.is_certain |= is_certain;
+                news.certainty = news.certainty.max(certainty);
                 if is_silent {
                     drop(lock);
                     shared.report.notify_one();
@@ -179,7 +180,7 @@ mod tests {
             claims: vec![(object(name), ours)],
             report: Arc::default(),
             used: Vec::new(),
-            is_certain: true,
+            certainty: Certainty::Whole,
         };
         notes.send(compiled("a", true));
         notes.send(compiled("b", true));

@@ -60,7 +60,7 @@ use self::resource::Target;
 use self::start::ZONE_PATIENCE;
 use self::version::Version;
 use self::wanted::Wants;
-use super::{Batch, Source};
+use super::{Batch, Certainty, Source};
 use crate::status::Notes;
 
 /// Objects asked for by name at a time.
@@ -183,8 +183,10 @@ pub struct KubeSource {
     events: Vec<Event>,
     /// Lists of which everything was taken in.
     whole: BTreeSet<FeedId>,
-    /// What was passed on says with certainty which Ingresses are whose.
-    is_certain: bool,
+    /// IngressClasses may not be read.
+    are_classes_denied: bool,
+    /// What was passed on says so well which Ingresses are whose.
+    certainty: Certainty,
 }
 
 impl KubeSource {
@@ -221,7 +223,8 @@ impl KubeSource {
             awaits_zone,
             events: Vec::new(),
             whole: BTreeSet::new(),
-            is_certain: false,
+            are_classes_denied: false,
+            certainty: Certainty::Unknown,
         }
     }
 
@@ -285,9 +288,10 @@ impl Source for KubeSource {
                 let is_stuck = self.is_stuck(now);
                 self.disk.read_if_away(&self.progress, is_stuck, started, now, &self.news.0);
             }
-            let becomes_certain = self.phase == Phase::Live && !self.is_certain && self.knows_classes();
+            let certainty = self.certainty.max(self.certainty_now());
+            let becomes_certain = certainty != self.certainty;
             if self.phase == Phase::Live && (!was_live || becomes_certain || !self.events.is_empty()) {
-                self.is_certain |= becomes_certain;
+                self.certainty = certainty;
                 return Batch { events: std::mem::take(&mut self.events) };
             }
             if let Some(events) = self.from_disk.take() {
@@ -312,8 +316,8 @@ impl Source for KubeSource {
         }
     }
 
-    fn is_certain(&self) -> bool {
-        self.is_certain
+    fn certainty(&self) -> Certainty {
+        self.certainty
     }
 
     fn reread(&mut self) {

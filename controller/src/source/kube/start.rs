@@ -16,6 +16,7 @@ use super::progress::{FeedId, Origin, STUCK};
 use super::resource::{Resource, Target};
 use super::transport::Transport;
 use super::{Follower, KubeSource, Phase, REFRESH, fetch};
+use crate::source::Certainty;
 
 /// The node's zone is waited for this long at the start.
 pub(super) const ZONE_PATIENCE: Duration = Duration::from_secs(2);
@@ -187,17 +188,24 @@ impl KubeSource {
         }
     }
 
-    /// True if the IngressClasses are known. Ingresses always are once we are live, except in namespaces that we may not
+    /// How well it is known which Ingresses are whose. Ingresses always are once we are live, except in namespaces that we may not
     /// look into, of which nobody hears anything.
-    pub(super) fn knows_classes(&self) -> bool {
+    pub(super) fn certainty_now(&self) -> Certainty {
         let mut lists =
             self.followers.iter().filter(|follower| follower.target.resource == Resource::IngressClasses);
-        lists.all(|follower| self.whole.contains(&follower.id))
+        match self.phase {
+            Phase::Live if lists.all(|follower| self.whole.contains(&follower.id)) => Certainty::Whole,
+            Phase::Live if self.are_classes_denied => Certainty::ByName,
+            _ => Certainty::Unknown,
+        }
     }
 
     pub(super) fn has_failed(&mut self, feed: FeedId, is_forbidden: bool, now: Instant) {
         let follower = self.followers.iter().find(|follower| follower.id == feed);
         let is_material = follower.is_some_and(|follower| follower.target.resource.is_material());
+        if follower.is_some_and(|follower| follower.target.resource == Resource::IngressClasses) {
+            self.are_classes_denied = is_forbidden;
+        }
         if is_forbidden && is_material {
             self.forbidden.entry(feed).or_insert(now);
         } else if is_material {

@@ -36,6 +36,8 @@ pub(super) struct Ours<'l> {
     pub(super) manager: &'l str,
     /// Tables served so far for which claims were certain.
     pub(super) compiles: u64,
+    /// A claim is one, though perhaps by the name of its class alone.
+    pub(super) is_certain: bool,
 }
 
 impl Ours<'_> {
@@ -242,7 +244,7 @@ impl Item {
     /// It became ours, or ceased to be.
     pub(super) fn claim(&mut self, claimed: bool, ours: &Ours<'_>) {
         // A claim that was never certain is no reason to take anything back.
-        self.taking_back = !claimed && ours.compiles > 0 && (self.taking_back || self.claimed);
+        self.taking_back = !claimed && ours.is_certain && (self.taking_back || self.claimed);
         if self.claimed != claimed {
             self.go_on();
         }

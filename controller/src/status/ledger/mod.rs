@@ -125,6 +125,9 @@ pub(super) struct Ledger {
     recorded: BTreeSet<Address>,
     /// Tables so far for which claims were certain.
     compiles: u64,
+    /// Claims follow from the names of classes alone: they are good enough to write, and to take back what was claimed, and
+    /// say nothing of what others claim.
+    is_by_name: bool,
     /// Unclaimed when first observed, to be looked at after the next compile.
     unsettled: Vec<ObjectRef>,
     hot: VecDeque<ObjectRef>,
@@ -156,6 +159,7 @@ impl Ledger {
             looked: Moment::START,
             recorded: BTreeSet::new(),
             compiles: 0,
+            is_by_name: false,
             unsettled: Vec::new(),
             hot: VecDeque::new(),
             cold: VecDeque::new(),
@@ -229,9 +233,16 @@ impl Ledger {
         }
     }
 
+    /// A table is served for which claims follow from the names of classes alone, since IngressClasses may not be read.
+    pub(super) fn compiled_by_name(&mut self, now: Moment) {
+        if !std::mem::replace(&mut self.is_by_name, true) {
+            self.touch_all(now);
+        }
+    }
+
     /// True if it is known which Ingresses are ours.
     pub(super) fn is_certain(&self) -> bool {
-        self.compiles > 0
+        self.compiles > 0 || self.is_by_name
     }
 
     /// These are to be published.
@@ -383,6 +394,7 @@ impl Ledger {
             former: &self.former,
             manager: &self.manager,
             compiles: self.compiles,
+            is_certain: self.is_certain(),
         }
     }
 
@@ -393,6 +405,7 @@ impl Ledger {
             former: &self.former,
             manager: &self.manager,
             compiles: self.compiles,
+            is_certain: self.is_certain(),
         };
         (self.items.entry(object.clone()).or_default(), ours)
     }

@@ -30,7 +30,7 @@ impl Ledger {
         let is_recorded = self.current.as_ref().is_some_and(|current| current.is_subset(&self.recorded));
         // After a failure, one request finds out whether it is over.
         let most = if self.failures == 0 { MAX_IN_FLIGHT } else { 1 };
-        if !self.leads || !is_recorded || self.compiles == 0 || self.in_flight >= most {
+        if !self.leads || !is_recorded || !self.is_certain() || self.in_flight >= most {
             return Next::Wait(None);
         }
         while let Some(lane) = self.lane() {
@@ -60,6 +60,7 @@ impl Ledger {
             former: &self.former,
             manager: &self.manager,
             compiles: self.compiles,
+            is_certain: self.compiles > 0 || self.is_by_name,
         };
         let Some(item) = self.items.get_mut(&object) else { return };
         if item.flight.is_some() || item.lane == Some(Lane::Hot) || item.lane == Some(lane) {
@@ -182,6 +183,7 @@ impl Ledger {
             former: &self.former,
             manager: &self.manager,
             compiles: self.compiles,
+            is_certain: self.compiles > 0 || self.is_by_name,
         };
         let item = self.items.get_mut(object)?;
         item.lane = None;

@@ -166,6 +166,29 @@ fn nothing_is_written_nor_taken_back_before_claims_are_certain() {
 }
 
 #[test]
+fn without_classes_names_are_enough_to_write_and_not_to_take_back_from_strangers() {
+    let mut ledger = Ledger::new(MANAGER.into(), false, fastrand::Rng::with_seed(7));
+    ledger.lead(true, moment(0));
+    ledger.record(addresses(&["192.0.2.1"]), moment(0));
+    ledger.publish(addresses(&["192.0.2.1"]), moment(0));
+    let written_by =
+        |name, texts, writer: &str| Observed { writer: Some(writer.into()), ..seen(name, 1, texts) };
+    ledger.observe(written_by("named", &[], "other"), moment(0));
+    ledger.observe(written_by("classed", &["192.0.2.1"], MANAGER), moment(0));
+    ledger.claim(&object("named"), true, moment(0));
+    assert!(is_quiet(&mut ledger, 0));
+    ledger.compiled_by_name(moment(1));
+    let first = task(&mut ledger, 1);
+    assert_eq!(first.object, object("named"));
+    let done = Observed { writer: Some(MANAGER.into()), ..seen("named", 2, &["192.0.2.1"]) };
+    ledger.outcome(&first, Outcome::Done(done), moment(2));
+    ledger.compiled_by_name(moment(3));
+    assert!(is_quiet(&mut ledger, 600_000), "its class may be ours");
+    ledger.claim(&object("named"), false, moment(600_000));
+    assert!(written(&task(&mut ledger, 600_000)).is_empty());
+}
+
+#[test]
 fn stranger_is_left_alone_for_a_moment_after_it_appears() {
     let mut ledger = ledger();
     let mut observed = seen("a", 1, &["192.0.2.1"]);

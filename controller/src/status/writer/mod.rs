@@ -29,6 +29,7 @@ use super::notes::{Inbox, News};
 use super::observed::Address;
 use super::publish::{Follower, Found, Pods, Publish, follow};
 use crate::cluster::{self, ClusterError};
+use crate::source::Certainty;
 
 /// Reports are looked at this often.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -297,7 +298,7 @@ impl Writer {
     }
 
     fn take_in(&mut self, now: Moment) {
-        let News { objects, claims, report, is_certain } = self.inbox.take();
+        let News { objects, claims, report, certainty } = self.inbox.take();
         for (object, observed) in objects {
             let known = self.ledger.observed(&object);
             match observed {
@@ -322,9 +323,13 @@ impl Writer {
             self.is_reported = false;
         }
         if let Some(report) = report {
-            if is_certain {
-                self.ledger.compiled(now);
+            match certainty {
+                Certainty::Whole => self.ledger.compiled(now),
+                Certainty::ByName => self.ledger.compiled_by_name(now),
+                Certainty::Unknown => {}
             }
+            self.trouble.certainty(certainty);
+            self.metrics.certainty(certainty);
             self.is_reported &= Arc::ptr_eq(&self.report.0, &report.0) && self.report.1 == report.1;
             self.report = report;
         }

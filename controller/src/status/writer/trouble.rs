@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use config::report::ObjectRef;
 
+use crate::source::Certainty;
 use crate::status::clock::Moment;
 use crate::status::metrics::Ending;
 
@@ -15,6 +16,7 @@ pub(super) struct Trouble {
     lease: State,
     status: State,
     events: State,
+    certainty: Certainty,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +44,23 @@ impl State {
 }
 
 impl Trouble {
+    /// It is known so well whose Ingresses are, which never becomes less.
+    pub(super) fn certainty(&mut self, certainty: Certainty) {
+        let former = self.certainty;
+        self.certainty = former.max(certainty);
+        match (former, self.certainty) {
+            (Certainty::Unknown, Certainty::ByName) => tracing::warn!(
+                "IngressClasses may not be read, so status is written only to Ingresses that name our class (--ingress-class) \
+                 themselves, and entries that a former process left on others stay; the verbs list and watch of \
+                 ingressclasses (networking.k8s.io) are missing"
+            ),
+            (Certainty::ByName, Certainty::Whole) => {
+                tracing::info!("IngressClasses can be read now, status goes by their controllers");
+            }
+            _ => {}
+        }
+    }
+
     /// The Lease could not be had, and why; or it could.
     pub(super) fn lease(&mut self, message: Option<String>) {
         match message {

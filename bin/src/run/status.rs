@@ -107,6 +107,7 @@ fn settings(args: &RunArgs) -> Settings {
         instance: pod(&args.status).map_or_else(machine, Arc::from),
         verifies_gone: args.cluster.watch_selector.is_some()
             || args.cluster.watch_namespace_selector.is_some(),
+        namespaces: args.cluster.watch_namespace.iter().map(|name| Arc::from(&**name)).collect(),
         clears_at_end: args.status.update_status_on_shutdown,
         replicas: pods(&args.status),
     }

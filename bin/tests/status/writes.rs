@@ -135,6 +135,26 @@ fn status_is_taken_back_from_ingresses_that_labels_choose_no_more() {
 }
 
 #[test]
+fn ingress_that_labels_ceased_to_choose_while_nobody_looked_is_left_without_our_address() {
+    let cluster = Cluster::start();
+    let args = [&ADDRESSES[..], &["--watch-selector", "edge=public"]].concat();
+    for name in ["a", "b"] {
+        cluster.ingress(name, "sluicegate");
+        let path = format!("{}/{name}", ingresses());
+        cluster.patch(&path, json!({"metadata": {"labels": {"edge": "public"}}}));
+    }
+    let mut gateway = cluster.gateway("one", &args);
+    cluster.wait_for_status("a", &["192.0.2.1"]);
+    cluster.wait_for_status("b", &["192.0.2.1"]);
+    gateway.signal("TERM");
+    gateway.wait_for_exit();
+    cluster.patch(&format!("{}/a", ingresses()), json!({"metadata": {"labels": {"edge": "private"}}}));
+    let _gateway = cluster.gateway("one", &args);
+    cluster.wait_for_status("a", &[]);
+    assert_eq!(cluster.status("b").len(), 1);
+}
+
+#[test]
 fn what_changed_owner_while_nobody_looked_is_taken_back() {
     let cluster = Cluster::start();
     let mut gateway = cluster.gateway("one", &ADDRESSES);

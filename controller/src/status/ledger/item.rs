@@ -229,6 +229,19 @@ impl Item {
         is_ours
     }
 
+    /// It is there and nobody tells of it, and we wrote to it. Returns false if nothing of ours stands there.
+    pub(super) fn stray(&mut self, observed: Observed, ours: &Ours<'_>, now: Moment) -> bool {
+        self.taking_back = ours.stands_in(&observed);
+        self.has_left = true;
+        self.must_look = true;
+        self.since = (ours.compiles, now);
+        self.heard = now;
+        // It may be so new that it is still to be told of, and claimed.
+        self.not_before = now + SETTLING;
+        self.observed = Some(observed);
+        self.taking_back
+    }
+
     /// What came late has not been followed by anything: it is how things are.
     pub(super) fn believe_late(&mut self, now: Moment) {
         if self.heard + LATE <= now

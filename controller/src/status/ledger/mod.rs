@@ -211,6 +211,20 @@ impl Ledger {
         }
     }
 
+    /// The object is there, was written by us, and perhaps nobody tells of it: then our entries are taken back.
+    pub(super) fn stray(&mut self, observed: Observed, now: Moment) {
+        let object = observed.object.clone();
+        if self.items.contains_key(&object) {
+            return;
+        }
+        let (item, ours) = self.item(&object);
+        if item.stray(observed, &ours, now) {
+            self.touch(object, Lane::Cold, now);
+        } else {
+            self.items.remove(&object);
+        }
+    }
+
     /// The object became ours, or ceased to be.
     pub(super) fn claim(&mut self, object: &ObjectRef, claimed: bool, now: Moment) {
         let (item, ours) = self.item(object);

@@ -499,6 +499,30 @@ fn object_that_is_not_chosen_any_more_is_looked_for_and_left_without_our_entries
 }
 
 #[test]
+fn object_that_ceased_to_be_chosen_while_nobody_led_is_left_without_our_entries() {
+    let mut ledger = ledger();
+    let by_us =
+        |name| Observed { writer: Some(MANAGER.into()), ..seen(name, 1, &["192.0.2.1", "203.0.113.9"]) };
+    ledger.claim(&object("known"), true, moment(0));
+    ledger.observe(Observed { entries: entries(&["192.0.2.1", "2001:db8::1"]), ..by_us("known") }, moment(0));
+    for name in ["known", "stray", "late"] {
+        ledger.stray(by_us(name), moment(1));
+    }
+    ledger.stray(Observed { entries: entries(&["203.0.113.9"]), ..by_us("emptied") }, moment(1));
+    // It was new, and is told of only now.
+    ledger.observe(Observed { entries: entries(&["192.0.2.1", "2001:db8::1"]), ..by_us("late") }, moment(50));
+    ledger.claim(&object("late"), true, moment(60));
+    assert!(is_quiet(&mut ledger, 9_000));
+    let look = task(&mut ledger, 10_002);
+    assert_eq!((&look.object, &look.action), (&object("stray"), &Action::Look));
+    ledger.outcome(&look, Outcome::Done(by_us("stray")), moment(10_003));
+    let write = task(&mut ledger, 10_003);
+    assert_eq!(written(&write), [r#"{"ip":"203.0.113.9"}"#]);
+    assert!(is_quiet(&mut ledger, 60_000));
+    assert_eq!(ledger.items.len(), 3);
+}
+
+#[test]
 fn queues_do_not_grow_while_nothing_is_written() {
     let mut ledger = ledger();
     ledger.lead(false, moment(0));

@@ -5,6 +5,7 @@ mod events;
 mod lease;
 mod shutdown;
 mod status;
+mod sweep;
 mod trouble;
 
 use std::collections::{BTreeSet, HashMap};
@@ -18,7 +19,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 
 use self::lease::Place;
 use self::trouble::Trouble;
-use super::api::Api;
+use super::api::{Api, Failure};
 use super::clock::Moment;
 use super::gate::Gate;
 use super::journal::{self, Journal, Matter, Telling};
@@ -26,13 +27,16 @@ use super::lease::{Election, Step};
 use super::ledger::{self, Ledger, Task};
 use super::metrics::{Ending, StatusMetrics};
 use super::notes::{Inbox, News};
-use super::observed::Address;
+use super::observed::{Address, Observed};
 use super::publish::{Follower, Found, Pods, Publish, follow};
 use crate::cluster::{self, ClusterError};
 use crate::source::Certainty;
 
 /// Reports are looked at this often.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// From the beginning of leading until it is looked for Ingresses that labels choose no more, and after a failure.
+const SWEEP_DELAY: Duration = Duration::from_secs(5);
+const SWEEP_RETRY: Duration = Duration::from_secs(60);
 /// Objects are counted for metrics this often.
 const COUNT_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -55,6 +59,8 @@ pub struct Settings {
     pub clears_at_end: bool,
     /// Ingresses are chosen by labels, theirs or those of their namespaces: one that is gone may be there still.
     pub verifies_gone: bool,
+    /// Namespaces whose Ingresses are chosen from; none for all.
+    pub namespaces: Box<[Arc<str>]>,
     /// Which Pods of our namespace are replicas; `None` if this does not run in a Pod.
     pub replicas: Option<Pods>,
 }
@@ -85,6 +91,9 @@ struct Writer {
     tasks: HashMap<Id, Task>,
     events: JoinSet<(journal::Outcome, Ending, String)>,
     telling: Option<Telling>,
+    /// When it is looked for Ingresses that labels choose no more.
+    sweep_at: Option<Moment>,
+    sweeps: JoinSet<Result<Vec<Observed>, Failure>>,
     /// The latest, and which Services and EndpointSlices of it are in use.
     report: (Arc<Report>, Vec<ObjectRef>),
     is_reported: bool,
@@ -105,6 +114,7 @@ enum Wake {
     Found(bool),
     Lease(Result<(lease::News, Option<Ending>), JoinError>),
     Written(Result<(Id, status::Done), JoinError>),
+    Swept(Result<Result<Vec<Observed>, Failure>, JoinError>),
     Told(Result<(journal::Outcome, Ending, String), JoinError>),
     Time,
 }
@@ -179,6 +189,8 @@ impl Writer {
             tasks: HashMap::new(),
             events: JoinSet::new(),
             telling: None,
+            sweep_at: None,
+            sweeps: JoinSet::new(),
             report: <(Arc<Report>, Vec<ObjectRef>)>::default(),
             is_reported: true,
             report_at: Moment::now(),
@@ -202,6 +214,7 @@ impl Writer {
             Some(done) = self.lease_requests.join_next() => Wake::Lease(done),
             Some(done) = self.writes.join_next_with_id() => Wake::Written(done),
             Some(done) = self.events.join_next() => Wake::Told(done),
+            Some(done) = self.sweeps.join_next() => Wake::Swept(done),
             () = tokio::time::sleep(until) => Wake::Time,
         };
         let now = Moment::now();
@@ -225,6 +238,7 @@ impl Writer {
             Wake::Lease(done) => self.lease_done(done, now),
             Wake::Written(done) => self.written(done, now),
             Wake::Told(done) => self.told(done, now),
+            Wake::Swept(done) => self.swept(done, now),
             Wake::Time => {}
         }
     }
@@ -248,6 +262,13 @@ impl Writer {
             };
             if let Some(request) = request {
                 self.ask_lease(request);
+            }
+        }
+        if let Some(at) = self.sweep_at {
+            if at <= now && self.ledger.is_certain() {
+                self.sweep();
+            } else {
+                wake = wake.min(at.max(now + SWEEP_DELAY));
             }
         }
         loop {
@@ -283,6 +304,8 @@ impl Writer {
         let leads = self.election.leads(now);
         if *self.leads.borrow() != leads {
             self.leads.send_replace(leads);
+            self.sweep_at = (leads && self.settings.verifies_gone).then(|| now + SWEEP_DELAY);
+            self.sweeps.abort_all();
             if leads {
                 tracing::info!(lease = %self.settings.election, "this replica writes status and events from now on");
             } else {
@@ -420,6 +443,27 @@ impl Writer {
         tracing::debug!(object = %task.object, outcome = ?ending, message, "status");
         let told = self.ledger.outcome(&task, outcome, now);
         self.warn_of(&task.object, told);
+        self.is_counted = false;
+    }
+
+    /// Looks for Ingresses that labels have ceased to choose while nobody of ours led.
+    fn sweep(&mut self) {
+        self.sweep_at = None;
+        let (api, manager) = (self.api.clone(), Arc::clone(&self.manager));
+        let namespaces = self.settings.namespaces.clone();
+        self.sweeps.spawn(async move { sweep::written_by(&api, &namespaces, &manager).await });
+    }
+
+    fn swept(&mut self, done: Result<Result<Vec<Observed>, Failure>, JoinError>, now: Moment) {
+        match done {
+            Ok(Ok(found)) => found.into_iter().for_each(|observed| self.ledger.stray(observed, now)),
+            Ok(Err(failure)) => {
+                tracing::debug!(%failure, "cannot look for Ingresses that are not chosen any more");
+                self.sweep_at = self.election.leads(now).then(|| now + SWEEP_RETRY);
+            }
+            // It was given up, for we do not lead any more.
+            Err(_) => {}
+        }
         self.is_counted = false;
     }
 

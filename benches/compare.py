@@ -382,7 +382,7 @@ class Proxy:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()
                 return True
             with socket.create_connection(("127.0.0.1", self.admin), 1) as admin:
-                admin.sendall(b"GET /readyz HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n")
+                admin.sendall(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
                 return admin.recv(64).startswith(b"HTTP/1.1 200")
         except OSError:
             return False

@@ -9,7 +9,11 @@
     reason = "all of it is test code, where a broken assumption must fail loudly"
 )]
 
+mod balance;
+mod binds;
 #[path = "../common/mod.rs"]
 mod common;
+mod proxy;
 mod relay;
 mod rig;
+mod terms;

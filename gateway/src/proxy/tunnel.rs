@@ -152,8 +152,9 @@ impl Tunnel {
                 Poll::Ready(Err(if by_client { Cut::Client } else { Cut::Endpoint }))
             }
             (upward, downward) => {
-                let up_ended = upward.is_ready() && end_sending(cx, endpoint, &mut self.shut.0);
-                let down_ended = downward.is_ready() && end_sending(cx, client, &mut self.shut.1);
+                let over = upward.is_ready() && downward.is_ready();
+                let up_ended = upward.is_ready() && end_sending(cx, endpoint, &mut self.shut.0, over);
+                let down_ended = downward.is_ready() && end_sending(cx, client, &mut self.shut.1, over);
                 if up_ended && down_ended {
                     return Poll::Ready(Ok(()));
                 }
@@ -205,10 +206,11 @@ impl Ending {
     }
 }
 
-/// Passes a FIN on, once.
-fn end_sending(cx: &mut Context<'_>, stream: &mut Stream, done: &mut bool) -> bool {
+/// Passes a FIN on, once. If all is over, a plain socket is left to send it when it is closed: nothing is unread there
+/// that would make a reset of it.
+fn end_sending(cx: &mut Context<'_>, stream: &mut Stream, done: &mut bool, over: bool) -> bool {
     if !*done {
-        *done = stream.poll_shutdown(cx).is_ready();
+        *done = (over && stream.spliceable().is_some()) || stream.poll_shutdown(cx).is_ready();
     }
     *done
 }

@@ -200,7 +200,56 @@ fn v2_header_has_a_bound() {
     refused(&long[..V2_FIXED], InvalidProxyHeader::TooLong);
 }
 
+#[test]
+fn the_text_that_is_written_is_that_of_the_specification() {
+    let mut out = Vec::new();
+    write_v1(&mut out, "192.168.0.1:56324".parse().unwrap(), "192.168.0.11:443".parse().unwrap());
+    assert_eq!(out, b"PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\n");
+    out.clear();
+    write_v1(&mut out, "[2001:db8::1]:1".parse().unwrap(), "[2001:db8::2]:65535".parse().unwrap());
+    assert_eq!(out, b"PROXY TCP6 2001:db8::1 2001:db8::2 1 65535\r\n");
+}
+
+#[test]
+fn a_binary_header_has_nothing_behind_the_addresses() {
+    let mut out = Vec::new();
+    write_v2(&mut out, "10.0.0.1:1".parse().unwrap(), "10.0.0.2:2".parse().unwrap());
+    assert_eq!(out.len(), 16 + 12);
+    assert_eq!(out[12..16], [0x21, 0x11, 0, 12]);
+    out.clear();
+    write_v2(&mut out, "[fd00::1]:1".parse().unwrap(), "[fd00::2]:2".parse().unwrap());
+    assert_eq!(out.len(), 16 + 36);
+    assert_eq!(out[12..16], [0x21, 0x21, 0, 36]);
+}
+
+fn any_address() -> impl Strategy<Value = SocketAddr> {
+    let v4 = any::<u32>().prop_map(|bits| IpAddr::V4(Ipv4Addr::from_bits(bits)));
+    let v6 = any::<u128>().prop_map(|bits| IpAddr::V6(Ipv6Addr::from_bits(bits)));
+    let mapped = any::<u32>().prop_map(|bits| IpAddr::V6(Ipv4Addr::from_bits(bits).to_ipv6_mapped()));
+    (prop_oneof![v4, v6, mapped], any::<u16>()).prop_map(|(ip, port)| SocketAddr::new(ip, port))
+}
+
 proptest! {
+    #[test]
+    fn what_is_written_is_read_as_it_was(
+        source in any_address(),
+        destination in any_address(),
+        payload in prop::collection::vec(any::<u8>(), 0..16),
+    ) {
+        let canonical = |address: SocketAddr| Some(SocketAddr::new(address.ip().to_canonical(), address.port()));
+        for write in [write_v1, write_v2] {
+            let mut out = Vec::new();
+            write(&mut out, source, destination);
+            let length = out.len();
+            for end in 0..length {
+                prop_assert_eq!(parse(&out[..end]), Ok(Parsed::Incomplete));
+            }
+            out.extend_from_slice(&payload);
+            let (source, destination) = (canonical(source), canonical(destination));
+            prop_assert_eq!(parse(&out), Ok(Parsed::Done { consumed: length, source, destination }));
+        }
+    }
+
     #[test]
     fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
         let _ = parse(&bytes);

@@ -1,6 +1,6 @@
 //! The command line: every command, flag and environment variable, and nothing of what they do.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -378,16 +378,21 @@ Examples:
   sluicegate explain POST http://shop.example.com/api -H 'x-canary: yes' --config routes.yaml --json
   # which certificate, and what is asked of clients
   sluicegate explain GET https://shop.example.com/ --config examples/quickstart/
+  # what becomes of a connection to a TCP listener
+  sluicegate explain tcp://0.0.0.0:5432 --from 10.1.2.3 --config edge.yaml
 
 Exit status: 0 if a route was found, 1 otherwise.";
 
 #[derive(Args, Debug)]
 #[command(after_help = EXPLAIN_EXAMPLES)]
 pub(crate) struct ExplainArgs {
-    /// Request method
+    /// Request method; or `tcp://address:port` or `udp://address:port`, for what is relayed as it is
     pub(crate) method: String,
     /// Request URL: `http://host[:port]/path[?query]`, or `https://…`. A port that is given chooses the listener
-    pub(crate) url: String,
+    pub(crate) url: Option<String>,
+    /// Address of the client, for `tcp://` and `udp://`
+    #[arg(long, value_name = "IP")]
+    pub(crate) from: Option<IpAddr>,
     /// Request header, as 'name: value'
     #[arg(short = 'H', long = "header", value_name = "HEADER")]
     pub(crate) headers: Vec<String>,
@@ -538,7 +543,7 @@ pub(crate) enum LogFormat {
 /// A network, or a single address.
 fn network(text: &str) -> Result<IpNet, String> {
     text.parse::<IpNet>()
-        .or_else(|_| text.parse().map(|address: std::net::IpAddr| IpNet::from(address)))
+        .or_else(|_| text.parse().map(|address: IpAddr| IpNet::from(address)))
         .map_err(|_| "expected a network such as 10.0.0.0/8 or an address".to_owned())
 }
 

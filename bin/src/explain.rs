@@ -22,11 +22,17 @@ use crate::cli::ExplainArgs;
 use crate::settings::compile_settings;
 use crate::terminal::Paint;
 
+mod explain_l4;
+
 /// Prints where the request goes; success if a rule takes it.
 pub(crate) fn explain(args: ExplainArgs) -> anyhow::Result<ExitCode> {
+    let Some(url) = &args.url else { return explain_l4::explain(args) };
+    if args.from.is_some() {
+        bail!("--from is for tcp:// and udp://");
+    }
     let headers =
         args.headers.iter().map(|header| parse_header(header)).collect::<anyhow::Result<Vec<_>>>()?;
-    let url = parse_url(&args.url)?;
+    let url = parse_url(url)?;
     let compiled = compile_once(args.config, compile_settings(&args.ingress)?)?;
     let host_header = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"));
     let host = match host_header {
@@ -240,7 +246,7 @@ fn retry_text(retry: &Retry) -> String {
     format!("{times}, elsewhere, when an endpoint cannot be reached{rest}")
 }
 
-fn share_text(out: &mut String, share: &Share) {
+pub(super) fn share_text(out: &mut String, share: &Share) {
     let Some(backend) = &share.backend else {
         return line(
             out,
@@ -273,13 +279,13 @@ fn other_text(out: &mut String, other: &Other, paint: Paint) {
     let _ = writeln!(out, "      {}", paint.faint(&other.why));
 }
 
-fn line(out: &mut String, name: &str, value: &str) {
+pub(super) fn line(out: &mut String, name: &str, value: &str) {
     // Writing to a String cannot fail.
     let _ = writeln!(out, "{name:<12} {value}");
 }
 
 /// For settings that are rarely long: their JSON is their shortest exact form.
-fn json_line(out: &mut String, name: &str, value: &impl serde::Serialize) {
+pub(super) fn json_line(out: &mut String, name: &str, value: &impl serde::Serialize) {
     let value = serde_json::to_value(value).ok().and_then(without_empty);
     match value {
         Some(Value::String(text)) => line(out, name, &text),

@@ -132,3 +132,38 @@ fn a_split_goes_by_weight() {
     let count = (0..200).filter(|_| read_all(&mut rig.connect()).unwrap() == b"a").count();
     assert!((120..=180).contains(&count), "{count} of 200");
 }
+
+#[test]
+fn with_affinity_a_client_keeps_its_endpoint_while_that_may_be_used() {
+    let terms = ", affinity: 1h";
+    let endpoints = [named("a"), named("b"), named("c")];
+    let rig = Rig::start(terms, &endpoints);
+    let ask = |last| read_all(&mut connect_from(Ipv4Addr::new(127, 0, 0, last), rig.address)).unwrap();
+    let first: Vec<_> = (1..=12).map(ask).collect();
+    for _ in 0..3 {
+        assert_eq!((1..=12).map(ask).collect::<Vec<_>>(), first);
+    }
+    let all: std::collections::BTreeSet<_> = first.iter().collect();
+    assert_eq!(all.len(), 3);
+    // Its endpoint is gone: another one, and from then on that one.
+    rig.change("", terms, &endpoints[..2]);
+    let second: Vec<_> = (1..=12).map(ask).collect();
+    for (before, after) in first.iter().zip(&second) {
+        assert!(after == before || before == b"c");
+        assert_ne!(after, b"c");
+    }
+    rig.change("", terms, &endpoints);
+    assert_eq!((1..=12).map(ask).collect::<Vec<_>>(), second);
+}
+
+#[test]
+fn affinity_ends_when_a_client_was_away_for_too_long() {
+    let rig = Rig::start(", affinity: 200ms", &[named("a"), named("b")]);
+    let ask = || read_all(&mut rig.connect()).unwrap();
+    let first = ask();
+    assert_eq!(ask(), first);
+    eventually("another one", || {
+        std::thread::sleep(std::time::Duration::from_millis(250));
+        ask() != first
+    });
+}

@@ -111,3 +111,37 @@ fn an_address_may_change_from_http_to_tcp_and_back() {
         says("hello from web");
     }
 }
+
+#[test]
+fn explain_says_what_becomes_of_a_connection() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("edge.yaml");
+    let text = "listeners:
+- {name: db, address: \"0.0.0.0:5432\", protocol: tcp, forward: {backend: db, sourceRanges: [10.0.0.0/8]}}
+- {name: late, address: \"0.0.0.0:5432\", protocol: tcp, forward: {backend: db}}
+- {name: one, address: \"127.0.0.9:5432\", protocol: tcp, forward: {backend: none}}
+backends:
+- {name: db, endpoints: [\"10.0.0.5:5432\"]}
+- {name: none, endpoints: []}
+";
+    std::fs::write(&file, text).unwrap();
+    let explain = |what: &str, from: &str| {
+        let (code, out, error) =
+            crate::common::run(&["explain", what, "--from", from, "--config", file.to_str().unwrap()]);
+        (code, out + &error)
+    };
+    let (code, out) = explain("tcp://10.9.9.9:5432", "10.1.2.3");
+    assert_eq!(code, 0, "{out}");
+    for part in ["relayed by listener/db", "db on tcp://0.0.0.0:5432", "10.0.0.5:5432", "Listener late"] {
+        assert!(out.contains(part), "{part} in\n{out}");
+    }
+    let (code, out) = explain("tcp://10.9.9.9:5432", "192.0.2.1");
+    assert_eq!(code, 1);
+    assert!(out.contains("reset: 192.0.2.1 is in none of the source ranges"), "{out}");
+    let (code, out) = explain("tcp://127.0.0.9:5432", "10.1.2.3");
+    assert_eq!(code, 1);
+    assert!(out.contains("refused: no backend has an endpoint"), "{out}");
+    let (code, out) = explain("tcp://127.0.0.9:5433", "10.1.2.3");
+    assert_eq!(code, 1);
+    assert!(out.contains("refused: nothing relays on tcp://127.0.0.9:5433"), "{out}");
+}

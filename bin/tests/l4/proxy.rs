@@ -21,7 +21,7 @@ fn v2_tcp4(more: &[u8]) -> Vec<u8> {
 
 /// Sends `bytes` and ends; what came back, or that there was a reset.
 fn exchange(rig: &Rig, bytes: &[u8]) -> Result<String, ErrorKind> {
-    let mut client = rig.connect();
+    let mut client = crate::rig::try_connect(rig.address).map_err(|error| error.kind())?;
     // A reset may come while there is still something to send.
     let _ = client.write_all(bytes);
     let _ = client.shutdown(Shutdown::Write);

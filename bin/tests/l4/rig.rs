@@ -70,6 +70,12 @@ impl Rig {
     pub(crate) fn connect(&self) -> TcpStream {
         connect(self.address)
     }
+
+    /// Whether a new connection is accepted, and reset without a byte.
+    pub(crate) fn resets(&self) -> bool {
+        let end = try_connect(self.address).and_then(|mut stream| read_all(&mut stream));
+        end.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset)
+    }
 }
 
 fn text(address: SocketAddr, listener: &str, forward: &str, endpoints: &[SocketAddr]) -> String {
@@ -82,10 +88,15 @@ fn text(address: SocketAddr, listener: &str, forward: &str, endpoints: &[SocketA
 }
 
 pub(crate) fn connect(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
-    stream
+    try_connect(address).unwrap()
+}
+
+/// A reset may be there before the connect has returned.
+pub(crate) fn try_connect(address: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
 }
 
 /// An endpoint that runs `serve` for every connection.

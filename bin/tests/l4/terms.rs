@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::common::eventually;
-use crate::rig::{Rig, connect, echo, named, read_all};
+use crate::rig::{Rig, echo, named, read_all};
 
 /// One round trip, so that it is known to be connected to its endpoint.
 pub(crate) fn settled(rig: &Rig) -> TcpStream {
@@ -26,7 +26,7 @@ fn is_reset(client: &mut TcpStream) -> bool {
 #[test]
 fn clients_outside_the_source_ranges_are_reset() {
     let rig = Rig::start(", sourceRanges: [10.0.0.0/8, \"fd00::/8\"]", &[echo()]);
-    assert!(is_reset(&mut rig.connect()));
+    assert!(rig.resets());
     rig.wait_ended("SourceDenied", 1);
     rig.change("", ", sourceRanges: [127.0.0.1]", &[echo()]);
     assert!(works(&mut rig.connect()));
@@ -43,14 +43,14 @@ fn a_listener_whose_source_ranges_are_wrong_lets_nobody_in() {
         rig.address
     ));
     rig.gateway.wait_for_log("nonsense");
-    assert!(TcpStream::connect(rig.address).is_err() || is_reset(&mut connect(rig.address)));
+    assert!(TcpStream::connect(rig.address).is_err() || rig.resets());
 }
 
 #[test]
 fn beyond_the_most_connections_of_a_listener_clients_are_reset() {
     let rig = Rig::start(", maxConnections: 2", &[echo()]);
     let (mut one, two) = (settled(&rig), settled(&rig));
-    assert!(is_reset(&mut rig.connect()));
+    assert!(rig.resets());
     rig.wait_ended("TooMany", 1);
     assert!(works(&mut one));
     drop(two);
@@ -62,7 +62,7 @@ fn beyond_the_most_connections_of_a_listener_clients_are_reset() {
 fn an_endpoint_at_its_cap_is_passed_over_and_if_all_are_clients_are_reset() {
     let rig = Rig::start(", maxConnectionsPerEndpoint: 2", &[echo(), echo()]);
     let mut clients: Vec<TcpStream> = (0..4).map(|_| settled(&rig)).collect();
-    assert!(is_reset(&mut rig.connect()));
+    assert!(rig.resets());
     rig.wait_ended("EndpointsFull", 1);
     clients.pop();
     rig.wait_ended("Closed", 1);

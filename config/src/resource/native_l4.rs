@@ -43,6 +43,8 @@ pub(crate) struct ForwardSpec {
     pub(crate) send_proxy_protocol: Option<ProxyVersionSpec>,
     /// End the connections to an endpoint so long after it was removed; they finish by themselves when left out.
     pub(crate) end_after_removal: Option<Time>,
+    /// Keep a client's address with its endpoint until it opened no connection for so long.
+    pub(crate) affinity: Option<Time>,
 }
 
 /// A version of the PROXY protocol.
@@ -139,8 +141,10 @@ impl Builder<'_> {
         forward: &ForwardSpec,
     ) -> Result<L4Policy, Finding> {
         self.range("forward.tries", forward.tries, 1, 16)?;
-        if forward.connect_timeout.is_some_and(|time| time.0.is_zero()) {
-            return Err(self.error("forward.connectTimeout", "OutOfRange", "must be more than zero"));
+        for (at, time) in [("connectTimeout", forward.connect_timeout), ("affinity", forward.affinity)] {
+            if time.is_some_and(|time| time.0.is_zero()) {
+                return Err(self.error(&format!("forward.{at}"), "OutOfRange", "must be more than zero"));
+            }
         }
         let ranges = forward.source_ranges.as_ref();
         if ranges.is_some_and(Vec::is_empty) {
@@ -176,6 +180,7 @@ impl Builder<'_> {
         if let Some(time) = forward.end_after_removal {
             policy.on_removed = OnRemoved::EndAfter(time.0);
         }
+        policy.affinity = forward.affinity.map(|time| time.0);
         Ok(policy)
     }
 }

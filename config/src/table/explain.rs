@@ -315,7 +315,7 @@ impl Share {
     }
 }
 
-fn shares(table: &RouteTable, split: &Split) -> Vec<Share> {
+pub(super) fn shares(table: &RouteTable, split: &Split) -> Vec<Share> {
     let backend = |id: &super::BackendId| table.backends.at(id.0).map(Arc::clone);
     match split {
         Split::One(id) => {

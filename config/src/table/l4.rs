@@ -88,7 +88,8 @@ pub struct L4Policy {
     pub source_ranges: Option<Arc<SourceRanges>>,
     /// What becomes of connections and flows to an endpoint that is no longer wanted.
     pub on_removed: OnRemoved,
-    /// A client's address gets the same endpoint until it was away for so long.
+    /// A client's address gets the same endpoint, as long as that may be used, until it came with nothing new for so
+    /// long. It goes before the Backend's balance.
     pub affinity: Option<Duration>,
 }
 

@@ -8,6 +8,7 @@ mod backend;
 mod bind;
 mod chunks;
 pub mod explain;
+pub mod explain_l4;
 mod filter;
 mod hosts;
 mod l4;

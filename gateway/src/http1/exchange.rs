@@ -498,8 +498,14 @@ impl<'a> Attempts<'a> {
 
     async fn pick(&self, client: &mut Client, total: u32, now: Instant) -> Result<InFlight, Reason> {
         let exclude = self.excluded.get(..self.failures).unwrap_or_default();
-        let request =
-            PickRequest { hash: self.forward.hash, exclude, now, worker: self.worker.index, cap: 0 };
+        let request = PickRequest {
+            hash: self.forward.hash,
+            exclude,
+            now,
+            worker: self.worker.index,
+            cap: 0,
+            is_sticky: false,
+        };
         let picked = match self.forward.backend.pick(&request) {
             // Boxed: waiting is rare, and its state would make every connection's task larger.
             Err(PickError::AtCapacity) => {

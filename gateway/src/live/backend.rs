@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicU32, AtomicU64};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use config::table::{Backend, Balance, Endpoint, HashKey};
@@ -10,6 +10,7 @@ use serde::Serialize;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
+use super::affinity::Affinity;
 use super::budget::Budget;
 use super::endpoint::{EndpointState, EndpointStatus, flag};
 use crate::balance::consistent_hash::Ring;
@@ -64,6 +65,8 @@ pub struct BackendState {
     pub(super) waiting: AtomicU32,
     /// Told of each slot that becomes free while somebody waits.
     pub(super) freed: Notify,
+    /// Made when a route first wants it.
+    pub(super) affinity: OnceLock<Affinity>,
     /// Held while an ejection is decided, so that the share of ejected endpoints is exact.
     ejecting: Mutex<()>,
 }
@@ -93,6 +96,7 @@ impl BackendState {
             budget: Mutex::new(Budget::new(now)),
             waiting: AtomicU32::new(0),
             freed: Notify::new(),
+            affinity: OnceLock::new(),
             ejecting: Mutex::new(()),
         }
     }

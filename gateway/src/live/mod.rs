@@ -5,6 +5,7 @@
 //! endpoints by address, identity and health policy, backends by name, routes by object and name. Nothing here
 //! decides where a request goes before a Backend is known, and nothing here opens a connection.
 
+mod affinity;
 mod backend;
 mod budget;
 mod clock;

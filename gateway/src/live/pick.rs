@@ -1,12 +1,14 @@
 //! Choosing an endpoint for one attempt. No allocation, no lock.
 
 use std::cell::Cell;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
+use super::affinity::{Affinity, Place};
 use super::backend::{BackendState, Balancer, LiveBackend};
 use super::endpoint::{EndpointState, flag};
 use crate::balance::{FULL, Pool, consistent_hash, least_conn, round_robin};
@@ -27,6 +29,9 @@ pub struct PickRequest<'a> {
     pub worker: usize,
     /// Most that may be in flight per endpoint besides what the Backend allows; 0 = no other cap.
     pub cap: u32,
+    /// A key of a consistent hash keeps its endpoint however much that has in flight. For connections, which stay:
+    /// spreading those of one client would leave nothing of the choice.
+    pub is_sticky: bool,
 }
 
 /// Why no endpoint was picked.
@@ -94,6 +99,49 @@ impl LiveBackend {
         self.pick_now(request)
     }
 
+    /// As [`Self::pick`], but a client whose address was here within `affinity` gets the endpoint that it had, as long as
+    /// that one may be used. Takes a lock if there is an affinity.
+    ///
+    /// # Errors
+    /// As [`Self::pick`].
+    pub fn pick_for(
+        &self,
+        client: IpAddr,
+        affinity: Option<Duration>,
+        request: &PickRequest<'_>,
+    ) -> Result<InFlight, PickError> {
+        let Some(timeout) = affinity else { return self.pick(request) };
+        let known = self.state.affinity.get_or_init(Affinity::new);
+        let former = known.find(client, request.now, timeout);
+        let picked = match former.and_then(|place| self.pick_at(place, request)) {
+            Some(picked) => picked,
+            None => self.pick(request)?,
+        };
+        let endpoint = picked.endpoint();
+        known.remember(client, Place { address: endpoint.address, id: endpoint.id }, request.now);
+        Ok(picked)
+    }
+
+    /// This very endpoint, if it may be used.
+    fn pick_at(&self, place: Place, request: &PickRequest<'_>) -> Option<InFlight> {
+        let index = self.config.endpoints.binary_search_by_key(&place.address, |one| one.address).ok()?;
+        let view = self.view(request);
+        let is_same = self.endpoints.get(index)?.id == place.id;
+        (is_same && view.ramp(index).is_some()).then(|| view.enter(index))?
+    }
+
+    fn view<'v>(&'v self, request: &'v PickRequest<'v>) -> View<'v> {
+        View {
+            backend: self,
+            request,
+            cap: self.cap(request),
+            strict: !request.exclude.is_empty(),
+            excluded: false,
+            retired: false,
+            capped: Cell::new(false),
+        }
+    }
+
     /// The stricter one of two caps, of which 0 is none.
     fn cap(&self, request: &PickRequest<'_>) -> u32 {
         match (self.config.policy.max_requests_per_endpoint, request.cap) {
@@ -104,15 +152,7 @@ impl LiveBackend {
 
     /// [`Self::pick`] without regard to the queue.
     pub(super) fn pick_now(&self, request: &PickRequest<'_>) -> Result<InFlight, PickError> {
-        let view = View {
-            backend: self,
-            request,
-            cap: self.cap(request),
-            strict: !request.exclude.is_empty(),
-            excluded: false,
-            retired: false,
-            capped: Cell::new(false),
-        };
+        let view = self.view(request);
         if let Some(picked) = view.attempt() {
             return Ok(picked);
         }
@@ -174,6 +214,9 @@ impl View<'_> {
             Balancer::LeastConnection(sequence) => {
                 least_conn::choose(sequence, self, state.next_position(), fastrand::u64(..))
             }
+            Balancer::ConsistentHash(ring) if self.request.is_sticky => {
+                consistent_hash::choose(ring, &Idle(self), self.request.hash)
+            }
             Balancer::ConsistentHash(ring) => consistent_hash::choose(ring, self, self.request.hash),
         }
     }
@@ -230,5 +273,26 @@ impl Pool for View<'_> {
 
     fn weight(&self, index: usize) -> u16 {
         self.backend.config.endpoints.get(index).map_or(1, |endpoint| endpoint.weight)
+    }
+}
+
+/// The same endpoints, as if nothing were in flight.
+struct Idle<'a>(&'a View<'a>);
+
+impl Pool for Idle<'_> {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn ramp(&self, index: usize) -> Option<u16> {
+        self.0.ramp(index)
+    }
+
+    fn in_flight(&self, _: usize) -> u32 {
+        0
+    }
+
+    fn weight(&self, index: usize) -> u16 {
+        self.0.weight(index)
     }
 }

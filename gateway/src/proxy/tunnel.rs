@@ -183,7 +183,7 @@ impl Ending {
         timer.arm_at(timer.tick_after(self.idle).min(self.lifetime).min(self.removal));
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, timer: &mut Timer) -> Poll<Result<(), Cut>> {
+    fn poll(&mut self, cx: &Context<'_>, timer: &mut Timer) -> Poll<Result<(), Cut>> {
         if let Some((watch, after)) = &self.after_removal
             && watch.poll_retired(cx)
         {

@@ -187,8 +187,9 @@ impl Connection {
         for attempt in 0..usize::from(policy.tries).clamp(1, MOST_TRIES) {
             let exclude = failed.get(..attempt).unwrap_or_default();
             let cap = policy.max_connections_per_endpoint;
-            let request = PickRequest { hash, exclude, now: Instant::now(), worker: self.worker.index, cap };
-            let picked = match backend.pick(&request) {
+            let (now, worker) = (Instant::now(), self.worker.index);
+            let request = PickRequest { hash, exclude, now, worker, cap, is_sticky: true };
+            let picked = match backend.pick_for(self.source.ip(), policy.affinity, &request) {
                 Err(PickError::AtCapacity) => Box::pin(backend.wait_for_slot(&request)).await,
                 other => other,
             };

@@ -129,7 +129,8 @@ async fn connect(
     let mut failed = [0; MOST_ATTEMPTS];
     for attempt in 0..MOST_ATTEMPTS {
         let exclude = failed.get(..attempt).unwrap_or_default();
-        let request = PickRequest { hash, exclude, now: Instant::now(), worker: worker.index, cap: 0 };
+        let request =
+            PickRequest { hash, exclude, now: Instant::now(), worker: worker.index, cap: 0, is_sticky: true };
         let picked = match backend.pick(&request) {
             Err(PickError::AtCapacity) => Box::pin(backend.wait_for_slot(&request)).await,
             other => other,

@@ -65,8 +65,14 @@ impl Simulation {
     /// One attempt; a failure to connect is retried elsewhere at once, as the engine does.
     fn attempt(&mut self, exclude: &mut Vec<u64>) {
         let hash = self.random.u64(..1 << 32);
-        let Ok(slot) = self.backend.pick(&PickRequest { hash, exclude, now: self.now, worker: 0, cap: 0 })
-        else {
+        let Ok(slot) = self.backend.pick(&PickRequest {
+            hash,
+            exclude,
+            now: self.now,
+            worker: 0,
+            cap: 0,
+            is_sticky: false,
+        }) else {
             self.errors += 1;
             return;
         };

@@ -137,7 +137,7 @@ proptest! {
         let mut all = all;
         let best_left = all.any(|index| !set(unhealthy, index) && !set(excluded, index));
         for hash in hashes {
-            let request = PickRequest { hash, exclude: &exclude, now, worker: 0, cap: 0 };
+            let request = PickRequest { hash, exclude: &exclude, now, worker: 0, cap: 0, is_sticky: false };
             match backend.pick(&request) {
                 Err(error) => prop_assert!(!healthy_left && error == PickError::NoEndpoint),
                 Ok(picked) => {

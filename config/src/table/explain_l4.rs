@@ -1,0 +1,109 @@
+//! Where a connection or datagram that is relayed goes, and why, or why it is refused. For people; the gateway never
+//! calls it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::RouteTable;
+use super::explain::{Share, shares};
+use super::l4::{L4Bind, L4Key, L4Policy, ProxyProtocolIn};
+use crate::report::{ObjectRef, Problem, Report};
+
+/// What becomes of a connection or datagram.
+#[derive(Clone, Debug, Serialize)]
+pub struct L4Explanation {
+    /// The socket that takes it.
+    pub bind: Option<L4Key>,
+    /// Its listener.
+    pub listener: Option<Arc<str>>,
+    /// One sentence.
+    pub verdict: String,
+    /// Some backend takes it.
+    pub is_served: bool,
+    /// The user's object.
+    pub object: Option<ObjectRef>,
+    /// The route's display name.
+    pub route: Option<Arc<str>>,
+    /// The terms.
+    pub policy: Option<Arc<L4Policy>>,
+    /// The backends that it may go to.
+    pub backends: Vec<Share>,
+    /// What was said about objects that want the same address and do not have it.
+    pub others: Vec<Problem>,
+}
+
+/// Explains what becomes of whatever comes to `to` from the client `from`; of any client when absent.
+#[must_use]
+pub fn explain_l4(table: &RouteTable, report: &Report, to: L4Key, from: Option<IpAddr>) -> L4Explanation {
+    let bind = find(table, to);
+    let address = bind.map_or(to, |bind| bind.key);
+    let is_about = |problem: &&Problem| {
+        problem.reason == "Conflict" && problem.message.starts_with(&format!("{address} "))
+    };
+    let others = report.problems.iter().filter(is_about).cloned().collect();
+    let Some(bind) = bind else {
+        return L4Explanation {
+            bind: None,
+            listener: None,
+            verdict: format!("refused: nothing relays on {to}"),
+            is_served: false,
+            object: None,
+            route: None,
+            policy: None,
+            backends: Vec::new(),
+            others,
+        };
+    };
+    let info = table.routes.at(bind.route.0);
+    let route = info.map_or_else(|| "?".into(), |info| Arc::clone(&info.name));
+    let backends = bind.target.as_ref().map(|split| shares(table, split)).unwrap_or_default();
+    let refused = refusal(bind, from, &backends);
+    L4Explanation {
+        bind: Some(bind.key),
+        listener: Some(Arc::clone(&bind.listener)),
+        is_served: refused.is_none(),
+        verdict: refused.unwrap_or_else(|| format!("relayed by {route}")),
+        object: info.map(|info| info.object.clone()),
+        route: Some(route),
+        policy: Some(Arc::clone(&bind.policy)),
+        backends,
+        others,
+    }
+}
+
+/// The socket that the kernel gives it to: that of the very address, or else the wildcard's.
+fn find(table: &RouteTable, to: L4Key) -> Option<&Arc<L4Bind>> {
+    let at = |address: SocketAddr| {
+        let key = L4Key { address, ..to };
+        table.l4.iter().map(|(_, bind)| bind).find(move |bind| bind.key == key)
+    };
+    let any: IpAddr = match to.address.ip() {
+        IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+    };
+    at(to.address).or_else(|| at(SocketAddr::new(any, to.address.port())))
+}
+
+fn refusal(bind: &L4Bind, from: Option<IpAddr>, backends: &[Share]) -> Option<String> {
+    if let Err(why) = bind.target {
+        return Some(format!("refused: the route is closed ({why:?}); see the problems"));
+    }
+    let is_served = |share: &Share| {
+        share.weight > 0 && share.backend.as_ref().is_some_and(|backend| !backend.endpoints.is_empty())
+    };
+    if !backends.iter().any(is_served) {
+        return Some("refused: no backend has an endpoint, so the address does not listen".to_owned());
+    }
+    let from = from?;
+    if let ProxyProtocolIn::Required { trusted } = &bind.policy.proxy_protocol_in
+        && !trusted.0.is_empty()
+        && !trusted.contains(from)
+    {
+        return Some(format!("reset: {from} is none of the trusted proxies, and a PROXY header is required"));
+    }
+    let ranges = bind.policy.source_ranges.as_ref()?;
+    let is_client = bind.policy.proxy_protocol_in == ProxyProtocolIn::None;
+    (is_client && !ranges.contains(from)).then(|| format!("reset: {from} is in none of the source ranges"))
+}

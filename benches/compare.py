@@ -137,6 +137,25 @@ SCENARIOS = {
         "memory": True, "tls": True, "h2": True,
         "about": "the same over HTTP/2",
     },
+    "tcp-bulk": {
+        "load": ["--body", "67108864", "--connections", "4", "--requests", "128", "--warmup", "8"],
+        "bytes": 67_108_864,
+        "peers": ["relay", "relay-splice", "sluicegate", "nginx", "haproxy", "haproxy-splice"],
+        "tcp": True,
+        "about": "relayed as it is, 4 connections, answers of 64 MiB",
+    },
+    "tcp-ping-pong": {
+        "load": ["--requests", "200000", "--warmup", "20000"],
+        "peers": FOUR,
+        "tcp": True,
+        "about": "relayed as it is, 64 connections, messages of less than 100 bytes back and forth",
+    },
+    "tcp-churn": {
+        "load": ["--one-shot", "--requests", "20000", "--warmup", "2000"],
+        "peers": FOUR + ["haproxy-splice"],
+        "tcp": True,
+        "about": "relayed as it is, 64 connections at once, a new one for each small message",
+    },
     "idle-10k": {
         "load": ["--connections", "10000", "--in-flight", "64", "--requests", "10000", "--warmup", "0",
                  "--hold-seconds", "3"],
@@ -199,7 +218,8 @@ class Comparison:
         self.name, self.args, self.scenario = name, args, SCENARIOS[name]
         wanted = args.peers.split(",") if args.peers else self.scenario["peers"]
         self.peers = [peer for peer in wanted if self.is_there(peer)]
-        self.unit = "B/connection" if self.scenario.get("memory") else "µs CPU/request"
+        self.unit = "B/connection" if self.scenario.get("memory") else "ms CPU/GB" if self.scenario.get("bytes") \
+            else "µs CPU/request"
 
     def is_there(self, peer):
         kind = peer.split("-")[0]
@@ -248,7 +268,7 @@ class Comparison:
         for host in BACKENDS:
             command += ["--backend", f"{host}:{proxy.backend_port}"]
         command += [proxy.folder / "ca.pem" if part == "@CA@" else part for part in self.scenario["load"]]
-        if proxy.kind != "relay" and driver == "loadgen":
+        if proxy.kind != "relay" and driver == "loadgen" and not self.scenario.get("tcp"):
             command.append("--expect-forwarded")
         if self.args.rate and driver == "loadgen":
             command += ["--rate", self.args.rate]
@@ -260,6 +280,8 @@ class Comparison:
         result["machine"] = Machine(proxy.process.pid).since(before)
         if self.scenario.get("memory"):
             result["figure"] = result["memory"]["per_connection"]
+        elif self.scenario.get("bytes"):
+            result["figure"] = result["cpu_us_per_request"] * 1e6 / self.scenario["bytes"]
         else:
             result["figure"] = result["cpu_us_per_request"]
         return result
@@ -354,6 +376,7 @@ class Proxy:
     def __init__(self, peer, scenario, folder, args, cpu):
         self.peer, self.scenario, self.folder, self.binaries, self.cpu = peer, scenario, folder, args.binaries, cpu
         self.is_tls, self.is_h2, self.is_grpc = (bool(scenario.get(key)) for key in ("tls", "h2", "grpc"))
+        self.is_tcp = bool(scenario.get("tcp"))
         self.envoy_binary = args.envoy
         self.kind, _, self.variant = peer.partition("-")
         self.port, self.admin, self.backend_port = free_port(["127.0.0.1"]), free_port(["127.0.0.1"]), free_port(BACKENDS)
@@ -403,6 +426,12 @@ class Proxy:
         return command + (["--splice"] if self.variant == "splice" else [])
 
     def nginx(self):
+        servers = "\n".join(f"        server {host}:{self.backend_port} max_fails=0;" for host in BACKENDS)
+        if self.is_tcp:
+            module = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
+            path = self.fill("nginx-tcp.conf", {"MODULE": f"load_module {module};" if module.exists() else "",
+                                                "SERVERS": servers})
+            return [find("nginx"), "-c", path, "-p", self.folder]
         headers = ['X-Forwarded-For $remote_addr', 'X-Forwarded-Proto $scheme']
         if self.variant != "lean":
             headers += ['X-Forwarded-Host $http_host', 'X-Forwarded-Port $server_port', 'X-Real-IP $remote_addr',
@@ -423,11 +452,16 @@ class Proxy:
             "KEEPALIVE": 1024 if self.is_h2 else 256,
             "HEADERS": "\n".join(f"            {line}" for line in upstream + headers),
             "BODIES": "\n".join(f"            {line}" for line in streaming) if self.variant == "stream" else "",
-            "SERVERS": "\n".join(f"        server {host}:{self.backend_port} max_fails=0;" for host in BACKENDS),
+            "SERVERS": servers,
         })
         return [find("nginx"), "-c", path, "-p", self.folder]
 
     def haproxy(self):
+        splice = "    option splice-response\n    option splice-request" if self.variant == "splice" else ""
+        if self.is_tcp:
+            servers = [f"    server s{number} {host}:{self.backend_port}" for number, host in enumerate(BACKENDS)]
+            path = self.fill("haproxy-tcp.cfg", {"SPLICE": splice, "SERVERS": "\n".join(servers)})
+            return [find("haproxy"), "-f", path]
         headers = ["    option forwardfor", f"    http-request set-header X-Forwarded-Proto http{'s' * self.is_tls}"]
         if self.variant != "lean":
             headers += ["    http-request set-header X-Forwarded-Host %[req.hdr(host)]",
@@ -446,8 +480,7 @@ class Proxy:
             "FRONT_LOG": "\n".join(front) if log else "",
             "FLAGS": f" ssl crt {self.folder}/leaf.pem alpn h2,http/1.1" if self.is_tls else "",
             "HEADERS": "\n".join(headers),
-            "SPLICE": "    option splice-auto\n    option splice-response\n    option splice-request"
-                      if self.variant == "splice" else "",
+            "SPLICE": f"    option splice-auto\n{splice}" if splice else "",
             "SERVERS": "\n".join(f"    server s{number} {host}:{self.backend_port} pool-max-conn 256"
                                  + " proto h2" * self.is_grpc for number, host in enumerate(BACKENDS)),
         })
@@ -498,6 +531,13 @@ class Proxy:
     def sluicegate(self):
         config = self.folder / "config"
         config.mkdir()
+        if self.is_tcp:
+            (config / "bench.json").write_text(json.dumps({
+                "listeners": [{"name": "bench", "address": f"127.0.0.1:{self.port}", "protocol": "tcp",
+                               "forward": {"backend": "bench"}}],
+                "backends": [{"name": "bench", "endpoints": [f"{host}:{self.backend_port}" for host in BACKENDS]}]}))
+            return [self.binaries / "sluicegate", "run", "--config", config, "--http", "none", "--https", "none",
+                    "--admin", f"127.0.0.1:{self.admin}", "--workers", 1, "--access-log", "off"]
         table = None if self.variant == "one-route" else self.scenario.get("table")
         (config / "bench.json").write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": self.objects(table)}))
         address = f"127.0.0.1:{self.port}"

@@ -1,0 +1,224 @@
+//! TCP over table changes: a thousand connections through one listener carry a known pattern both ways while the
+//! configuration is rewritten and the endpoints that they lead to come and go. Claims, and exits 1 if they do not hold: none
+//! of them ends before it is told to, every byte comes back as it was sent, and none is missing at the end.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use benches::process::{self, Proxy};
+use benches::{manifest, pattern};
+use clap::Parser;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::LocalSet;
+
+/// Changes the table many times under many TCP connections; none may end or lose a byte.
+#[derive(Parser)]
+struct Args {
+    /// The sluicegate binary.
+    binary: PathBuf,
+    /// Connections.
+    #[arg(long, default_value_t = 1_000)]
+    streams: usize,
+    /// Changes of the table to see, as counted by the proxy.
+    #[arg(long, default_value_t = 1_000)]
+    changes: u64,
+    /// Seconds until the run is given up.
+    #[arg(long, default_value_t = 600)]
+    limit_seconds: u64,
+}
+
+/// How many new tables the one worker has taken up.
+const SWAPS: &str = "sluicegate_worker_swaps_total";
+/// The longest piece that is sent at once: beyond what is copied, so that some of it is spliced.
+const LONGEST: usize = 256 * 1_024;
+/// Pause of a connection between two pieces.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What all connections have done.
+#[derive(Default)]
+struct Counts {
+    open: Cell<usize>,
+    bytes: Cell<u64>,
+    stopped: Cell<bool>,
+}
+
+fn main() -> Result<ExitCode> {
+    let args = Args::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let limit = Duration::from_secs(args.limit_seconds);
+    let run = async { tokio::time::timeout(limit, LocalSet::new().run_until(run(&args))).await };
+    let report = runtime.block_on(run).context("not done in time")??;
+    println!("{report}");
+    let good = report.get("good").and_then(Value::as_bool).unwrap_or(false);
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn run(args: &Args) -> Result<Value> {
+    let endpoints = [echo().await?, echo().await?, echo().await?, echo().await?];
+    let folder = manifest::Folder::new()?;
+    let addresses = (process::free_address()?, process::free_address()?);
+    write(folder.path(), addresses, &endpoints, 0)?;
+    let proxy = Proxy::start(&args.binary, folder.path(), &[])?;
+    let counts = Rc::new(Counts::default());
+    let mut streams = Vec::new();
+    for number in 0..args.streams {
+        let stream = TcpStream::connect(addresses.0).await?;
+        stream.set_nodelay(true)?;
+        streams.push(tokio::task::spawn_local(carry(stream, number, Open::new(&counts))));
+    }
+    let begin = Instant::now();
+    let memory = process::pss_bytes(proxy.pid())?;
+    let (first, mut seen, mut writes) = (swaps(&proxy)?, 0, 0);
+    while seen < args.changes && counts.open.get() == args.streams {
+        writes += 1;
+        write(folder.path(), addresses, &endpoints, writes)?;
+        // One change must be in before the next is made, or bursts would be taken in as one.
+        while swaps(&proxy)? == first + seen {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        seen = swaps(&proxy)? - first;
+    }
+    let open = counts.open.get();
+    counts.stopped.set(true);
+    let mut errors = Vec::new();
+    for stream in streams {
+        if let Err(error) = stream.await? {
+            errors.push(format!("{error:#}"));
+        }
+    }
+    let failed = errors.len();
+    errors.truncate(10);
+    let closed = proxy.metric("sluicegate_tcp_connections_total", "reason=\"Closed\"")?.unwrap_or(0.0);
+    Ok(json!({
+        "streams": args.streams,
+        "open_after_changes": open,
+        "changes": seen,
+        "seconds": begin.elapsed().as_secs_f64(),
+        "bytes": counts.bytes.get(),
+        "spliced_bytes": proxy.metric("sluicegate_spliced_bytes_total", "")?,
+        "closed_in_order": closed,
+        "failed": failed,
+        "errors": errors,
+        "memory": [memory, process::pss_bytes(proxy.pid())?],
+        "good": failed == 0 && open == args.streams && seen >= args.changes,
+    }))
+}
+
+/// Counts a connection that is open.
+struct Open(Rc<Counts>);
+
+impl Open {
+    fn new(counts: &Rc<Counts>) -> Self {
+        counts.open.set(counts.open.get() + 1);
+        Self(Rc::clone(counts))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
+    }
+}
+
+/// Sends pieces of all lengths and expects each back until it is told to stop; then ends its side, and expects the end.
+async fn carry(mut stream: TcpStream, number: usize, open: Open) -> Result<()> {
+    let counts = Rc::clone(&open.0);
+    let mut random = fastrand::Rng::with_seed(number as u64);
+    // Each begins elsewhere in the pattern, so that bytes of another one are known.
+    let mut offset = number as u64;
+    // Spread over the time, so that they do not all talk at once.
+    tokio::time::sleep(PAUSE.mul_f64(random.f64())).await;
+    while !counts.stopped.get() {
+        let length = if random.u8(..) < 4 { random.usize(..LONGEST) } else { random.usize(1..2_000) };
+        let (start, piece) = (usize::try_from(offset % pattern_period())?, pattern::body(length + 89));
+        let piece = piece.get(start..start + length).context("the pattern is too short")?;
+        let (mut reader, mut writer) = stream.split();
+        let reading = async {
+            let mut buf = vec![0; length];
+            tokio::time::timeout(Duration::from_secs(30), reader.read_exact(&mut buf))
+                .await
+                .context("late")??;
+            ensure!(pattern::matches(offset, &buf), "other bytes at {offset} of {number}");
+            Ok(())
+        };
+        let (written, read) = tokio::join!(writer.write_all(piece), reading);
+        written?;
+        read?;
+        offset += length as u64;
+        counts.bytes.set(counts.bytes.get() + 2 * length as u64);
+        tokio::time::sleep(PAUSE).await;
+    }
+    drop(open);
+    stream.shutdown().await?;
+    let mut rest = Vec::new();
+    tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut rest))
+        .await
+        .context("no end")??;
+    ensure!(rest.is_empty(), "{} bytes after the end", rest.len());
+    Ok(())
+}
+
+/// The pattern repeats after so many bytes.
+const fn pattern_period() -> u64 {
+    89
+}
+
+/// A server that sends back what it gets, and ends when the client does.
+async fn echo() -> Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.11:0").await?;
+    let address = listener.local_addr()?;
+    tokio::task::spawn_local(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::task::spawn_local(async move {
+                // Without it, answers would wait for acknowledgements; it fails only for a socket that is gone.
+                let _set = stream.set_nodelay(true);
+                let (mut reader, mut writer) = stream.split();
+                // An error is seen by the client as well.
+                let _copied = tokio::io::copy(&mut reader, &mut writer).await;
+                let _ended = writer.shutdown().await;
+            });
+        }
+    });
+    Ok(address)
+}
+
+fn swaps(proxy: &Proxy) -> Result<u64> {
+    match proxy.metric(SWAPS, "")? {
+        Some(count) => Ok(count as u64),
+        None => bail!("the proxy has no metric {SWAPS}"),
+    }
+}
+
+/// The table of change `number`: two of the four endpoints serve, a listener next to that of the connections comes and
+/// goes, and the terms change.
+fn write(
+    folder: &Path,
+    (address, other): (SocketAddr, SocketAddr),
+    endpoints: &[SocketAddr],
+    number: usize,
+) -> Result<()> {
+    let ready = endpoints.iter().cycle().skip(number % endpoints.len().max(1)).take(2);
+    let forward = json!({"backend": "echo", "idleTimeout": format!("{}s", 600 + number % 7)});
+    let mut listeners =
+        vec![json!({"name": "echo", "address": address, "protocol": "tcp", "forward": forward})];
+    if number % 3 == 1 {
+        listeners.push(
+            json!({"name": "more", "address": other, "protocol": "tcp", "forward": {"backend": "echo"}}),
+        );
+    }
+    let file = json!({
+        "listeners": listeners,
+        "backends": [{"name": "echo", "endpoints": ready.collect::<Vec<_>>()}],
+    });
+    let (new, path) = (folder.join(".edge.new"), folder.join("edge.json"));
+    std::fs::write(&new, file.to_string())?;
+    std::fs::rename(new, path)?;
+    Ok(())
+}

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 
+use crate::obscure::Obscure;
 use crate::report::{Kind, ObjectRef, Problem};
 use crate::resource::endpoint_slice::Locality;
 use crate::resource::native::EndpointHost;
@@ -144,7 +145,7 @@ pub struct Index {
     /// source → its problems
     problems: BTreeMap<Arc<str>, Vec<Problem>>,
     /// Sources with listeners that are not known.
-    obscure: BTreeSet<Arc<str>>,
+    obscure: Obscure,
     /// Where the gateway runs.
     zone: Option<Arc<str>>,
     /// Where no Service may lead, sorted.
@@ -169,6 +170,7 @@ impl Index {
                 if let Some(old) = self.objects.remove(&reference) {
                     self.unlink(&old, &mut change);
                 }
+                self.obscure.forget(&reference);
             }
             Event::Problems { source, problems } => {
                 let old = if problems.is_empty() {
@@ -179,8 +181,12 @@ impl Index {
                 change.problems = old.as_ref() != self.problems.get(&source);
             }
             Event::Listeners { source, are_known } => {
-                change.listeners =
-                    if are_known { self.obscure.remove(&source) } else { self.obscure.insert(source) };
+                let has_listeners = self.objects.keys().any(|known| known.kind == Kind::Listener);
+                let routes = self.objects.values().filter_map(|object| match &object.spec {
+                    ObjectSpec::Route(route) => Some((&object.reference, &**route)),
+                    _ => None,
+                });
+                change.listeners = self.obscure.set(source, are_known, has_listeners, routes);
             }
             Event::Resolved { name, mut addresses } => {
                 addresses.iter_mut().for_each(|address| *address = address.to_canonical());
@@ -226,6 +232,12 @@ impl Index {
         }
         if let Some(old) = self.objects.remove(&object.reference) {
             self.unlink(&old, change);
+        }
+        if object.reference.kind == Kind::Listener {
+            self.obscure.listener_came(|route| match &self.objects.get(route)?.spec {
+                ObjectSpec::Route(route) => Some(&**route),
+                _ => None,
+            });
         }
         self.link(object, change);
     }
@@ -398,9 +410,10 @@ impl Index {
         self.refused.binary_search(&address).is_ok() || self.servers.binary_search(&address).is_ok()
     }
 
-    /// The sources that have, or may have, listeners of which nothing is known.
-    pub(crate) fn obscure_sources(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.obscure.iter()
+    /// The source that has, or may have, listeners of which nothing is known, and so keeps the native `route` from the
+    /// addresses of Ingresses.
+    pub(crate) fn obscure_source(&self, route: &ObjectRef) -> Option<&Arc<str>> {
+        self.obscure.source(route)
     }
 
     pub(crate) fn source_problems(&self) -> impl Iterator<Item = &Problem> {

@@ -5,6 +5,7 @@
 
 pub mod compile;
 pub mod index;
+mod obscure;
 pub mod report;
 pub mod resource;
 pub mod schema;

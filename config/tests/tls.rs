@@ -891,27 +891,53 @@ fn a_route_of_a_file_whose_listeners_are_wrong_is_not_served_elsewhere() {
 const PLAIN_ROUTE: &str =
     "routes: [{name: r, backend: b}]\nbackends: [{name: b, endpoints: ['10.0.0.1:80']}]\n";
 
+fn is_served(table: &RouteTable, host: &str) -> bool {
+    table.binds.iter().any(|bind| bind.hosts.route(host, "/", &common::get(host, "/")).is_some())
+}
+
+fn listeners_of_another_file(world: &mut World, are_known: bool) -> (Arc<RouteTable>, Arc<Report>) {
+    let change = world.index.apply(Event::Listeners { source: "edge.yaml".into(), are_known });
+    world.pending.merge(change);
+    world.compile()
+}
+
 #[test]
 fn a_native_route_is_not_served_on_the_ingress_addresses_while_listeners_of_another_file_are_not_known() {
+    for route in [PLAIN_ROUTE.to_owned(), PLAIN_ROUTE.replace("name: r,", "name: r, listeners: http,")] {
+        let mut world = World::new();
+        listeners_of_another_file(&mut world, false);
+        world.apply(&route);
+        let (table, report) = world.compile();
+        assert!(!is_served(&table, "a.test"), "{route}");
+        assert_eq!(reasons(&report), ["r ListenersUnknown"]);
+        let (table, report) = listeners_of_another_file(&mut world, true);
+        assert!(is_served(&table, "a.test") && report.problems.is_empty(), "{route}");
+    }
+}
+
+#[test]
+fn what_is_served_stays_so_when_a_broken_file_comes_and_what_comes_with_it_waits() {
     let mut world = World::new();
     world.apply(PLAIN_ROUTE);
-    let is_served = |table: &RouteTable| table.binds.iter().any(|bind| bind.hosts.iter().count() > 0);
-    assert!(is_served(&world.compile().0));
-    let say = |world: &mut World, are_known| {
-        let change = world.index.apply(Event::Listeners { source: "edge.yaml".into(), are_known });
-        world.pending.merge(change);
-        world.compile()
-    };
-    let (table, report) = say(&mut world, false);
-    assert!(!is_served(&table));
-    assert_eq!(reasons(&report), ["r ListenersUnknown"]);
-    let (table, report) = say(&mut world, true);
-    assert!(is_served(&table) && report.problems.is_empty());
-    say(&mut world, false);
-    world.apply(&PLAIN_ROUTE.replace("name: r,", "name: r, listeners: http,"));
+    assert!(is_served(&world.compile().0, "a.test"));
+    let (table, report) = listeners_of_another_file(&mut world, false);
+    assert!(is_served(&table, "a.test") && report.problems.is_empty(), "{report:?}");
+    let both = PLAIN_ROUTE.replace("routes: [", "routes: [{name: new, hosts: [new.test], backend: b}, ");
+    world.apply(&both);
     let (table, report) = world.compile();
-    assert!(!is_served(&table));
-    assert_eq!(reasons(&report), ["r ListenersUnknown"]);
+    assert!(is_served(&table, "a.test"));
+    assert_eq!(reasons(&report), ["new ListenersUnknown"]);
+    // On a listener since, and off it again: what it asked of clients, the addresses of Ingresses do not ask.
+    let listener = "listeners: [{name: edge, address: '127.0.0.1:1'}]\n";
+    world.apply(&format!("{listener}{both}"));
+    assert!(world.compile().1.problems.is_empty());
+    let edge = ObjectRef { kind: Kind::Listener, namespace: "".into(), name: "edge".into() };
+    let change = world.index.apply(Event::Delete(edge));
+    world.pending.merge(change);
+    world.apply(&both);
+    let (table, report) = world.compile();
+    assert!(!is_served(&table, "a.test"), "{report:?}");
+    assert!(listeners_of_another_file(&mut world, true).1.problems.is_empty());
 }
 
 #[test]

@@ -34,8 +34,6 @@ pub(super) struct Listeners {
     /// Names of listeners that do not speak HTTP.
     pub(super) relaying: BTreeSet<Arc<str>>,
     pub(super) problems: Vec<(ObjectRef, Problem)>,
-    /// A source with listeners that are not known.
-    pub(super) obscure: Option<Arc<str>>,
 }
 
 /// TLS of one listener.
@@ -62,7 +60,7 @@ impl Listeners {
         let mut objects: Vec<&Object> =
             index.objects().filter(|o| o.reference.kind == Kind::Listener).collect();
         objects.sort_by(|a, b| a.reference.cmp(&b.reference));
-        let mut listeners = Self { obscure: index.obscure_sources().next().cloned(), ..Self::default() };
+        let mut listeners = Self::default();
         for object in objects {
             let ObjectSpec::Listener(listener) = &object.spec else { continue };
             if listener.forward.is_some() {
@@ -150,7 +148,7 @@ pub(super) fn compile(
         let finding = Finding::error(field, 0, reason, message);
         problems.push(finding.into_problem(&object.reference, object.location.as_ref()));
     };
-    let binds = binds(shop, native, &mut tell);
+    let binds = binds(shop, &object.reference, native, &mut tell);
     let mut held = BTreeSet::new();
     let mut services = BTreeSet::new();
     let mut materials = BTreeSet::new();
@@ -270,10 +268,12 @@ pub(super) fn speech(
 /// The binds that a route is served on.
 fn binds(
     shop: &Workshop<'_>,
+    reference: &ObjectRef,
     native: &NativeRoute,
     tell: &mut impl FnMut(&str, &'static str, String),
 ) -> Arc<[SocketAddr]> {
     let listeners = &shop.listeners.by_name;
+    let obscure = shop.index.obscure_source(reference);
     let Some(wanted) = &native.listeners else {
         let all: BTreeSet<SocketAddr> = listeners.values().copied().collect();
         if !all.is_empty() {
@@ -285,7 +285,7 @@ fn binds(
             tell("listeners", "NoListener", message.to_owned());
             return Arc::new([]);
         }
-        if let Some(source) = &shop.listeners.obscure {
+        if let Some(source) = obscure {
             tell("listeners", "ListenersUnknown", obscure_message(source));
             return Arc::new([]);
         }
@@ -300,8 +300,8 @@ fn binds(
             Some(address) => {
                 found.insert(*address);
             }
-            None if matches!(&**name, "http" | "https") && shop.listeners.obscure.is_some() => {
-                let source = shop.listeners.obscure.as_deref().unwrap_or_default();
+            None if matches!(&**name, "http" | "https") && obscure.is_some() => {
+                let source = obscure.map(|source| &**source).unwrap_or_default();
                 tell("listeners", "ListenersUnknown", obscure_message(source));
             }
             // The binds of Ingresses go by these names.

@@ -200,6 +200,8 @@ impl FileSource {
             hints => self.look_at_all(reread, &hints.unwrap_or_default(), now, &mut events),
         }
         self.material.read(now, &mut events);
+        // A route must not be taken for one that was there before the listeners that it came with.
+        events.sort_by_key(|event| !matches!(event, Event::Listeners { are_known: false, .. }));
         events
     }
 

@@ -237,10 +237,11 @@ async fn too_large_file_is_a_problem_and_keeps_its_objects() {
     let folder = folder(&[("a.yaml", "a")]);
     let mut source = source(&folder);
     next(&mut source).await;
-    let file = File::create(folder.path().join("b.yaml")).unwrap();
-    file.set_len(MAX_FILE_BYTES + 1).unwrap();
-    drop(file);
-    assert_eq!(next(&mut source).await, ["problems b.yaml FileTooLarge"]);
+    // Put there whole: an empty file that grows would be seen as two.
+    let elsewhere = folder.path().with_extension("new");
+    File::create(&elsewhere).unwrap().set_len(MAX_FILE_BYTES + 1).unwrap();
+    fs::rename(&elsewhere, folder.path().join("b.yaml")).unwrap();
+    assert_eq!(next(&mut source).await, ["obscure b.yaml", "problems b.yaml FileTooLarge"]);
 }
 
 #[tokio::test]

@@ -819,6 +819,35 @@ fn a_listener_that_changes_keeps_the_good_certificates_of_bad_files() {
 }
 
 #[test]
+fn authorities_and_default_certificates_that_change_reach_hosts_that_have_rules_only() {
+    let text = NATIVE
+        .replace("tls: {", "tls: {clientCa: ca.pem, ")
+        .replace("hosts: [d.test]", "hosts: ['*.example.com']")
+        .replace("{name: r, ", "{name: r, hosts: [shop.example.com, plain.test], ");
+    let (mut world, wild) = (World::with(|settings| settings.https = None), pair(&["*.example.com"]));
+    let (first, second) = (pair(&["c.test"]), pair(&["c.test"]));
+    let (old, new) = (Authority::new().pem(), Authority::new().pem());
+    world.apply(&text).load("d.pem", &wild.chain).load("d.key", &wild.key);
+    world.load("c.pem", &first.chain).load("c.key", &first.key);
+    let of = |world: &mut World, host: &str| {
+        let table = world.compile().0;
+        let policy = tls(&table).policy(host).unwrap();
+        (policy.client.clone(), policy.certificates[0].fingerprint)
+    };
+    assert_eq!(of(&mut world, "shop.example.com").0, ClientPolicy::Closed);
+    for (ca, pair) in [(&old, &first), (&new, &second)] {
+        world.load("ca.pem", ca).load("c.pem", &pair.chain).load("c.key", &pair.key);
+        let (now, mut fresh) = (world.compile().0, World::with(|settings| settings.https = None));
+        fresh.apply(&text).load("d.pem", &wild.chain).load("d.key", &wild.key).load("ca.pem", ca);
+        fresh.load("c.pem", &pair.chain).load("c.key", &pair.key);
+        assert!(now.binds.iter().any(|bind| bind.config.https));
+        for host in ["shop.example.com", "plain.test", "unknown.test"] {
+            assert_eq!(of(&mut world, host), of(&mut fresh, host), "{host}");
+        }
+    }
+}
+
+#[test]
 fn a_listener_without_usable_certificates_serves_the_default_and_without_authorities_nobody() {
     let mut world = World::with(|settings| settings.https = None);
     let guarded = NATIVE.replace("tls: {", "tls: {clientCa: ca.pem, ");

@@ -126,7 +126,13 @@ impl TlsState {
 
     /// Everything must be built again.
     pub(super) fn touch_all(&mut self) {
-        let all: Vec<Hostname> = self.members.hosts().cloned().collect();
+        let mut all: Vec<Hostname> = self.members.hosts().cloned().collect();
+        // Hosts without a claim of their own are there to be kept from the terms of others: they have the listener's.
+        let named = self.map.iter().flat_map(TlsMap::hosts).map(|(name, _)| match name.starts_with('.') {
+            true => Hostname::Wildcard(Arc::clone(name)),
+            false => Hostname::Exact(Arc::clone(name)),
+        });
+        all.extend(named);
         self.members.dirty.extend(all);
         self.members.dirty.insert(Hostname::Any);
     }

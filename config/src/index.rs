@@ -10,6 +10,7 @@ use foldhash::quality::FixedState;
 
 use crate::obscure::Obscure;
 use crate::report::{Kind, ObjectRef, Problem};
+use crate::resource::destination;
 use crate::resource::endpoint_slice::Locality;
 use crate::resource::native::EndpointHost;
 use crate::resource::{Ingress, IngressClass, NativeBackend, Object, ObjectSpec, Secret, Service};
@@ -407,7 +408,11 @@ impl Index {
 
     /// Whether `address` is one that the gateway itself listens on, or an API server's.
     pub(crate) fn refuses(&self, address: SocketAddr) -> bool {
-        self.refused.binary_search(&address).is_ok() || self.servers.binary_search(&address).is_ok()
+        let is_refused = |at: SocketAddr| {
+            self.refused.binary_search(&at).is_ok() || self.servers.binary_search(&at).is_ok()
+        };
+        let at_port = |ip: IpAddr| SocketAddr::new(ip, address.port());
+        is_refused(address) || destination::translated(address.ip()).any(|ip| is_refused(at_port(ip)))
     }
 
     /// The source that has, or may have, listeners of which nothing is known, and so keeps the native `route` from the

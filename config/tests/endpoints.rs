@@ -671,6 +671,10 @@ fn endpoint_of_a_cluster_is_never_a_listener_of_the_gateway_and_may_be_its_node(
     let found = at(shared(), &own, PORTS, &["10.0.0.1", "10.0.0.2", "fd01::1", "fd01::2"]);
     assert_eq!(found.used, ["10.0.0.2:8080", "[fd01::2]:8080"]);
     assert_eq!(found.told, ["Service default/s RefusedAddress"]);
+    // Translated on its way (RFC 6052), it would be just that listener.
+    let found = at(shared(), &own, PORTS, &["64:ff9b::a00:1", "64:ff9b::a00:2"]);
+    assert_eq!(found.used, ["[64:ff9b::a00:2]:8080"]);
+    assert_eq!(found.told, ["Service default/s RefusedAddress"]);
     let upstream = |own: &[&str]| {
         let text = ingress("number: 80")
             + &annotated(

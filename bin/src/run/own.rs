@@ -2,7 +2,7 @@
 //! resolves the API server's name, again and again; judges no endpoint.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use nix::ifaddrs::getifaddrs;
@@ -25,19 +25,26 @@ pub(super) struct Own {
 
 impl Own {
     /// Looks once, and goes on looking on this runtime for as long as somebody wants to know. `server` is the API server's
-    /// host, if there is one, and its port.
-    pub(super) async fn follow(server: Option<(String, u16)>, listening: Vec<SocketAddr>) -> Self {
+    /// host, if there is one, and its port; a name is resolved by and by, for a start must not wait for it.
+    pub(super) fn follow(server: Option<(String, u16)>, listening: Vec<SocketAddr>) -> Self {
         let (listening, listens) = watch::channel(listening);
         let mut look = Look { server, listens, hosts: BTreeSet::new(), servers: BTreeSet::new() };
-        let (found, refused) = watch::channel(look.again().await);
+        let literal = look.server.as_ref().and_then(|(host, port)| {
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            Some(SocketAddr::new(host.parse().ok()?, *port))
+        });
+        look.servers.extend(literal);
+        let (found, refused) = watch::channel(look.here());
         tokio::spawn(async move {
+            let mut pause = if literal.is_some() { INTERVAL } else { Duration::ZERO };
             loop {
                 tokio::select! {
                     () = found.closed() => return,
                     // Nobody will say anything else.
                     Ok(()) = look.listens.changed() => {}
-                    () = tokio::time::sleep(INTERVAL) => {}
+                    () = tokio::time::sleep(pause) => {}
                 }
+                pause = INTERVAL;
                 let now = look.again().await;
                 found.send_if_modified(|known| {
                     let is_other = *known != now;
@@ -74,10 +81,6 @@ struct Look {
 
 impl Look {
     async fn again(&mut self) -> Vec<SocketAddr> {
-        match addresses() {
-            Ok(hosts) => self.hosts = hosts,
-            Err(error) => tracing::debug!(%error, "the addresses of this host cannot be read"),
-        }
         if let Some((host, port)) = &self.server {
             let lookup = tokio::net::lookup_host((host.as_str(), *port));
             match tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await {
@@ -86,9 +89,26 @@ impl Look {
                 Err(_) => tracing::debug!(host, "the API server's name takes too long to resolve"),
             }
         }
+        self.here()
+    }
+
+    /// Without asking for names.
+    fn here(&mut self) -> Vec<SocketAddr> {
+        match addresses() {
+            Ok(hosts) => self.hosts = hosts,
+            Err(error) => tracing::debug!(%error, "the addresses of this host cannot be read"),
+        }
         let listens = self.listens.borrow_and_update().clone();
         occupied(&listens, &self.hosts).chain(self.servers.iter().copied()).collect()
     }
+}
+
+/// What a socket on `address` listens on if it is not told to keep to its family: the admin port's. Those of listeners are
+/// told (`IPV6_V6ONLY`).
+pub(super) fn of_both_families(address: SocketAddr) -> impl Iterator<Item = SocketAddr> {
+    let is_any = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    let v4 = is_any.then(|| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()));
+    v4.into_iter().chain([address])
 }
 
 /// The addresses that sockets on `listens` can be reached at, given those of the host.
@@ -96,14 +116,13 @@ fn occupied(listens: &[SocketAddr], hosts: &BTreeSet<IpAddr>) -> impl Iterator<I
     let known = listens.iter().filter(|address| address.port() != 0);
     known.flat_map(|address| {
         let is_any = address.ip().is_unspecified();
-        // A socket of all IPv6 addresses has those of IPv4 as well.
-        let all = hosts.iter().filter(move |host| is_any && (host.is_ipv4() || address.is_ipv6()));
+        let all = hosts.iter().filter(move |host| is_any && host.is_ipv4() == address.is_ipv4());
         let one = (!is_any).then(|| address.ip());
         all.copied().chain(one).map(|host| SocketAddr::new(host, address.port()))
     })
 }
 
-/// Addresses of this host that others may reach.
+/// Addresses of this host that others may reach. Those of a link lead nowhere in any case, and come and go with each Pod.
 fn addresses() -> nix::Result<BTreeSet<IpAddr>> {
     let all = getifaddrs()?.filter(|one| one.interface_name != IPVS);
     let ips = all.filter_map(|one| {
@@ -111,7 +130,14 @@ fn addresses() -> nix::Result<BTreeSet<IpAddr>> {
         let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
         v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip())))
     });
-    Ok(ips.filter(|ip| !ip.is_loopback()).collect())
+    Ok(ips.filter(|ip| !ip.is_loopback() && !is_of_a_link(*ip)).collect())
+}
+
+fn is_of_a_link(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
 }
 
 #[cfg(test)]
@@ -127,14 +153,24 @@ mod tests {
     #[test]
     fn a_socket_of_all_addresses_occupies_each_of_its_family() {
         assert_eq!(all(&["0.0.0.0:80"]), ["10.0.0.1:80", "192.0.2.1:80"]);
-        assert_eq!(all(&["[::]:80"]), ["10.0.0.1:80", "192.0.2.1:80", "[2001:db8::1]:80"]);
+        assert_eq!(all(&["[::]:80"]), ["[2001:db8::1]:80"]);
         assert_eq!(all(&["10.0.0.1:9901", "127.0.0.1:80"]), ["10.0.0.1:9901", "127.0.0.1:80"]);
         assert!(all(&["0.0.0.0:0"]).is_empty(), "its port is not known yet");
     }
 
+    #[test]
+    fn the_admin_port_on_all_addresses_of_ipv6_has_those_of_ipv4() {
+        let of = |address: &str| {
+            of_both_families(address.parse().unwrap()).map(|one| one.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(of("[::]:9901"), ["0.0.0.0:9901", "[::]:9901"]);
+        assert_eq!(of("[::1]:9901"), ["[::1]:9901"]);
+        assert_eq!(of("0.0.0.0:9901"), ["0.0.0.0:9901"]);
+    }
+
     #[tokio::test]
     async fn what_is_listened_on_later_is_told() {
-        let own = Own::follow(Some(("127.0.0.1".to_owned(), 6443)), Vec::new()).await;
+        let own = Own::follow(Some(("127.0.0.1".to_owned(), 6443)), Vec::new());
         let mut refused = own.refused();
         assert_eq!(*refused.borrow_and_update(), ["127.0.0.1:6443".parse().unwrap()]);
         own.listens(vec!["198.51.100.1:80".parse().unwrap()]);

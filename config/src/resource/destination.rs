@@ -27,6 +27,15 @@ pub(crate) fn is_endpoint(address: IpAddr) -> bool {
     }
 }
 
+/// The addresses that packets to `address` may arrive at by translation on their way.
+pub(crate) fn translated(address: IpAddr) -> impl Iterator<Item = IpAddr> {
+    let embedded = match address.to_canonical() {
+        IpAddr::V4(_) => [None, None],
+        IpAddr::V6(v6) => embedded(v6),
+    };
+    embedded.into_iter().flatten().map(IpAddr::V4)
+}
+
 fn is_allowed_v4(address: Ipv4Addr) -> bool {
     // Azure's host, Alibaba's and Oracle's metadata services; those of others are link-local.
     const METADATA: [Ipv4Addr; 3] =

@@ -40,7 +40,7 @@ const LOCK_INTERVAL: Duration = Duration::from_secs(2);
 /// The file says at least this often that it is still right.
 const TOUCH: Duration = Duration::from_secs(60);
 /// How long the last changes may take at the end.
-const FAREWELL: Duration = Duration::from_secs(1);
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Figures for metrics.
 #[derive(Debug, Default)]

@@ -122,6 +122,13 @@ SCENARIOS = {
         "h2": True, "grpc": True,
         "about": "gRPC unary calls of 13 bytes, 16 connections × 32 streams, HTTP/2 in cleartext on both sides",
     },
+    "udp-echo": {
+        "driver": "datagrams",
+        "load": ["--flows", "1000", "--requests", "200000", "--warmup", "20000"],
+        "peers": ["sluicegate", "nginx"],
+        "udp": True,
+        "about": "echoes of 64 bytes over 1,000 flows, 128 under way; a request is a datagram each way",
+    },
     "idle-tls-10k": {
         "load": ["--tls", "@CA@", "--connections", "10000", "--in-flight", "64", "--requests", "10000", "--warmup", "0",
                  "--hold-seconds", "3"],
@@ -181,7 +188,7 @@ def main():
     # However it is ended, what it started is ended and the congestion control put back.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(1))
-    for name in ("relay", "loadgen", "streams", "backend", "certificates"):
+    for name in ("relay", "loadgen", "streams", "datagrams", "backend", "certificates"):
         if not (args.binaries / name).exists():
             sys.exit(f"{args.binaries / name} is missing: cargo build --release -p benches")
     if len(os.sched_getaffinity(0)) < 2:
@@ -376,7 +383,7 @@ class Proxy:
     def __init__(self, peer, scenario, folder, args, cpu):
         self.peer, self.scenario, self.folder, self.binaries, self.cpu = peer, scenario, folder, args.binaries, cpu
         self.is_tls, self.is_h2, self.is_grpc = (bool(scenario.get(key)) for key in ("tls", "h2", "grpc"))
-        self.is_tcp = bool(scenario.get("tcp"))
+        self.is_tcp, self.is_udp = bool(scenario.get("tcp")), bool(scenario.get("udp"))
         self.envoy_binary = args.envoy
         self.kind, _, self.variant = peer.partition("-")
         self.port, self.admin, self.backend_port = free_port(["127.0.0.1"]), free_port(["127.0.0.1"]), free_port(BACKENDS)
@@ -402,7 +409,8 @@ class Proxy:
     def is_ready(self):
         try:
             if self.kind != "sluicegate":
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                port = self.admin if self.is_udp else self.port
+                socket.create_connection(("127.0.0.1", port), 1).close()
                 return True
             with socket.create_connection(("127.0.0.1", self.admin), 1) as admin:
                 admin.sendall(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
@@ -427,10 +435,13 @@ class Proxy:
 
     def nginx(self):
         servers = "\n".join(f"        server {host}:{self.backend_port} max_fails=0;" for host in BACKENDS)
+        module = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
+        module = f"load_module {module};" if module.exists() else ""
         if self.is_tcp:
-            module = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
-            path = self.fill("nginx-tcp.conf", {"MODULE": f"load_module {module};" if module.exists() else "",
-                                                "SERVERS": servers})
+            path = self.fill("nginx-tcp.conf", {"MODULE": module, "SERVERS": servers})
+            return [find("nginx"), "-c", path, "-p", self.folder]
+        if self.is_udp:
+            path = self.fill("nginx-udp.conf", {"MODULE": module, "READY": self.admin, "SERVERS": servers})
             return [find("nginx"), "-c", path, "-p", self.folder]
         headers = ['X-Forwarded-For $remote_addr', 'X-Forwarded-Proto $scheme']
         if self.variant != "lean":
@@ -531,10 +542,10 @@ class Proxy:
     def sluicegate(self):
         config = self.folder / "config"
         config.mkdir()
-        if self.is_tcp:
+        if self.is_tcp or self.is_udp:
             (config / "bench.json").write_text(json.dumps({
-                "listeners": [{"name": "bench", "address": f"127.0.0.1:{self.port}", "protocol": "tcp",
-                               "forward": {"backend": "bench"}}],
+                "listeners": [{"name": "bench", "address": f"127.0.0.1:{self.port}",
+                               "protocol": "tcp" if self.is_tcp else "udp", "forward": {"backend": "bench"}}],
                 "backends": [{"name": "bench", "endpoints": [f"{host}:{self.backend_port}" for host in BACKENDS]}]}))
             return [self.binaries / "sluicegate", "run", "--config", config, "--http", "none", "--https", "none",
                     "--admin", f"127.0.0.1:{self.admin}", "--workers", 1, "--access-log", "off"]

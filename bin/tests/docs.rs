@@ -64,8 +64,13 @@ fn complete(block: &str) -> String {
 
 #[test]
 fn every_yaml_example_is_without_problems() {
-    for (name, least) in [("README.md", 1), ("docs/native.md", 6), ("docs/l4.md", 1), ("docs/ingress.md", 1)]
-    {
+    for (name, least) in [
+        ("README.md", 1),
+        ("docs/native.md", 6),
+        ("docs/l4.md", 1),
+        ("docs/udp.md", 1),
+        ("docs/ingress.md", 1),
+    ] {
         let text = page(name);
         let blocks = yaml_blocks(&text);
         assert!(blocks.len() >= least, "{name} has {} blocks", blocks.len());

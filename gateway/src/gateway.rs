@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use config::table::{Bind, L4Key, RouteTable, overlaps};
+use config::table::{Bind, L4Key, RouteTable, Transport, overlaps};
 
 use crate::access_log::AccessLog;
 use crate::live::Shared;
@@ -79,9 +79,11 @@ impl Gateway {
 
     fn open_bind(&mut self, bind: &Bind) -> io::Result<()> {
         let key = bind.config.address;
-        let is_ours = self.l4.overlaps(key) || self.open.values().any(|(_, actual)| overlaps(*actual, key));
+        let l4_key = L4Key { address: key, transport: Transport::Tcp };
+        let is_ours =
+            self.l4.overlaps(l4_key) || self.open.values().any(|(_, actual)| overlaps(*actual, key));
         let free_bind = bind.config.free_bind;
-        let actual = probe(key, free_bind, is_ours)?;
+        let actual = probe(l4_key, free_bind, is_ours)?;
         let listener = |_: &Thread| listen(actual, free_bind);
         let listeners: Vec<TcpListener> = self.workers.iter().map(listener).collect::<io::Result<_>>()?;
         let socket = Arc::new(Socket {
@@ -114,10 +116,15 @@ impl Gateway {
     fn give(&self, orders: Vec<Order>) {
         for order in orders {
             match order {
-                Order::Open(listening, listeners) => {
-                    for (worker, listener) in self.workers.iter().zip(listeners) {
+                Order::Open(listening, sockets) => {
+                    for (worker, socket) in self.workers.iter().zip(sockets) {
+                        let listening = Arc::clone(&listening);
+                        let command = match listening.key.transport {
+                            Transport::Tcp => Command::OpenTcp(listening, socket.into()),
+                            Transport::Udp => Command::OpenUdp(listening, socket.into()),
+                        };
                         // A worker that is gone has logged why.
-                        let _sent = worker.commands.send(Command::OpenTcp(Arc::clone(&listening), listener));
+                        let _sent = worker.commands.send(command);
                     }
                 }
                 Order::Close(key) => self.command(|| Command::Close(Place::L4(key))),
@@ -180,7 +187,7 @@ impl Gateway {
 }
 
 fn listen(address: SocketAddr, free_bind: bool) -> io::Result<TcpListener> {
-    let socket = raw_socket(address, free_bind)?;
+    let socket = raw_socket(Transport::Tcp, address, free_bind)?;
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;

@@ -22,6 +22,7 @@ pub mod tcp;
 pub mod tls;
 #[cfg(not(fuzzing))]
 mod tls;
+pub mod udp;
 mod upstream;
 mod worker;
 

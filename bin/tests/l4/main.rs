@@ -1,4 +1,4 @@
-//! TCP routes as clients and endpoints see them: the real binary between plain sockets. Time passes only where time is
+//! TCP and UDP routes as clients and endpoints see them: the real binary between plain sockets. Time passes only where time is
 //! what is tested.
 
 #![allow(
@@ -17,3 +17,6 @@ mod proxy;
 mod relay;
 mod rig;
 mod terms;
+mod udp;
+mod udp_life;
+mod udp_rig;

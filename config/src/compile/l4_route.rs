@@ -156,24 +156,18 @@ pub(super) fn compile(
         });
         services.insert(key);
     }
-    let mut l4 = Vec::new();
-    match forward.transport {
-        Transport::Tcp => l4.push(Arc::new(L4Bind {
-            key: L4Key { address: listener.config.address, transport: Transport::Tcp },
-            listener: Arc::clone(&object.reference.name),
-            free_bind: listener.config.free_bind,
-            route: id,
-            target: split(&shares),
-            policy: shop.l4_policies.intern(forward.policy.clone()),
-        })),
-        Transport::Udp => {
-            tell("protocol", "Unsupported", "UDP is not served yet".to_owned());
-        }
-    }
+    let bind = L4Bind {
+        key: L4Key { address: listener.config.address, transport: forward.transport },
+        listener: Arc::clone(&object.reference.name),
+        free_bind: listener.config.free_bind,
+        route: id,
+        target: split(&shares),
+        policy: shop.l4_policies.intern(forward.policy.clone()),
+    };
     let route = Route {
         order: Order { created: None, rank: 0, object: object.reference.clone() },
         binds: Arc::new([]),
-        l4: l4.into(),
+        l4: [Arc::new(bind)].into(),
         entries: Box::new([]),
         backends: held.into_iter().collect(),
         services: services.into_iter().collect(),

@@ -160,7 +160,10 @@ impl Builder<'_> {
         if let Some((at, _)) = is_of_streams.iter().find(|(_, set)| *set && transport == Transport::Udp) {
             return Err(self.error(at, "InvalidValue", "it is for tcp"));
         }
-        let mut policy = L4Policy::default();
+        let mut policy = match transport {
+            Transport::Tcp => L4Policy::default(),
+            Transport::Udp => L4Policy::of_datagrams(),
+        };
         set_time(&mut policy.idle_timeout, forward.idle_timeout);
         set_time(&mut policy.lifetime, forward.lifetime);
         policy.connect_timeout = forward.connect_timeout.map(|time| time.0);

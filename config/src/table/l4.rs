@@ -93,6 +93,18 @@ pub struct L4Policy {
     pub affinity: Option<Duration>,
 }
 
+impl L4Policy {
+    /// The defaults for datagrams: there is no end of a flow but silence, and a flow can change its endpoint.
+    #[must_use]
+    pub fn of_datagrams() -> Self {
+        Self {
+            idle_timeout: Duration::from_secs(60),
+            on_removed: OnRemoved::EndAfter(Duration::ZERO),
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for L4Policy {
     fn default() -> Self {
         Self {

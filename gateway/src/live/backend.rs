@@ -222,7 +222,7 @@ impl LiveBackend {
 
     /// True while less than the panic threshold of the endpoints is healthy. Computed once per change of any
     /// endpoint's health, and asked only when a pick meets an unhealthy endpoint.
-    pub(super) fn ignores_health(&self) -> bool {
+    pub(crate) fn ignores_health(&self) -> bool {
         let epoch = self.health_epoch.load(Acquire) + 1;
         if self.panic_epoch.load(Acquire) == epoch {
             return self.panic_verdict.load(Relaxed) != 0;

@@ -55,6 +55,11 @@ pub struct InFlight {
 }
 
 impl InFlight {
+    /// Whether it is the one trial after an ejection.
+    pub(crate) const fn is_trial(&self) -> bool {
+        self.trial
+    }
+
     /// The picked endpoint.
     #[must_use]
     pub const fn endpoint(&self) -> &Arc<EndpointState> {

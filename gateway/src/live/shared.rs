@@ -19,6 +19,7 @@ use super::{Live, clock};
 pub struct Shared {
     live: ArcSwap<Live>,
     version: AtomicU64,
+    workers: usize,
     published: watch::Sender<u64>,
 }
 
@@ -46,6 +47,7 @@ impl Shared {
         let shared = Arc::new(Self {
             live: ArcSwap::from_pointee(empty),
             version: AtomicU64::new(0),
+            workers,
             published: watch::Sender::new(0),
         });
         let publisher = Publisher {
@@ -68,6 +70,11 @@ impl Shared {
     #[must_use]
     pub fn version(&self) -> u64 {
         self.version.load(Acquire)
+    }
+
+    /// Number of workers that serve from it.
+    pub(crate) const fn workers(&self) -> usize {
+        self.workers
     }
 
     /// True once a table was published.

@@ -60,6 +60,13 @@ families! {
     TCP_ENDED: Counter "sluicegate_tcp_connections_total" ["reason"] "Connections of TCP routes that ended or were refused, by how."
     TCP_BYTES: Counter "sluicegate_tcp_bytes_total" ["direction"] "Bytes of TCP routes' connections that have ended: in, from clients, and out, from endpoints."
 
+    UDP_OPEN: Gauge "sluicegate_udp_flows_open" [] "Flows of UDP routes that exist now."
+    UDP_OPENED: Counter "sluicegate_udp_flows_opened_total" [] "Flows of UDP routes that got an endpoint."
+    UDP_ENDED: Counter "sluicegate_udp_flows_ended_total" ["reason"] "Flows of UDP routes that ended, by how."
+    UDP_DATAGRAMS: Counter "sluicegate_udp_datagrams_total" ["direction"] "Datagrams received on UDP routes: in, from clients, and out, from endpoints."
+    UDP_BYTES: Counter "sluicegate_udp_bytes_total" ["direction"] "Bytes in these datagrams."
+    UDP_DROPPED: Counter "sluicegate_udp_dropped_total" ["reason"] "Datagrams among these that were not sent on, by why."
+
     TLS_HANDSHAKES: Counter "sluicegate_tls_handshakes_total" ["version", "kind"] "TLS handshakes with clients that were completed, by protocol version, full or resumed."
     TLS_HANDSHAKE_FAILURES: Counter "sluicegate_tls_handshake_failures_total" ["cause"] "TLS handshakes with clients that failed, by cause."
 

@@ -13,6 +13,7 @@ use crate::access_log::LogStats;
 use crate::live::Live;
 use crate::record::Reason;
 use crate::tcp::L4End;
+use crate::udp::Dropped;
 
 /// All counters of the data plane that are not part of the table's runtime state, and what must be remembered
 /// between two scrapes.
@@ -125,6 +126,7 @@ impl Registry {
         };
         text.sample(&f::TCP_BYTES, &label("direction", "in"), sum(|worker| &worker.l4_bytes_in));
         text.sample(&f::TCP_BYTES, &label("direction", "out"), sum(|worker| &worker.l4_bytes_out));
+        self.render_udp(text);
         text.family(&f::TLS_HANDSHAKES);
         for (index, (version, kind)) in HANDSHAKES.into_iter().enumerate() {
             let of = |worker: &Arc<WorkerMetrics>| worker.tls_handshakes.get(index).map_or(0, Counter::value);
@@ -133,6 +135,28 @@ impl Registry {
         }
         let causes = HandshakeFailure::ALL.map(HandshakeFailure::name);
         self.sums(text, &f::TLS_HANDSHAKE_FAILURES, "cause", causes, |worker| &worker.tls_handshake_failures);
+    }
+
+    fn render_udp(&self, text: &mut Text<'_>) {
+        let sum = |cell: fn(&WorkerMetrics) -> &Counter| {
+            self.workers.iter().map(|worker| cell(worker).value()).sum::<u64>()
+        };
+        let open = self.workers.iter().map(|worker| {
+            let ended: u64 = worker.udp_ended.iter().map(Counter::value).sum();
+            worker.udp_opened.value().saturating_sub(ended)
+        });
+        text.single(&f::UDP_OPEN, open.sum::<u64>());
+        self.sum(text, &f::UDP_OPENED, |worker| &worker.udp_opened);
+        self.sums(text, &f::UDP_ENDED, "reason", L4End::ALL.map(L4End::code), |worker| &worker.udp_ended);
+        text.family(&f::UDP_DATAGRAMS);
+        text.sample(&f::UDP_DATAGRAMS, &label("direction", "in"), sum(|worker| &worker.udp_datagrams_in));
+        text.sample(&f::UDP_DATAGRAMS, &label("direction", "out"), sum(|worker| &worker.udp_datagrams_out));
+        text.family(&f::UDP_BYTES);
+        text.sample(&f::UDP_BYTES, &label("direction", "in"), sum(|worker| &worker.udp_bytes_in));
+        text.sample(&f::UDP_BYTES, &label("direction", "out"), sum(|worker| &worker.udp_bytes_out));
+        self.sums(text, &f::UDP_DROPPED, "reason", Dropped::ALL.map(Dropped::code), |worker| {
+            &worker.udp_dropped
+        });
     }
 
     fn render_upstream(&self, text: &mut Text<'_>) {

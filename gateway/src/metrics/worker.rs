@@ -5,6 +5,7 @@
 use super::cells::{Counter, status_class};
 use crate::record::{Reason, Record};
 use crate::tcp::{L4End, L4Record};
+use crate::udp::Dropped;
 
 /// A limit of [`config::table::Limits`] that stopped something. The label of `sluicegate_limit_hits_total`.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -223,6 +224,20 @@ pub struct WorkerMetrics {
     pub l4_opened: Counter,
     /// Those of [`Self::l4_opened`] that have ended.
     pub l4_closed: Counter,
+    /// UDP flows that got an endpoint.
+    pub udp_opened: Counter,
+    /// Those of [`Self::udp_opened`] that have ended, by [`L4End::index`].
+    pub udp_ended: [Counter; L4End::ALL.len()],
+    /// Datagrams from clients.
+    pub udp_datagrams_in: Counter,
+    /// Datagrams from endpoints.
+    pub udp_datagrams_out: Counter,
+    /// Bytes of datagrams from clients.
+    pub udp_bytes_in: Counter,
+    /// Bytes of datagrams from endpoints.
+    pub udp_bytes_out: Counter,
+    /// Datagrams that went nowhere, by [`Dropped::index`].
+    pub udp_dropped: [Counter; Dropped::ALL.len()],
     /// Connections whose PROXY protocol header was absent or malformed.
     pub proxy_protocol_errors: Counter,
     /// Table versions that this worker has switched to.
@@ -252,6 +267,34 @@ impl WorkerMetrics {
         }
         self.l4_bytes_in.add(record.bytes_in);
         self.l4_bytes_out.add(record.bytes_out);
+    }
+
+    /// Counts a datagram of a client. Only the owning worker may call this.
+    #[inline]
+    pub fn udp_received(&self, bytes: usize) {
+        self.udp_datagrams_in.add(1);
+        self.udp_bytes_in.add(bytes as u64);
+    }
+
+    /// Counts a datagram of an endpoint. Only the owning worker may call this.
+    #[inline]
+    pub fn udp_answered(&self, bytes: usize) {
+        self.udp_datagrams_out.add(1);
+        self.udp_bytes_out.add(bytes as u64);
+    }
+
+    /// Counts a datagram that goes nowhere. Only the owning worker may call this.
+    pub fn udp_dropped(&self, why: Dropped) {
+        if let Some(cell) = self.udp_dropped.get(why.index()) {
+            cell.add(1);
+        }
+    }
+
+    /// Counts a flow that has ended. Only the owning worker may call this.
+    pub fn udp_ended(&self, end: L4End) {
+        if let Some(cell) = self.udp_ended.get(end.index()) {
+            cell.add(1);
+        }
     }
 
     /// Counts a completed handshake. Only the owning worker may call this.

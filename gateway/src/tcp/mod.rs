@@ -40,12 +40,12 @@ impl Listening {
     }
 
     /// What is in force for it now; `None` if the table no longer has it.
-    fn bind<'l>(&self, live: &'l Live) -> Option<&'l Arc<L4Bind>> {
+    pub(crate) fn bind<'l>(&self, live: &'l Live) -> Option<&'l Arc<L4Bind>> {
         live.table.l4.at(self.slot.load(Ordering::Relaxed)).filter(|bind| bind.key == self.key)
     }
 
     /// Counts a connection in, unless there are `most` (0 = any number).
-    fn admit(self: &Arc<Self>, most: u32) -> Option<Counted> {
+    pub(crate) fn admit(self: &Arc<Self>, most: u32) -> Option<Counted> {
         let before = self.open.fetch_add(1, Ordering::Relaxed);
         let counted = Counted(Arc::clone(self));
         (most == 0 || before < most as usize).then_some(counted)
@@ -54,7 +54,7 @@ impl Listening {
 
 /// A counted connection; counts itself out when dropped, panics included.
 #[derive(Debug)]
-struct Counted(Arc<Listening>);
+pub(crate) struct Counted(Arc<Listening>);
 
 impl Drop for Counted {
     fn drop(&mut self) {

@@ -40,11 +40,15 @@ pub enum L4End {
     InvalidSetting,
     /// The route was removed while the client connected.
     NoRoute,
+    /// A flow that had not shown that anybody is there made room for another.
+    Evicted,
+    /// The listener was removed, or nobody was left to send to, and the flow went with it.
+    BindClosed,
 }
 
 impl L4End {
     /// Every end, in the order of [`Self::index`].
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Closed,
         Self::ClientReset,
         Self::EndpointReset,
@@ -61,6 +65,8 @@ impl L4End {
         Self::BackendNotFound,
         Self::InvalidSetting,
         Self::NoRoute,
+        Self::Evicted,
+        Self::BindClosed,
     ];
 
     /// Position in [`Self::ALL`]. Not stable between releases.
@@ -89,6 +95,8 @@ impl L4End {
             Self::BackendNotFound => "BackendNotFound",
             Self::InvalidSetting => "InvalidSetting",
             Self::NoRoute => "NoRoute",
+            Self::Evicted => "Evicted",
+            Self::BindClosed => "BindClosed",
         }
     }
 }

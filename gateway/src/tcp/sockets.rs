@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use config::table::{Backend, Chunks, L4Bind, L4Key, RouteTable, Split, Transport
 use socket2::{Domain, Protocol, Socket as RawSocket, TcpKeepalive, Type};
 
 use super::Listening;
+use crate::udp;
 
 /// Connections that the kernel queues per socket before they are accepted.
 const BACKLOG: i32 = 4_096;
@@ -38,8 +39,8 @@ struct Entry {
 /// What the workers are to do.
 #[derive(Debug)]
 pub(crate) enum Order {
-    /// Accept on these, one for each worker.
-    Open(Arc<Listening>, Vec<TcpListener>),
+    /// Accept or receive on these, one for each worker.
+    Open(Arc<Listening>, Vec<RawSocket>),
     /// Take what is queued, then stop accepting.
     Close(L4Key),
 }
@@ -49,8 +50,8 @@ pub(crate) enum Order {
 pub(crate) struct Sockets {
     workers: usize,
     held: BTreeMap<L4Key, Entry>,
-    /// port and whether it is of IPv4 → how many sockets, and how many of them on every address
-    ports: HashMap<(u16, bool), (usize, usize)>,
+    /// what travels there, port, and whether it is of IPv4 → how many sockets, and how many of them on every address
+    ports: HashMap<(Transport, u16, bool), (usize, usize)>,
     /// backend → slots that forward to it
     users: HashMap<u32, BTreeSet<u32>>,
     /// What was seen last.
@@ -83,9 +84,7 @@ impl Sockets {
             .chain(self.touched.iter().copied())
             .collect::<BTreeSet<_>>()
         {
-            let Some(bind) = table.l4.at(slot).filter(|bind| bind.key.transport == Transport::Tcp) else {
-                continue;
-            };
+            let Some(bind) = table.l4.at(slot) else { continue };
             self.left.remove(&bind.key);
             match self.ensure(bind, slot, has_endpoint(bind, &table.backends), others) {
                 Ok(order) => orders.extend(order),
@@ -104,7 +103,7 @@ impl Sockets {
         let mut orders = Vec::new();
         for key in std::mem::take(&mut self.left) {
             let Some(entry) = self.held.remove(&key) else { continue };
-            self.count(key.address, false);
+            self.count(key, false);
             if let Held::Open(_) = entry.held {
                 orders.push(Order::Close(key));
             }
@@ -116,12 +115,12 @@ impl Sockets {
             if let Held::Open(_) = entry.held {
                 // Without the reservation the port could be lost to another program, which is better than to go on
                 // telling clients that they are connected.
-                match reserve(entry.actual, bind.free_bind) {
+                match reserve(bind.key.transport, entry.actual, bind.free_bind) {
                     Ok(socket) => entry.held = Held::Reserved { _socket: socket },
                     Err(error) => {
                         tracing::warn!(bind = %bind.key, %error, "cannot keep the port while there is no endpoint");
                         self.held.remove(&bind.key);
-                        self.count(bind.key.address, false);
+                        self.count(bind.key, false);
                     }
                 }
                 orders.push(Order::Close(bind.key));
@@ -135,13 +134,14 @@ impl Sockets {
         self.held.iter().map(|(key, entry)| (*key, entry.actual))
     }
 
-    /// Whether a socket of ours takes connections to the address, or would without a more specific one.
-    pub(crate) fn overlaps(&self, address: SocketAddr) -> bool {
-        match self.ports.get(&(address.port(), address.is_ipv4())) {
+    /// Whether a socket of ours takes what is sent to the address, or would without a more specific one.
+    pub(crate) fn overlaps(&self, key: L4Key) -> bool {
+        let address = key.address;
+        match self.ports.get(&(key.transport, address.port(), address.is_ipv4())) {
             None => false,
             Some((_, 1..)) => true,
             Some(_) if address.ip().is_unspecified() => true,
-            Some(_) => self.held.contains_key(&L4Key { address, transport: Transport::Tcp }),
+            Some(_) => self.held.contains_key(&key),
         }
     }
 
@@ -190,27 +190,28 @@ impl Sockets {
             Some(Entry { held: Held::Reserved { .. }, .. }) if !listens => return Ok(None),
             Some(entry) => entry.actual,
             None => {
-                let is_ours =
-                    self.overlaps(key.address) || others.iter().any(|other| overlaps(*other, key.address));
-                probe(key.address, bind.free_bind, is_ours)?
+                let is_http = || others.iter().any(|other| overlaps(*other, key.address));
+                let is_ours = self.overlaps(key) || (key.transport == Transport::Tcp && is_http());
+                probe(key, bind.free_bind, is_ours)?
             }
         };
         let (held, order) = if listens {
-            let listener = || listen(actual, bind.free_bind);
+            let listener = || listen(key.transport, actual, bind.free_bind);
             let listeners = (0..self.workers).map(|_| listener()).collect::<io::Result<_>>()?;
             let listening = Arc::new(Listening::new(key, slot));
             (Held::Open(Arc::clone(&listening)), Some(Order::Open(listening, listeners)))
         } else {
-            (Held::Reserved { _socket: reserve(actual, bind.free_bind)? }, None)
+            (Held::Reserved { _socket: reserve(key.transport, actual, bind.free_bind)? }, None)
         };
         if self.held.insert(key, Entry { held, actual }).is_none() {
-            self.count(key.address, true);
+            self.count(key, true);
         }
         Ok(order)
     }
 
-    fn count(&mut self, address: SocketAddr, comes: bool) {
-        let port = (address.port(), address.is_ipv4());
+    fn count(&mut self, key: L4Key, comes: bool) {
+        let address = key.address;
+        let port = (key.transport, address.port(), address.is_ipv4());
         let (all, wildcards) = self.ports.entry(port).or_default();
         let one = usize::from(address.ip().is_unspecified());
         if comes {
@@ -249,19 +250,31 @@ fn has_endpoint(bind: &L4Bind, table: &Chunks<Backend>) -> bool {
 
 /// Whether the address can be had: the address, with the port that it got. `SO_REUSEPORT` would silently share the port
 /// with another process of the same user, so this looks without; which only tells while no socket of ours is there.
-pub(crate) fn probe(address: SocketAddr, free_bind: bool, is_ours: bool) -> io::Result<SocketAddr> {
+pub(crate) fn probe(key: L4Key, free_bind: bool, is_ours: bool) -> io::Result<SocketAddr> {
     if is_ours {
-        return Ok(address);
+        return Ok(key.address);
     }
-    let probe = raw_socket(address, free_bind)?;
-    probe.bind(&address.into())?;
-    Ok(probe.local_addr()?.as_socket().unwrap_or(address))
+    let probe = raw_socket(key.transport, key.address, free_bind)?;
+    probe.bind(&key.address.into())?;
+    Ok(probe.local_addr()?.as_socket().unwrap_or(key.address))
 }
 
-/// A TCP socket that is to listen.
-pub(crate) fn raw_socket(address: SocketAddr, free_bind: bool) -> io::Result<RawSocket> {
-    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
+/// A socket that is to listen.
+pub(crate) fn raw_socket(
+    transport: Transport,
+    address: SocketAddr,
+    free_bind: bool,
+) -> io::Result<RawSocket> {
+    let domain = Domain::for_address(address);
+    let socket = match transport {
+        Transport::Tcp => {
+            let socket = RawSocket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+            socket.set_reuse_address(true)?;
+            socket
+        }
+        // Two UDP sockets with SO_REUSEADDR could have one address, and one of them all datagrams.
+        Transport::Udp => RawSocket::new(domain, Type::DGRAM, Some(Protocol::UDP))?,
+    };
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -274,19 +287,30 @@ pub(crate) fn raw_socket(address: SocketAddr, free_bind: bool) -> io::Result<Raw
     Ok(socket)
 }
 
-/// Keeps the port from others, and refuses who connects.
-fn reserve(address: SocketAddr, free_bind: bool) -> io::Result<RawSocket> {
-    let socket = raw_socket(address, free_bind)?;
+/// Keeps the port from others, and refuses who connects or sends.
+fn reserve(transport: Transport, address: SocketAddr, free_bind: bool) -> io::Result<RawSocket> {
+    let socket = raw_socket(transport, address, free_bind)?;
     // With it, others who set it as well could have the port while nobody listens.
     socket.set_reuse_address(false)?;
     socket.set_reuse_port(true)?;
     socket.bind(&address.into())?;
+    if transport == Transport::Udp {
+        // An address that the host does not have yet cannot be connected; nothing is sent to it either.
+        if let Err(error) = udp::refuse(&socket, address) {
+            tracing::debug!(%address, %error, "cannot refuse datagrams while there is no endpoint");
+        }
+    }
     Ok(socket)
 }
 
-fn listen(address: SocketAddr, free_bind: bool) -> io::Result<TcpListener> {
-    let socket = raw_socket(address, free_bind)?;
+fn listen(transport: Transport, address: SocketAddr, free_bind: bool) -> io::Result<RawSocket> {
+    let socket = raw_socket(transport, address, free_bind)?;
     socket.set_reuse_port(true)?;
+    if transport == Transport::Udp {
+        udp::prepare(&socket, address)?;
+        socket.bind(&address.into())?;
+        return Ok(socket);
+    }
     socket.bind(&address.into())?;
     // Accepted sockets inherit these, so that no connection pays for them.
     socket.set_tcp_nodelay(true)?;
@@ -296,5 +320,5 @@ fn listen(address: SocketAddr, free_bind: bool) -> io::Result<TcpListener> {
     socket.set_tcp_keepalive(&keepalive.with_retries(3))?;
     socket.set_nonblocking(true)?;
     socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }

@@ -119,6 +119,11 @@ impl Worker {
         self.metrics.swaps_seen.add(1);
     }
 
+    /// How many workers there are.
+    pub(crate) fn workers(&self) -> usize {
+        self.shared.workers()
+    }
+
     /// Whether the process is going down.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.get()

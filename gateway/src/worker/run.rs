@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use config::table::L4Key;
+use config::table::{L4Key, Transport};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, oneshot};
@@ -21,6 +21,7 @@ use crate::http1::connection::{self, Client};
 use crate::live::Shared;
 use crate::metrics::WorkerMetrics;
 use crate::tcp::{self, Listening};
+use crate::udp::Datagrams;
 
 /// How often a connection beyond `max_connections` looks whether there is room.
 const FULL_WAIT: Duration = Duration::from_millis(10);
@@ -32,6 +33,8 @@ pub(crate) enum Command {
     Open(Arc<Socket>, std::net::TcpListener),
     /// Accept on this socket of a Bind that relays.
     OpenTcp(Arc<Listening>, std::net::TcpListener),
+    /// Relay datagrams of this socket.
+    OpenUdp(Arc<Listening>, std::net::UdpSocket),
     /// Take what is queued, then stop accepting on the Bind.
     Close(Place),
     /// Announce the end on every connection, take what is queued, stop accepting, then drop the sender.
@@ -91,11 +94,15 @@ pub(crate) fn start(
 async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>) {
     // Bind → what ends its accept loop when dropped, and the loop
     let mut accepting: HashMap<Place, (oneshot::Sender<()>, JoinHandle<()>)> = HashMap::new();
+    let datagrams = Datagrams::new(&worker);
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         tokio::select! {
-            _ = tick.tick() => worker.tick(),
+            _ = tick.tick() => {
+                worker.tick();
+                datagrams.tick();
+            }
             command = commands.recv() => match command {
                 Some(Command::Open(socket, listener)) => {
                     let key = socket.key;
@@ -119,6 +126,8 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>)
                         Err(error) => tracing::error!(bind = %key, %error, "cannot accept on socket"),
                     }
                 }
+                Some(Command::OpenUdp(listening, socket)) => datagrams.open(listening, socket),
+                Some(Command::Close(Place::L4(key))) if key.transport == Transport::Udp => datagrams.close(key),
                 Some(Command::Close(place)) => drop(accepting.remove(&place)),
                 Some(Command::Drain(seen)) => {
                     worker.drain();
@@ -131,7 +140,7 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>)
                         drop(seen);
                     });
                 }
-                Some(Command::Stop) | None => return,
+                Some(Command::Stop) | None => return datagrams.stop(),
             },
         }
     }

@@ -1,0 +1,77 @@
+//! Datagrams, flows, and what becomes of them.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+use crate::common::eventually;
+use crate::udp_rig::{UdpRig, ask, client, echo, echo_on, free_udp};
+
+#[test]
+fn datagrams_go_to_the_endpoint_and_answers_come_back_whole_and_in_order() {
+    let rig = UdpRig::start("", &[echo("").address]);
+    let client = rig.client();
+    for round in 0..1_000_u32 {
+        assert_eq!(ask(&client, &round.to_be_bytes()), round.to_be_bytes());
+    }
+    assert_eq!(rig.open(), 1);
+    assert_eq!(rig.metric("sluicegate_udp_datagrams_total{direction=\"in\"}"), 1_000);
+    assert_eq!(rig.metric("sluicegate_udp_bytes_total{direction=\"out\"}"), 4_000);
+}
+
+#[test]
+fn a_thousand_clients_have_a_flow_each() {
+    let backend = echo("");
+    let rig = UdpRig::start("", &[backend.address]);
+    let clients: Vec<UdpSocket> = (0..1_000).map(|_| rig.client()).collect();
+    for round in 0..3_u32 {
+        for (number, client) in clients.iter().enumerate() {
+            client.send(&[number.to_be_bytes().as_slice(), &round.to_be_bytes()].concat()).unwrap();
+        }
+        for (number, client) in clients.iter().enumerate() {
+            let mut answer = [0; 64];
+            let length = client.recv(&mut answer).unwrap();
+            assert_eq!(answer[..length], [number.to_be_bytes().as_slice(), &round.to_be_bytes()].concat());
+        }
+    }
+    assert_eq!(rig.open(), 1_000);
+    assert_eq!(backend.peers.lock().unwrap().len(), 1_000);
+}
+
+#[test]
+fn answers_leave_from_the_address_that_the_client_used() {
+    let rig = UdpRig::start_on(free_udp("0.0.0.0".parse().unwrap()), "", &[echo("").address], &[]);
+    for ip in ["127.0.0.1", "127.0.0.2", "127.0.0.3"] {
+        let to = SocketAddr::new(ip.parse().unwrap(), rig.address.port());
+        // It is connected, so it hears that address alone.
+        assert_eq!(ask(&client(to), b"hello"), b"hello", "{to}");
+    }
+    let one = UdpSocket::bind("127.0.0.1:0").unwrap();
+    one.set_read_timeout(Some(crate::common::PATIENCE)).unwrap();
+    for ip in ["127.0.0.1", "127.0.0.2", "127.0.0.3"] {
+        let to = SocketAddr::new(ip.parse::<IpAddr>().unwrap(), rig.address.port());
+        one.send_to(b"hello", to).unwrap();
+        assert_eq!(one.recv_from(&mut [0; 16]).unwrap(), (5, to));
+    }
+    assert_eq!(rig.open(), 6, "one socket that uses three addresses has three flows");
+}
+
+#[test]
+fn ipv6_is_served_on_an_address_and_on_all() {
+    for ip in ["::1", "::"] {
+        let address = free_udp(ip.parse().unwrap());
+        let rig = UdpRig::start_on(address, "", &[echo_on("[::1]:0", "").address], &[]);
+        let to = SocketAddr::new("::1".parse().unwrap(), rig.address.port());
+        assert_eq!(ask(&client(to), b"hello"), b"hello", "{ip}");
+    }
+}
+
+#[test]
+fn the_largest_and_the_empty_datagram_arrive_as_they_are() {
+    let rig = UdpRig::start("", &[echo("").address]);
+    let client = rig.client();
+    for length in [0, 1, 1_472, 9_000, 65_507] {
+        let question: Vec<u8> =
+            (0..length).map(|at: usize| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        assert!(ask(&client, &question) == question, "{length} bytes");
+    }
+    eventually("one flow", || rig.open() == 1);
+}

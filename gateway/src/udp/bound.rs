@@ -1,0 +1,369 @@
+//! One Bind in one worker: its socket, its flows, and what is in force for it.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use config::table::L4Bind;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+
+use super::flow::{Due, Flow, Flows, Key, Limits};
+use super::socket::{Answers, Meta};
+use super::upstream::{self, Over, Pools, Upstream};
+use super::{Budget, Dropped};
+use crate::live::{LiveBackend, Outcome, RouteState};
+use crate::tcp::{Counted, L4End, L4Record, Listening};
+use crate::worker::timers::ticks;
+use crate::worker::{Current, Worker};
+
+/// Flows that are ended in one tick; the others have to wait for the next.
+const MOST_ENDED: usize = 2_048;
+/// Endpoints that may be tried for one datagram.
+const MOST_TRIES: usize = 16;
+
+/// What a flow has.
+#[derive(Debug)]
+pub(super) struct Relay {
+    upstream: Option<Upstream>,
+    /// The endpoint that refused last; 0 = none.
+    avoid: u64,
+    route: Option<Arc<RouteState>>,
+    backend: Option<Arc<LiveBackend>>,
+    endpoint: Option<SocketAddr>,
+    attempts: u8,
+    bytes_in: u64,
+    bytes_out: u64,
+    started: Instant,
+    _counted: Counted,
+}
+
+/// What all Binds of a worker share.
+#[derive(Debug)]
+pub(super) struct Surroundings<'e> {
+    pub(super) worker: &'e Worker,
+    pub(super) poll: &'e OwnedFd,
+    pub(super) budget: &'e Budget,
+    /// Number of the Bind in this worker.
+    pub(super) index: u32,
+}
+
+/// What epoll tells of a flow's socket, or of a Bind's own (`flow` is `None`).
+pub(super) fn token(index: u32, flow: Option<u32>) -> u64 {
+    u64::from(index) << 32 | flow.map_or(0, |id| u64::from(id) + 1)
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Bound {
+    listening: Arc<Listening>,
+    socket: UdpSocket,
+    local: SocketAddr,
+    flows: Flows<Relay>,
+    bind: Option<Arc<L4Bind>>,
+    pools: Pools,
+    current: Option<std::rc::Rc<Current>>,
+}
+
+impl Bound {
+    pub(super) fn new(listening: Arc<Listening>, socket: UdpSocket) -> io::Result<Self> {
+        let local = socket.local_addr()?;
+        let (flows, pools) = (Flows::default(), Pools::default());
+        Ok(Self { listening, socket, local, flows, bind: None, pools, current: None })
+    }
+
+    pub(super) const fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    pub(super) const fn socket(&self) -> &UdpSocket {
+        &self.socket
+    }
+
+    /// Takes up the table that is in force; flows learn whether their endpoints are still wanted.
+    pub(super) fn follow(&mut self, around: &Surroundings<'_>) {
+        let current = around.worker.live();
+        if self.current.as_ref().is_some_and(|known| std::rc::Rc::ptr_eq(known, &current)) {
+            return;
+        }
+        let bind = self.listening.bind(&current.live).cloned();
+        let mut pools = bind.as_ref().map_or_else(Pools::default, |bind| Pools::of(bind, &current.live));
+        let is_same_bind = match (&bind, &self.bind) {
+            (Some(new), Some(old)) => Arc::ptr_eq(new, old),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        self.current = Some(current);
+        if is_same_bind && pools.is_same(&self.pools) {
+            return;
+        }
+        self.bind = bind;
+        pools.prepare();
+        let now = around.worker.timers.now();
+        for id in self.flows.ids().collect::<Vec<_>>() {
+            let Some(flow) = self.flows.at_mut(id) else { continue };
+            if let Some(upstream) = &mut flow.value.upstream {
+                pools.follow(upstream, now);
+            }
+            let client = flow.key.client.ip();
+            if self.bind.as_ref().is_some_and(|bind| !is_let_in(bind, client)) {
+                self.end(around, id, L4End::SourceDenied);
+            }
+        }
+        self.pools = pools;
+    }
+
+    /// Sends a client's datagram on.
+    pub(super) fn forward(&mut self, around: &Surroundings<'_>, meta: Meta, bytes: &[u8]) {
+        let metrics = &around.worker.metrics;
+        metrics.udp_received(bytes.len());
+        if let Err(why) = self.try_forward(around, meta, bytes) {
+            metrics.udp_dropped(why);
+        }
+    }
+
+    fn try_forward(&mut self, around: &Surroundings<'_>, meta: Meta, bytes: &[u8]) -> Result<(), Dropped> {
+        if meta.is_cut {
+            return Err(Dropped::TooLarge);
+        }
+        let local = meta.to.unwrap_or_else(|| self.local.ip());
+        let key = Key { client: meta.from, local };
+        let id = match self.flows.find(&key) {
+            Some(id) => id,
+            None => self.begin(around, key)?,
+        };
+        let now = around.worker.timers.now();
+        self.flows.from_client(id, now);
+        let Self { bind: Some(bind), current: Some(current), flows, .. } = self else {
+            return Err(Dropped::NoRoute);
+        };
+        let Some(flow) = flows.at_mut(id) else { return Err(Dropped::NoRoom) };
+        let sent = flow.value.send(around, (bind, current), token(around.index, Some(id)), key, bytes);
+        if sent.is_err() && flow.value.endpoint.is_none() {
+            // Nobody was there for its first datagram, so it is no flow.
+            self.flows.remove(id);
+        }
+        sent
+    }
+
+    /// Makes room for a flow, and makes it.
+    fn begin(&mut self, around: &Surroundings<'_>, key: Key) -> Result<u32, Dropped> {
+        let bind = self.bind.clone().ok_or(Dropped::NoRoute)?;
+        if !is_let_in(&bind, key.client.ip()) {
+            return Err(Dropped::SourceDenied);
+        }
+        if around.budget.is_spent() {
+            let victim = self.flows.victim().ok_or(Dropped::NoRoom)?;
+            self.end(around, victim, L4End::Evicted);
+        }
+        let counted = match self.listening.admit(bind.policy.max_connections) {
+            Some(counted) => counted,
+            None => {
+                let victim = self.flows.victim().ok_or(Dropped::TooMany)?;
+                self.end(around, victim, L4End::Evicted);
+                self.listening.admit(bind.policy.max_connections).ok_or(Dropped::TooMany)?
+            }
+        };
+        let route = self.current.as_ref().and_then(|current| current.live.routes.at(bind.route.0).cloned());
+        let relay = Relay {
+            upstream: None,
+            avoid: 0,
+            route,
+            backend: None,
+            endpoint: None,
+            attempts: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            started: Instant::now(),
+            _counted: counted,
+        };
+        Ok(self.flows.insert(key, around.worker.timers.now(), relay).0)
+    }
+
+    /// Takes a datagram of the endpoint, if there is one.
+    pub(super) fn answer(&mut self, around: &Surroundings<'_>, id: u32, answers: &mut Answers) {
+        let now = around.worker.timers.now();
+        let Some(flow) = self.flows.at_mut(id) else { return };
+        let key = flow.key;
+        let Some(upstream) = &mut flow.value.upstream else { return };
+        match recv(&upstream.socket, answers.space(), RecvFlags::DONTWAIT) {
+            Ok((_, len)) => {
+                upstream.report(Outcome::Success);
+                let is_leaving = upstream.leaving.is_some();
+                flow.value.bytes_out += len as u64;
+                around.worker.metrics.udp_answered(len);
+                answers.push(key.client, key.local, len);
+                // What no longer belongs to the table does not keep itself alive.
+                if !is_leaving {
+                    self.flows.from_endpoint(id, now);
+                }
+            }
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            Err(_) => flow.value.refused(around),
+        }
+    }
+
+    /// Sends what was gathered for clients.
+    pub(super) fn flush(&self, worker: &Worker, answers: &mut Answers) {
+        answers.send(&self.socket, self.local, |error| {
+            worker.metrics.udp_dropped(match error {
+                nix::errno::Errno::EAGAIN | nix::errno::Errno::ENOBUFS | nix::errno::Errno::ENOMEM => {
+                    Dropped::NoRoom
+                }
+                nix::errno::Errno::EMSGSIZE => Dropped::TooLarge,
+                _ => Dropped::ClientUnreachable,
+            });
+        });
+    }
+
+    /// Ends the flows that have reached a limit.
+    pub(super) fn tick(&mut self, around: &Surroundings<'_>) {
+        self.follow(around);
+        let Some(policy) = self.bind.as_ref().map(|bind| Arc::clone(&bind.policy)) else { return };
+        let now = around.worker.timers.now();
+        let limits = Limits { idle: ticks(policy.idle_timeout), lifetime: ticks(policy.lifetime) };
+        for _ in 0..MOST_ENDED {
+            let Some((id, due)) = self.flows.due(now, limits) else { break };
+            let end = match due {
+                Due::Idle => L4End::IdleTimeout,
+                Due::Lifetime => L4End::Lifetime,
+            };
+            self.end(around, id, end);
+        }
+    }
+
+    /// Ends all flows.
+    pub(super) fn end_all(&mut self, around: &Surroundings<'_>, why: L4End) {
+        for id in self.flows.ids().collect::<Vec<_>>() {
+            self.end(around, id, why);
+        }
+    }
+
+    fn end(&mut self, around: &Surroundings<'_>, id: u32, end: L4End) {
+        let Some(Flow { key, mut value, .. }) = self.flows.remove(id) else { return };
+        value.close(around);
+        let record = L4Record {
+            bind: self.listening.key,
+            client: key.client.ip(),
+            client_port: key.client.port(),
+            end,
+            route: value.route.as_deref().map(|route| &*route.info.name),
+            backend: value.backend.as_deref().map(|backend| &*backend.config.name),
+            endpoint: value.endpoint,
+            attempts: value.attempts,
+            bytes_in: value.bytes_in,
+            bytes_out: value.bytes_out,
+            duration: value.started.elapsed(),
+        };
+        let worker = around.worker;
+        worker.metrics.udp_ended(end);
+        if let Some(counters) = value.route.as_deref().and_then(|route| route.counters(worker.index)) {
+            counters.l4_done(&record);
+        }
+        worker.log.borrow_mut().write_l4(&record, SystemTime::now());
+    }
+}
+
+fn is_let_in(bind: &L4Bind, client: IpAddr) -> bool {
+    bind.policy.source_ranges.as_ref().is_none_or(|ranges| ranges.contains(client))
+}
+
+impl Relay {
+    /// Sends a datagram to the flow's endpoint; to another one if that is gone, unwell or refuses.
+    fn send(
+        &mut self,
+        around: &Surroundings<'_>,
+        (bind, current): (&L4Bind, &Current),
+        token: u64,
+        key: Key,
+        bytes: &[u8],
+    ) -> Result<(), Dropped> {
+        let now = around.worker.timers.now();
+        match self.upstream.as_mut().map_or(Over::Removed, |upstream| upstream.is_over(bind, now)) {
+            Over::No => {}
+            Over::Removed => {
+                self.close(around);
+                self.open(around, (bind, current), token, key)?;
+            }
+            // If there is no other, the one that it has is better than none.
+            Over::Unhealthy => drop(self.open(around, (bind, current), token, key)),
+        }
+        for _ in 0..usize::from(bind.policy.tries).clamp(1, MOST_TRIES) {
+            let Some(upstream) = &self.upstream else {
+                self.open(around, (bind, current), token, key)?;
+                continue;
+            };
+            match send(&upstream.socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(_) => {
+                    self.bytes_in += bytes.len() as u64;
+                    return Ok(());
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::NOBUFS | rustix::io::Errno::NOMEM) => {
+                    return Err(Dropped::NoRoom);
+                }
+                Err(rustix::io::Errno::MSGSIZE) => return Err(Dropped::TooLarge),
+                Err(_) => {
+                    self.refused(around);
+                    self.open(around, (bind, current), token, key)?;
+                }
+            }
+        }
+        Err(Dropped::Refused)
+    }
+
+    /// Gives the flow an endpoint. What it had stays if none can be had.
+    fn open(
+        &mut self,
+        around: &Surroundings<'_>,
+        (bind, current): (&L4Bind, &Current),
+        token: u64,
+        key: Key,
+    ) -> Result<(), Dropped> {
+        let avoid = [self.avoid];
+        let avoid = if self.avoid == 0 { &[][..] } else { &avoid[..] };
+        let chosen = upstream::choose(around.worker, &current.live, bind, key.client.ip(), avoid)?;
+        if self.attempts > 0 {
+            around.worker.metrics.retries.add(1);
+        }
+        self.attempts = self.attempts.saturating_add(1);
+        let endpoint = chosen.1.endpoint().address;
+        let opened = upstream::open(around.worker, around.poll, token, chosen).map_err(|error| {
+            tracing::debug!(endpoint.addr = %endpoint, %error, "cannot open a flow");
+            if upstream::is_our_want(&error) {
+                around.worker.shed();
+                Dropped::NoRoom
+            } else {
+                Dropped::Refused
+            }
+        })?;
+        self.close(around);
+        around.budget.take();
+        if self.endpoint.is_none() {
+            around.worker.metrics.udp_opened.add(1);
+        }
+        self.backend = Some(Arc::clone(&opened.backend));
+        self.endpoint = Some(endpoint);
+        self.upstream = Some(opened);
+        Ok(())
+    }
+
+    /// The endpoint has refused: the client's next datagram goes elsewhere.
+    fn refused(&mut self, around: &Surroundings<'_>) {
+        let Some(upstream) = &self.upstream else { return };
+        upstream.report(Outcome::ConnectFailed);
+        let endpoint = upstream.in_flight.endpoint();
+        if let Some(counters) = endpoint.counters.of(around.worker.index) {
+            counters.failures.add(1);
+        }
+        self.avoid = endpoint.id;
+        self.close(around);
+    }
+
+    fn close(&mut self, around: &Surroundings<'_>) {
+        if self.upstream.take().is_some() {
+            around.budget.give();
+        }
+    }
+}

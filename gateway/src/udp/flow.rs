@@ -1,0 +1,258 @@
+//! The flow table of one Bind in one worker: which client's datagrams belong together, who was heard last, and who has
+//! to go. Sans-I/O: the present is an argument, in ticks, and what a flow owns is the caller's.
+//!
+//! All operations take constant time. A flow is in two queues: by its age, and by its last use, of which there is one for
+//! flows that may be sacrificed and one for those that may not. Never sends, receives or closes anything.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+use foldhash::quality::RandomState;
+use slab::Slab;
+
+const NONE: u32 = u32::MAX;
+
+/// Whose datagrams make a flow: the client, and the address of ours that it used.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(super) struct Key {
+    pub(super) client: SocketAddr,
+    pub(super) local: IpAddr,
+}
+
+/// How much a flow has shown that somebody is there. Whoever only sends with borrowed addresses never gets beyond
+/// [`Self::Answered`], unless by luck.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Stage {
+    /// The endpoint has not answered.
+    Fresh,
+    /// The endpoint has answered, and the client has said nothing since.
+    Answered,
+    /// The client went on after an answer.
+    Assured,
+}
+
+/// Longest times; 0 = any.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Limits {
+    /// Ticks without a datagram.
+    pub(super) idle: u32,
+    /// Ticks since the first one.
+    pub(super) lifetime: u32,
+}
+
+/// Which limit a flow has reached.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Due {
+    Idle,
+    Lifetime,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Links {
+    before: u32,
+    after: u32,
+}
+
+const LOOSE: Links = Links { before: NONE, after: NONE };
+
+/// One flow, with what the caller keeps for it.
+#[derive(Debug)]
+pub(super) struct Flow<T> {
+    pub(super) key: Key,
+    pub(super) stage: Stage,
+    pub(super) value: T,
+    born: u32,
+    used: u32,
+    by_age: Links,
+    by_use: Links,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ends {
+    first: u32,
+    last: u32,
+}
+
+impl Default for Ends {
+    fn default() -> Self {
+        Self { first: NONE, last: NONE }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Queue {
+    Age,
+    /// By last use: those that are not assured.
+    Doubtful,
+    /// By last use: those that are.
+    Assured,
+}
+
+impl Stage {
+    const fn queue(self) -> Queue {
+        match self {
+            Self::Fresh | Self::Answered => Queue::Doubtful,
+            Self::Assured => Queue::Assured,
+        }
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Flows<T> {
+    /// key → position
+    index: HashMap<Key, u32, RandomState>,
+    flows: Slab<Flow<T>>,
+    age: Ends,
+    doubtful: Ends,
+    assured: Ends,
+}
+
+impl<T> Default for Flows<T> {
+    fn default() -> Self {
+        Self {
+            // Clients choose their keys, so the hash is seeded.
+            index: HashMap::with_hasher(RandomState::default()),
+            flows: Slab::new(),
+            age: Ends::default(),
+            doubtful: Ends::default(),
+            assured: Ends::default(),
+        }
+    }
+}
+
+impl<T> Flows<T> {
+    pub(super) fn find(&self, key: &Key) -> Option<u32> {
+        self.index.get(key).copied()
+    }
+
+    pub(super) fn at(&self, id: u32) -> Option<&Flow<T>> {
+        self.flows.get(id as usize)
+    }
+
+    pub(super) fn at_mut(&mut self, id: u32) -> Option<&mut Flow<T>> {
+        self.flows.get_mut(id as usize)
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = u32> {
+        self.flows.iter().map(|(id, _)| u32::try_from(id).unwrap_or(NONE))
+    }
+
+    /// A new flow; the one that `key` has already, if there is one, is given back first.
+    pub(super) fn insert(&mut self, key: Key, now: u32, value: T) -> (u32, Option<Flow<T>>) {
+        let before = self.find(&key).and_then(|id| self.remove(id));
+        let flow =
+            Flow { key, stage: Stage::Fresh, value, born: now, used: now, by_age: LOOSE, by_use: LOOSE };
+        let id = u32::try_from(self.flows.insert(flow)).unwrap_or(NONE);
+        self.index.insert(key, id);
+        self.push(Queue::Age, id);
+        self.push(Queue::Doubtful, id);
+        (id, before)
+    }
+
+    pub(super) fn remove(&mut self, id: u32) -> Option<Flow<T>> {
+        let queue = self.at(id)?.stage.queue();
+        self.unlink(Queue::Age, id);
+        self.unlink(queue, id);
+        let flow = self.flows.try_remove(id as usize)?;
+        self.index.remove(&flow.key);
+        // What a flood has made large is given back.
+        if self.flows.is_empty() && self.flows.capacity() > 1_024 {
+            *self = Self::default();
+        }
+        Some(flow)
+    }
+
+    /// The client has sent a datagram.
+    pub(super) fn from_client(&mut self, id: u32, now: u32) {
+        let Some(flow) = self.flows.get_mut(id as usize) else { return };
+        let before = flow.stage;
+        if before == Stage::Answered {
+            flow.stage = Stage::Assured;
+        } else if flow.used == now {
+            return;
+        }
+        self.requeue(id, before.queue(), now);
+    }
+
+    /// The endpoint has sent a datagram.
+    pub(super) fn from_endpoint(&mut self, id: u32, now: u32) {
+        let Some(flow) = self.flows.get_mut(id as usize) else { return };
+        if flow.stage == Stage::Fresh {
+            flow.stage = Stage::Answered;
+        }
+        if flow.used != now {
+            let queue = flow.stage.queue();
+            self.requeue(id, queue, now);
+        }
+    }
+
+    /// Who goes when there is no room: of those that have not shown that somebody is there, the one that was silent for
+    /// longest. `None` if all have shown it.
+    pub(super) fn victim(&self) -> Option<u32> {
+        Some(self.doubtful.first).filter(|id| *id != NONE)
+    }
+
+    /// A flow that has reached a limit. Ask again after it was removed.
+    pub(super) fn due(&self, now: u32, limits: Limits) -> Option<(u32, Due)> {
+        let over = |since: u32, limit: u32| limit > 0 && now.saturating_sub(since) >= limit;
+        for first in [self.doubtful.first, self.assured.first] {
+            if self.at(first).is_some_and(|flow| over(flow.used, limits.idle)) {
+                return Some((first, Due::Idle));
+            }
+        }
+        let first = self.age.first;
+        self.at(first).is_some_and(|flow| over(flow.born, limits.lifetime)).then_some((first, Due::Lifetime))
+    }
+
+    fn requeue(&mut self, id: u32, from: Queue, now: u32) {
+        self.unlink(from, id);
+        let Some(flow) = self.flows.get_mut(id as usize) else { return };
+        flow.used = now;
+        let queue = flow.stage.queue();
+        self.push(queue, id);
+    }
+
+    fn ends(&mut self, queue: Queue) -> &mut Ends {
+        match queue {
+            Queue::Age => &mut self.age,
+            Queue::Doubtful => &mut self.doubtful,
+            Queue::Assured => &mut self.assured,
+        }
+    }
+
+    fn links(&mut self, queue: Queue, id: u32) -> Option<&mut Links> {
+        let flow = self.flows.get_mut(id as usize)?;
+        Some(if queue == Queue::Age { &mut flow.by_age } else { &mut flow.by_use })
+    }
+
+    fn push(&mut self, queue: Queue, id: u32) {
+        let last = std::mem::replace(&mut self.ends(queue).last, id);
+        match self.links(queue, last) {
+            Some(links) => links.after = id,
+            None => self.ends(queue).first = id,
+        }
+        if let Some(links) = self.links(queue, id) {
+            *links = Links { before: last, after: NONE };
+        }
+    }
+
+    fn unlink(&mut self, queue: Queue, id: u32) {
+        let Some(Links { before, after }) =
+            self.links(queue, id).map(|links| std::mem::replace(links, LOOSE))
+        else {
+            return;
+        };
+        match self.links(queue, before) {
+            Some(links) => links.after = after,
+            None => self.ends(queue).first = after,
+        }
+        match self.links(queue, after) {
+            Some(links) => links.before = before,
+            None => self.ends(queue).last = before,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,165 @@
+use std::collections::BTreeMap;
+
+use super::*;
+
+fn key(client: u16, local: u8) -> Key {
+    Key { client: SocketAddr::from(([10, 0, 0, 1], client)), local: IpAddr::from([127, 0, 0, local]) }
+}
+
+const LIMITS: Limits = Limits { idle: 10, lifetime: 0 };
+
+#[test]
+fn a_client_that_uses_two_addresses_of_ours_has_two_flows() {
+    let mut flows = Flows::default();
+    let (one, _) = flows.insert(key(1, 1), 0, ());
+    let (two, _) = flows.insert(key(1, 2), 0, ());
+    assert_ne!(one, two);
+    assert_eq!((flows.find(&key(1, 1)), flows.find(&key(1, 2))), (Some(one), Some(two)));
+    assert_eq!(flows.find(&key(2, 1)), None);
+}
+
+#[test]
+fn a_key_never_has_two_flows() {
+    let mut flows = Flows::default();
+    flows.insert(key(1, 1), 0, 'a');
+    let (_, before) = flows.insert(key(1, 1), 1, 'b');
+    assert_eq!(before.map(|flow| flow.value), Some('a'));
+    assert_eq!(flows.ids().count(), 1);
+}
+
+#[test]
+fn a_flow_is_due_when_nobody_has_said_anything_for_the_idle_time() {
+    let mut flows = Flows::default();
+    let (id, _) = flows.insert(key(1, 1), 0, ());
+    flows.from_client(id, 5);
+    assert_eq!(flows.due(14, LIMITS), None);
+    flows.from_endpoint(id, 14);
+    assert_eq!(flows.due(23, LIMITS), None);
+    assert_eq!(flows.due(24, LIMITS), Some((id, Due::Idle)));
+}
+
+#[test]
+fn no_limit_is_no_limit() {
+    let mut flows = Flows::default();
+    flows.insert(key(1, 1), 0, ());
+    assert_eq!(flows.due(u32::MAX, Limits::default()), None);
+}
+
+#[test]
+fn a_flow_is_due_at_the_end_of_its_life_however_busy_it_is() {
+    let mut flows = Flows::default();
+    let (id, _) = flows.insert(key(1, 1), 0, ());
+    let limits = Limits { idle: 10, lifetime: 30 };
+    for now in 0..30 {
+        flows.from_client(id, now);
+        assert_eq!(flows.due(now, limits), None);
+    }
+    assert_eq!(flows.due(30, limits), Some((id, Due::Lifetime)));
+}
+
+#[test]
+fn the_victim_is_the_longest_silent_flow_that_has_not_shown_that_somebody_is_there() {
+    let mut flows = Flows::default();
+    let (assured, _) = flows.insert(key(1, 1), 0, ());
+    flows.from_endpoint(assured, 0);
+    flows.from_client(assured, 0);
+    assert_eq!(flows.victim(), None);
+    let (answered, _) = flows.insert(key(2, 1), 0, ());
+    let (fresh, _) = flows.insert(key(3, 1), 1, ());
+    flows.from_endpoint(answered, 2);
+    assert_eq!(flows.victim(), Some(fresh));
+    flows.remove(fresh);
+    assert_eq!(flows.victim(), Some(answered));
+}
+
+/// What a flow should be, kept without any cleverness.
+#[derive(Clone, Copy, Debug)]
+struct Plain {
+    id: u32,
+    stage: Stage,
+    born: u32,
+    used: u32,
+    /// Order of the last move to the end of its queue.
+    moved: u64,
+}
+
+/// One run of arrivals, answers, removals, expiry and eviction against a model that looks at everything every time.
+fn simulate(seed: u64, steps: u32) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let most = random.usize(1..40);
+    let limits = Limits { idle: random.u32(0..20), lifetime: random.u32(0..60) };
+    let (mut flows, mut model) = (Flows::default(), BTreeMap::<(u16, u8), Plain>::new());
+    let (mut now, mut moves) = (0, 0_u64);
+    for _ in 0..steps {
+        now += u32::from(random.u8(0..8) == 0);
+        moves += 1;
+        let name = (random.u16(0..60), random.u8(1..3));
+        match random.u8(0..20) {
+            0 => {
+                let removed = flows.find(&key(name.0, name.1)).and_then(|id| flows.remove(id));
+                assert_eq!(removed.map(|flow| flow.value), model.remove(&name).map(|_| name));
+            }
+            1..=8 => {
+                if let Some(plain) = model.get_mut(&name) {
+                    flows.from_endpoint(plain.id, now);
+                    if plain.stage == Stage::Fresh {
+                        plain.stage = Stage::Answered;
+                    }
+                    if plain.used != now {
+                        (plain.used, plain.moved) = (now, moves);
+                    }
+                }
+            }
+            _ => match model.get_mut(&name) {
+                Some(plain) => {
+                    flows.from_client(plain.id, now);
+                    if plain.stage == Stage::Answered {
+                        (plain.stage, plain.used, plain.moved) = (Stage::Assured, now, moves);
+                    } else if plain.used != now {
+                        (plain.used, plain.moved) = (now, moves);
+                    }
+                }
+                None => {
+                    let doubtful = model.iter().filter(|(_, plain)| plain.stage != Stage::Assured);
+                    let oldest = doubtful.min_by_key(|(_, plain)| plain.moved).map(|(name, _)| *name);
+                    assert_eq!(flows.victim().and_then(|id| flows.at(id)).map(|flow| flow.value), oldest);
+                    let has_room = model.len() < most || oldest.is_some();
+                    if let (true, Some(oldest)) = (model.len() >= most, oldest) {
+                        model.remove(&oldest);
+                        flows.remove(flows.victim().unwrap()).unwrap();
+                    }
+                    if has_room {
+                        let (id, before) = flows.insert(key(name.0, name.1), now, name);
+                        assert!(before.is_none());
+                        let plain = Plain { id, stage: Stage::Fresh, born: now, used: now, moved: moves };
+                        model.insert(name, plain);
+                    }
+                }
+            },
+        }
+        while let Some((id, due)) = flows.due(now, limits) {
+            let name = flows.remove(id).unwrap().value;
+            let plain = model.remove(&name).unwrap();
+            match due {
+                Due::Idle => assert!(now - plain.used >= limits.idle),
+                Due::Lifetime => assert!(now - plain.born >= limits.lifetime),
+            }
+        }
+        let over = |since: u32, limit: u32| limit > 0 && now - since >= limit;
+        assert!(!model.values().any(|one| over(one.used, limits.idle) || over(one.born, limits.lifetime)));
+        assert!(model.len() <= most);
+        assert_eq!(flows.ids().count(), model.len());
+        for (name, plain) in &model {
+            assert_eq!(flows.find(&key(name.0, name.1)), Some(plain.id), "seed {seed}");
+            let flow = flows.at(plain.id).unwrap();
+            assert_eq!((flow.value, flow.stage), (*name, plain.stage), "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn flows_are_what_a_model_says_that_looks_at_everything() {
+    for seed in 0..200 {
+        simulate(seed, 1_000);
+    }
+}

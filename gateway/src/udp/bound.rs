@@ -134,7 +134,7 @@ impl Bound {
             None => self.begin(around, key)?,
         };
         let now = around.worker.timers.now();
-        self.flows.from_client(id, now);
+        self.flows.heard_client(id, now);
         let Self { bind: Some(bind), current: Some(current), flows, .. } = self else {
             return Err(Dropped::NoRoute);
         };
@@ -196,7 +196,7 @@ impl Bound {
                 answers.push(key.client, key.local, len);
                 // What no longer belongs to the table does not keep itself alive.
                 if !is_leaving {
-                    self.flows.from_endpoint(id, now);
+                    self.flows.heard_endpoint(id, now);
                 }
             }
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}

@@ -164,7 +164,7 @@ impl<T> Flows<T> {
     }
 
     /// The client has sent a datagram.
-    pub(super) fn from_client(&mut self, id: u32, now: u32) {
+    pub(super) fn heard_client(&mut self, id: u32, now: u32) {
         let Some(flow) = self.flows.get_mut(id as usize) else { return };
         let before = flow.stage;
         if before == Stage::Answered {
@@ -176,7 +176,7 @@ impl<T> Flows<T> {
     }
 
     /// The endpoint has sent a datagram.
-    pub(super) fn from_endpoint(&mut self, id: u32, now: u32) {
+    pub(super) fn heard_endpoint(&mut self, id: u32, now: u32) {
         let Some(flow) = self.flows.get_mut(id as usize) else { return };
         if flow.stage == Stage::Fresh {
             flow.stage = Stage::Answered;

@@ -22,6 +22,9 @@ const ROOM: usize = 4 * LARGEST;
 /// Bytes that the kernel queues per socket while the worker is busy; it counts some 768 per small datagram.
 const QUEUE: usize = 4 << 20;
 
+/// Who has sent what came without an address, which UDP has none of.
+const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
 /// Settings of a socket that is to receive on `address`, before it is bound.
 pub(crate) fn prepare(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     socket.set_nonblocking(true)?;
@@ -131,7 +134,7 @@ impl Received {
         let flags = MsgFlags::MSG_DONTWAIT;
         let messages = recvmmsg(socket.as_raw_fd(), headers, slices.iter_mut(), flags, None)?;
         for message in messages {
-            let from = message.address.and_then(plain).unwrap_or(SocketAddr::from(([0; 4], 0)));
+            let from = message.address.and_then(plain).unwrap_or(NOBODY);
             let to = message.cmsgs().ok().and_then(|mut all| {
                 all.find_map(|one| match one {
                     // The destination of a broadcast or multicast datagram is nobody's source address.
@@ -251,7 +254,7 @@ impl Answers {
             *slot = *address;
         }
         let to = to.get(..count).unwrap_or_default();
-        let from = group.first().map_or(local.ip(), |(_, from, _)| *from);
+        let from = group.first().map_or_else(|| local.ip(), |(_, from, _)| *from);
         let (v4, v6) = (from_v4(from), from_v6(from));
         let control = match from {
             _ if !local.ip().is_unspecified() => None,

@@ -31,9 +31,9 @@ fn a_key_never_has_two_flows() {
 fn a_flow_is_due_when_nobody_has_said_anything_for_the_idle_time() {
     let mut flows = Flows::default();
     let (id, _) = flows.insert(key(1, 1), 0, ());
-    flows.from_client(id, 5);
+    flows.heard_client(id, 5);
     assert_eq!(flows.due(14, LIMITS), None);
-    flows.from_endpoint(id, 14);
+    flows.heard_endpoint(id, 14);
     assert_eq!(flows.due(23, LIMITS), None);
     assert_eq!(flows.due(24, LIMITS), Some((id, Due::Idle)));
 }
@@ -51,7 +51,7 @@ fn a_flow_is_due_at_the_end_of_its_life_however_busy_it_is() {
     let (id, _) = flows.insert(key(1, 1), 0, ());
     let limits = Limits { idle: 10, lifetime: 30 };
     for now in 0..30 {
-        flows.from_client(id, now);
+        flows.heard_client(id, now);
         assert_eq!(flows.due(now, limits), None);
     }
     assert_eq!(flows.due(30, limits), Some((id, Due::Lifetime)));
@@ -61,12 +61,12 @@ fn a_flow_is_due_at_the_end_of_its_life_however_busy_it_is() {
 fn the_victim_is_the_longest_silent_flow_that_has_not_shown_that_somebody_is_there() {
     let mut flows = Flows::default();
     let (assured, _) = flows.insert(key(1, 1), 0, ());
-    flows.from_endpoint(assured, 0);
-    flows.from_client(assured, 0);
+    flows.heard_endpoint(assured, 0);
+    flows.heard_client(assured, 0);
     assert_eq!(flows.victim(), None);
     let (answered, _) = flows.insert(key(2, 1), 0, ());
     let (fresh, _) = flows.insert(key(3, 1), 1, ());
-    flows.from_endpoint(answered, 2);
+    flows.heard_endpoint(answered, 2);
     assert_eq!(flows.victim(), Some(fresh));
     flows.remove(fresh);
     assert_eq!(flows.victim(), Some(answered));
@@ -101,7 +101,7 @@ fn simulate(seed: u64, steps: u32) {
             }
             1..=8 => {
                 if let Some(plain) = model.get_mut(&name) {
-                    flows.from_endpoint(plain.id, now);
+                    flows.heard_endpoint(plain.id, now);
                     if plain.stage == Stage::Fresh {
                         plain.stage = Stage::Answered;
                     }
@@ -112,7 +112,7 @@ fn simulate(seed: u64, steps: u32) {
             }
             _ => match model.get_mut(&name) {
                 Some(plain) => {
-                    flows.from_client(plain.id, now);
+                    flows.heard_client(plain.id, now);
                     if plain.stage == Stage::Answered {
                         (plain.stage, plain.used, plain.moved) = (Stage::Assured, now, moves);
                     } else if plain.used != now {

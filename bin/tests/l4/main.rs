@@ -9,6 +9,7 @@
     reason = "all of it is test code, where a broken assumption must fail loudly"
 )]
 
+mod abuse;
 mod balance;
 mod binds;
 #[path = "../common/mod.rs"]

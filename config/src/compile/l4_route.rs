@@ -13,6 +13,7 @@ use super::backend::BackendKey;
 use super::route::{Order, Outcome, Route, Share, split};
 use super::slots::Slots;
 use crate::report::{ObjectRef, Problem};
+use crate::resource::native::{BackendSpec, EndpointHost};
 use crate::resource::native_l4::Forward;
 use crate::resource::{Finding, NativeListener, Object};
 use crate::table::{Chunks, L4Bind, L4Key, RouteId, Transport, Unavailable};
@@ -118,6 +119,21 @@ pub(super) fn conflict(object: &Object, key: L4Key, taken: &Taken) -> Problem {
         .into_problem(&object.reference, object.location.as_ref())
 }
 
+/// Whether an endpoint is the listener itself, as far as addresses tell.
+fn leads_back(listener: SocketAddr, backend: &BackendSpec) -> bool {
+    let is_any = listener.ip().is_unspecified();
+    backend.endpoints.iter().filter(|endpoint| endpoint.port == listener.port()).any(
+        |endpoint| match endpoint.host {
+            EndpointHost::Address(address) => {
+                address == listener.ip()
+                    || address.is_unspecified()
+                    || (is_any && address.is_loopback() && address.is_ipv4() == listener.is_ipv4())
+            }
+            EndpointHost::Name(_) => false,
+        },
+    )
+}
+
 /// Compiles a native listener that relays.
 pub(super) fn compile(
     shop: &mut Workshop<'_>,
@@ -142,6 +158,12 @@ pub(super) fn compile(
                     "backend `{name}` has a `protocol`, and bytes are relayed as they are; connections to it are refused"
                 );
                 tell("forward.backend", "InvalidBackend", message);
+                (Err(Unavailable::InvalidSetting), *weight)
+            }
+            Some((_, backend)) if leads_back(listener.config.address, &backend.spec) => {
+                let message =
+                    format!("backend `{name}` leads back to this listener; connections to it are refused");
+                tell("forward.backend", "Loop", message);
                 (Err(Unavailable::InvalidSetting), *weight)
             }
             Some(_) => {

@@ -23,6 +23,9 @@ const SPLICE_FROM: u64 = 32 * 1_024;
 const JOIN_BELOW: usize = 4_096;
 /// A stream that came in so many pieces of less than [`JOIN_BELOW`] holds no buffer while it waits for more.
 const TRICKLE: u8 = 4;
+/// A tunnel's first piece that is spliced; each that the destination takes at once lets the next one be twice as large.
+/// What a destination that takes nothing leaves in a pipe is memory of the kernel, whoever has many of them.
+const FIRST_PIECE: usize = 64 * 1_024;
 /// Pieces that are spliced before other connections have their turn.
 const SPLICE_TURN: u32 = 16;
 /// Less room than this behind the head, or a body longer than this, earns a large buffer.
@@ -83,6 +86,10 @@ pub(crate) struct Relay {
     pub(crate) translation: Option<Box<Translation>>,
     /// Small pieces in a row, up to [`TRICKLE`].
     small_pieces: u8,
+    /// How much is spliced at once; see [`FIRST_PIECE`].
+    piece: usize,
+    /// The kernel does not splice these sockets.
+    is_unspliceable: bool,
     /// What was taken of the body stays in the buffer, so that it can be sent again; given up when it grows.
     pub(crate) keeps: bool,
     /// The body waits (for `100 Continue`).
@@ -137,6 +144,8 @@ impl Relay {
             is_tunnel: false,
             translation: None,
             small_pieces: 0,
+            piece: FIRST_PIECE,
+            is_unspliceable: false,
             keeps: false,
             hold: false,
             touched: false,
@@ -489,7 +498,7 @@ impl Relay {
         if self.is_in_pipe() {
             return true;
         }
-        if self.chunked_out || !buf.is_empty() {
+        if self.chunked_out || self.is_unspliceable || !buf.is_empty() {
             return false;
         }
         let is_worthwhile = match self.input {
@@ -541,6 +550,7 @@ impl Relay {
                         self.spliced += u64::try_from(n).unwrap_or(0);
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        self.piece = FIRST_PIECE;
                         ready!(to.poll_write_ready(cx)).map_err(|error| Fault::Destination(error.kind()))?;
                     }
                     Err(error) => return Poll::Ready(Err(Fault::Destination(error.kind()))),
@@ -559,6 +569,7 @@ impl Relay {
                 return Poll::Pending;
             }
             let most = usize::try_from(*remaining).unwrap_or(usize::MAX).min(pipe.capacity);
+            let most = if is_open { most.min(self.piece) } else { most };
             let moved = from.try_io(Interest::READABLE, || {
                 Ok(rustix::pipe::splice(from, None, &pipe.write, None, most, SpliceFlags::NONBLOCK)?)
             });
@@ -571,6 +582,9 @@ impl Relay {
                 Ok(0) => return Poll::Ready(Err(Fault::SourceClosed)),
                 Ok(n) => {
                     self.touched = true;
+                    if n == most {
+                        self.piece = self.piece.saturating_mul(2).min(pipe.capacity.max(FIRST_PIECE));
+                    }
                     more = n == most && !is_open;
                     self.small_pieces = if n < JOIN_BELOW { self.small_pieces.saturating_add(1) } else { 0 };
                     pipe.filled += n;
@@ -586,6 +600,12 @@ impl Relay {
                         return polled;
                     }
                     ready!(polled)?;
+                }
+                // EINVAL, ENOSYS, EPERM: what cannot be spliced here, or may not, is copied.
+                Err(error) if matches!(error.raw_os_error(), Some(22 | 38 | 1)) => {
+                    self.is_unspliceable = true;
+                    self.pipe = None;
+                    return Poll::Ready(Ok(()));
                 }
                 Err(error) => return Poll::Ready(Err(Fault::Source(error.kind()))),
             }

@@ -30,8 +30,6 @@ use crate::worker::{Current, Worker};
 const HEADER_TIMEOUT: Duration = Duration::from_secs(3);
 /// Endpoints that may be tried for one connection.
 const MOST_TRIES: usize = 16;
-/// An endpoint that acknowledges nothing for so long is gone.
-const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One relayed connection. Whatever ends it but both sides, a panic or the end of the process included, both sides see
 /// a reset.
@@ -276,7 +274,6 @@ async fn connect(timer: &mut Timer, address: SocketAddr, timeout: Duration) -> i
     })
     .await?;
     tcp.set_nodelay(true)?;
-    socket2::SockRef::from(&tcp).set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     Ok(tcp)
 }
 

@@ -144,3 +144,19 @@ fn reset_on_close(stream: &TcpStream) {
     // Fails only for a socket that is gone already.
     let _set = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_task<F: Future>(_: impl FnOnce(connection::Connection) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// An idle connection costs its task and two registrations with the reactor.
+    #[test]
+    fn a_connection_task_stays_small() {
+        let size = size_of_task(connection::Connection::serve);
+        assert!(size <= 3_072, "a connection's task has {size} bytes");
+    }
+}

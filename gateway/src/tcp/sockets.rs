@@ -18,8 +18,6 @@ use crate::udp;
 
 /// Connections that the kernel queues per socket before they are accepted.
 const BACKLOG: i32 = 4_096;
-/// A client that acknowledges nothing for so long is gone.
-const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a Bind has of the kernel.
 #[derive(Debug)]
@@ -312,9 +310,9 @@ fn listen(transport: Transport, address: SocketAddr, free_bind: bool) -> io::Res
         return Ok(socket);
     }
     socket.bind(&address.into())?;
-    // Accepted sockets inherit these, so that no connection pays for them.
+    // Accepted sockets inherit these, so that no connection pays for them. (No TCP_USER_TIMEOUT: it would end the
+    // connection of a client that does not read for a while, RFC 5482 §2.)
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     let keepalive =
         TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10));
     socket.set_tcp_keepalive(&keepalive.with_retries(3))?;

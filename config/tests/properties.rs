@@ -139,7 +139,9 @@ fn object(which: u8, version: u32) -> String {
                 ", protocol: https",
                 ", tls: {certificates: [{cert: c.pem, key: c.key}]}",
                 ", tls: {certificates: [{cert: c.pem, key: c.key, hosts: [a.test]}], clientCa: ca.pem}",
-            ][pick(4) % 4];
+                ", protocol: tcp, forward: {backend: b0}",
+                ", protocol: tcp, forward: {backends: [{name: b1}, {name: b0, weight: 2}], sourceRanges: [10.0.0.0/8]}",
+            ][pick(4) % 6];
             format!(
                 "{{listeners: [{{name: l{}, address: \"{address}\", proxyProtocol: {}{tls}}}]}}",
                 pick(2) % 2,

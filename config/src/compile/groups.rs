@@ -47,8 +47,8 @@ pub(super) struct Synced {
     pub(super) changed: bool,
     /// The groups are new and empty: every route must join again.
     pub(super) regrouped: bool,
-    /// Addresses that have a bind now and had none, or the reverse.
-    pub(super) moved: Vec<SocketAddr>,
+    /// Addresses whose bind is new, gone or another one.
+    pub(super) touched: Vec<SocketAddr>,
 }
 
 impl Groups {
@@ -61,7 +61,7 @@ impl Groups {
         let mut synced = Synced::default();
         self.binds.retain(|address, _| {
             let stays = configs.contains_key(address);
-            synced.moved.extend((!stays).then_some(*address));
+            synced.touched.extend((!stays).then_some(*address));
             stays
         });
         for (address, config) in configs {
@@ -71,6 +71,7 @@ impl Groups {
                     synced.regrouped |= bind.group != group;
                     bind.group = group;
                     if *bind.config != config {
+                        synced.touched.push(address);
                         bind.config = Arc::new(config);
                         bind.published = None;
                     }
@@ -78,11 +79,11 @@ impl Groups {
                 None => {
                     self.binds
                         .insert(address, BindState { config: Arc::new(config), group, published: None });
-                    synced.moved.push(address);
+                    synced.touched.push(address);
                 }
             }
         }
-        synced.changed = !synced.moved.is_empty();
+        synced.changed = !synced.touched.is_empty();
         if synced.regrouped {
             self.states.clear();
         }

@@ -465,7 +465,7 @@ impl Compiler {
             if is_split || native.contains(&address) { Group::Address(address) } else { Group::Ingress }
         });
         work.changed |= synced.changed;
-        synced.moved.iter().for_each(|address| self.l4.touch(*address));
+        synced.touched.iter().for_each(|address| self.l4.touch(*address));
         let gone: Vec<Owner> =
             self.problems.keys().filter(|owner| self.is_of_lost_group(owner)).cloned().collect();
         for owner in gone {

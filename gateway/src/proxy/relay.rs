@@ -451,6 +451,8 @@ impl Relay {
         }
         let wants_large = match &self.input {
             Input::Length(remaining) => *remaining > LARGE_BODY as u64,
+            // What comes through a tunnel in small pieces goes on to, most likely.
+            Input::Close if self.is_tunnel && self.small_pieces > 0 => false,
             Input::Chunked(_) | Input::Close => self.received > LARGE_BODY as u64,
         };
         if wants_large || buf.spare().len() < JOIN_BELOW {

@@ -234,11 +234,11 @@ impl Feed {
             return self.reflector.page(now, &meta.next);
         }
         let version = Version::parse(&meta.resource_version);
-        if self.reflector.listed(now, version.clone(), self.intake.shrinks()) {
+        if self.reflector.listed(now, version, self.intake.shrinks()) {
             if self.intake.is_in_part() {
                 self.reflector.listed_in_part(now);
             }
-            let changes = self.intake.end_list(version.as_ref());
+            let changes = self.intake.end_list();
             self.well(true);
             self.send(changes, true);
         } else {

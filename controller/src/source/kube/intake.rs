@@ -6,7 +6,7 @@ mod material;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use config::report::{ObjectRef, Problem};
+use config::report::{Kind, ObjectRef, Problem};
 use config::resource::{Object, Received, decode_json};
 use foldhash::quality::FixedState;
 
@@ -17,7 +17,7 @@ use super::known::{Key, Known, Seen, Verdict};
 use super::reflector::Found;
 use super::resource::{Resource, Target};
 use super::version::Version;
-use super::wanted::{Material, Wanted};
+use super::wanted::Wanted;
 use crate::status::Observed;
 
 /// What is new.
@@ -78,7 +78,8 @@ pub(super) struct Intake {
     /// What the list that is being read has, which counts when it is complete; and what is remembered of it.
     pending: Vec<Change>,
     remembered: Vec<(Key, Seen)>,
-    /// Material that the list has.
+    /// Material that was named when the list began, and material that the list has.
+    awaited: HashSet<ObjectRef, FixedState>,
     present: HashSet<ObjectRef, FixedState>,
     /// Objects that the list has.
     listed: usize,
@@ -104,6 +105,7 @@ impl Intake {
             is_synced: false,
             pending: Vec::new(),
             remembered: Vec::new(),
+            awaited: HashSet::default(),
             present: HashSet::default(),
             listed: 0,
             unreadable: 0,
@@ -131,6 +133,8 @@ impl Intake {
         self.abandon_list();
         self.known.begin_list();
         self.present.clear();
+        let named = self.material().map(|kind| self.wanted.of_kind(kind)).unwrap_or_default();
+        self.awaited = named.into_iter().map(|(reference, _)| reference).collect();
         (self.listed, self.unreadable) = (0, 0);
     }
 
@@ -204,8 +208,8 @@ impl Intake {
         !self.target.resource.is_material() && 2 * count < self.known.len()
     }
 
-    /// The list is complete, as of `version`: everything that follows from it.
-    pub(super) fn end_list(&mut self, version: Option<&Version>) -> Vec<Change> {
+    /// The list is complete: everything that follows from it.
+    pub(super) fn end_list(&mut self) -> Vec<Change> {
         self.is_synced = true;
         for (key, seen) in std::mem::take(&mut self.remembered) {
             self.known.accept(&key, seen);
@@ -220,20 +224,8 @@ impl Intake {
             );
             return changes;
         }
-        if let Some(kind) = self.target.resource.kind().filter(|_| self.target.resource.is_material()) {
-            let missing = self.wanted.of_kind(kind).into_iter().filter(|(reference, _)| {
-                // What is not of this list, or is left out of it, is not missing.
-                let is_listed =
-                    self.target.namespace.as_ref().is_none_or(|namespace| *namespace == reference.namespace);
-                is_listed && self.is_watched(&reference.namespace) && !self.present.contains(reference)
-            });
-            changes.extend(missing.map(|(reference, material)| match (material, version) {
-                // It was made after this list, or in a history that is no more.
-                (Material::Loaded(Some(known)), Some(version)) if version.is_before(&known) => {
-                    Change::Touched(reference, None)
-                }
-                _ => Change::Gone(reference),
-            }));
+        if let Some(kind) = self.material() {
+            self.missing_material(kind, &mut changes);
             return changes;
         }
         let gone = self.known.end_list();
@@ -332,6 +324,11 @@ impl Intake {
             self.gone(&key, &seen, &mut changes);
         }
         changes
+    }
+
+    /// The kind of the list, if it is one of those of which only what is named counts.
+    fn material(&self) -> Option<Kind> {
+        self.target.resource.kind().filter(|_| self.target.resource.is_material())
     }
 
     fn is_ours(&self, item: &Item<'_>) -> bool {

@@ -1,3 +1,4 @@
+use config::report::{Kind, ObjectRef};
 use kube::Config;
 use serde_json::json;
 use test_apiserver::{Options, Server};
@@ -5,7 +6,7 @@ use test_apiserver::{Options, Server};
 use super::super::Message;
 use super::super::intake::Extras;
 use super::super::resource::Resource;
-use super::super::wanted::Wanted;
+use super::super::wanted::{Material, Wanted, Wants};
 use super::panics::Panicked;
 use super::*;
 
@@ -105,11 +106,42 @@ fn list_of_the_same_version_with_another_number_of_objects_shows_that_something_
     intake.begin_list();
     intake.list_item(&versioned("a"));
     intake.list_item(&versioned("b"));
-    intake.end_list(Some(&seven));
+    intake.end_list();
     let found =
         |version, count| intake.compare(&[versioned("a")], Some(&Version::Number(version)), count, &seven);
     assert_eq!(found(7, Some(2)), Found::Same);
     assert_eq!(found(7, None), Found::Same);
     assert_eq!(found(7, Some(1)), Found::Missed);
     assert_eq!(found(8, Some(1)), Found::Same, "the watch will tell");
+}
+
+#[test]
+fn secret_that_is_named_while_its_list_is_read_is_asked_for_and_not_taken_for_deleted() {
+    let reference = |kind, name: &str| ObjectRef { kind, namespace: "n".into(), name: name.into() };
+    let secret = |name: &str| reference(Kind::Secret, name);
+    let mut wants = Wants::default();
+    let mut name = |ingress: &str, secrets: [&str; 2]| {
+        wants.add(&reference(Kind::Ingress, ingress), secrets.into_iter().map(secret).collect());
+        wants.wanted().clone()
+    };
+    let wanted = name("first", ["gone", "never"]);
+    wanted.set(&secret("gone"), Material::Loaded(Some(Version::Number(300))));
+    let target = Target { resource: Resource::Secrets, namespace: None, selector: None };
+    let mut intake = Intake::new(target, wanted.clone(), Extras::default(), None);
+    intake.begin_list();
+    intake.list_item(br#"{"metadata":{"name":"tls","namespace":"n","resourceVersion":"500"}}"#);
+    // The page that has it is past.
+    name("second", ["tls", "coming"]);
+    wanted.set(&secret("tls"), Material::Loaded(Some(Version::Number(500))));
+    let mut changes: Vec<String> = intake
+        .end_list()
+        .into_iter()
+        .map(|change| match change {
+            Change::Touched(reference, None) => format!("?{}", reference.name),
+            Change::Gone(reference) => format!("-{}", reference.name),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    changes.sort();
+    assert_eq!(changes, ["-never", "?coming", "?gone", "?tls"]);
 }

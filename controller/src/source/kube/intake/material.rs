@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use config::report::ObjectRef;
+use config::report::{Kind, ObjectRef};
 use config::resource::{Received, decode_json};
 
 use super::super::item::{Happened, Item};
@@ -44,6 +44,22 @@ impl Intake {
                 });
             }
         }
+    }
+
+    /// What is named and not in the list that was read. It may have been named, or named again, after its page had passed:
+    /// of what is known to be there, and of what nobody named when the list began, the server is asked.
+    pub(super) fn missing_material(&mut self, kind: Kind, changes: &mut Vec<Change>) {
+        let awaited = std::mem::take(&mut self.awaited);
+        let missing = self.wanted.of_kind(kind).into_iter().filter(|(reference, _)| {
+            // What is not of this list, or is left out of it, is not missing.
+            let is_listed =
+                self.target.namespace.as_ref().is_none_or(|namespace| *namespace == reference.namespace);
+            is_listed && self.is_watched(&reference.namespace) && !self.present.contains(reference)
+        });
+        changes.extend(missing.map(|(reference, material)| match material {
+            Material::Unknown | Material::Absent if awaited.contains(&reference) => Change::Gone(reference),
+            Material::Unknown | Material::Absent | Material::Loaded(_) => Change::Touched(reference, None),
+        }));
     }
 
     fn material_news(&mut self, reference: ObjectRef, material: &Material, item: &Item<'_>, json: &[u8]) {

@@ -53,6 +53,18 @@ impl Ours<'_> {
         self.contains(entry) || (writer == Some(self.manager) && entry.named().is_some_and(is_ours))
     }
 
+    /// Whether somebody else has written what stands in an object that was `lost` as its own: it publishes an address that
+    /// we publish as well. Who only adds to what was there has not.
+    fn are_confirmed(&self, lost: &Observed, observed: &Observed) -> bool {
+        let writer = observed.writer.as_deref();
+        if writer.is_none() || writer == Some(self.manager) || writer == lost.writer.as_deref() {
+            return false;
+        }
+        let is_kept = |entry: &Entry| !self.contains(entry) || observed.entries.contains(entry);
+        let is_added = |entry: &Entry| !self.contains(entry) && !lost.entries.contains(entry);
+        !(lost.entries.iter().all(is_kept) && observed.entries.iter().any(is_added))
+    }
+
     /// Whether anything of ours stands in the object, in whatever form.
     fn stands_in(&self, observed: &Observed) -> bool {
         observed.entries.iter().any(|entry| self.contains_more(entry, observed.writer.as_deref()))
@@ -86,6 +98,8 @@ pub(super) struct Item {
     pub(super) claimed: bool,
     /// It was ours, and our entries have not been seen gone since.
     taking_back: bool,
+    /// How it was when it ceased to be ours, while `taking_back`.
+    lost: Option<Observed>,
     /// When it was first observed: tables served until then, and the moment.
     since: (u64, Moment),
     /// When we heard of the version that `observed` has.
@@ -260,6 +274,7 @@ impl Item {
         self.taking_back = !claimed && ours.is_certain && (self.taking_back || self.claimed);
         if self.claimed != claimed {
             self.go_on();
+            self.lost = self.observed.clone().filter(|_| self.taking_back);
         }
         self.claimed = claimed;
         self.standing = false;
@@ -380,7 +395,11 @@ impl Item {
     /// Nothing of ours is left where it should not be.
     fn settle(&mut self, ours: &Ours<'_>) {
         let Some(observed) = &self.observed else { return };
-        self.taking_back &= ours.stands_in(observed);
+        let is_theirs = self.lost.as_ref().is_some_and(|lost| ours.are_confirmed(lost, observed));
+        self.taking_back &= ours.stands_in(observed) && !is_theirs;
+        if !self.taking_back {
+            self.lost = None;
+        }
     }
 }
 

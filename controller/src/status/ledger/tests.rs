@@ -125,6 +125,47 @@ fn entries_are_taken_back_when_the_class_changes() {
 }
 
 #[test]
+fn what_another_confirms_while_it_is_being_taken_back_stays() {
+    let by = |writer: &str, version, texts: &[&str]| Observed {
+        writer: Some(writer.into()),
+        ..seen("a", version, texts)
+    };
+    for is_told_first in [true, false] {
+        let mut ledger = ledger();
+        ledger.claim(&object("a"), true, moment(0));
+        ledger.observe(by(MANAGER, 1, &["192.0.2.1", "2001:db8::1"]), moment(0));
+        ledger.claim(&object("a"), false, moment(1));
+        let taking = task(&mut ledger, 1);
+        // Whose it is now publishes the same address, and was faster.
+        let theirs = by("other", 2, &["192.0.2.1"]);
+        if is_told_first {
+            ledger.observe(theirs.clone(), moment(2));
+            ledger.outcome(&taking, Outcome::Conflict, moment(3));
+        } else {
+            ledger.outcome(&taking, Outcome::Conflict, moment(2));
+            let look = task(&mut ledger, 2_000);
+            assert_eq!(look.action, Action::Look);
+            ledger.outcome(&look, Outcome::Done(theirs.clone()), moment(2_001));
+        }
+        assert!(is_quiet(&mut ledger, 60_000), "{is_told_first}");
+    }
+}
+
+#[test]
+fn what_another_only_adds_to_is_taken_back_all_the_same() {
+    let mut ledger = ledger();
+    ledger.claim(&object("a"), true, moment(0));
+    let ours = Observed { writer: Some(MANAGER.into()), ..seen("a", 1, &["192.0.2.1", "2001:db8::1"]) };
+    ledger.observe(ours, moment(0));
+    ledger.claim(&object("a"), false, moment(1));
+    let taking = task(&mut ledger, 1);
+    let merged = seen("a", 2, &["192.0.2.1", "2001:db8::1", "203.0.113.9"]);
+    ledger.observe(Observed { writer: Some("other".into()), ..merged }, moment(2));
+    ledger.outcome(&taking, Outcome::Conflict, moment(3));
+    assert_eq!(written(&task(&mut ledger, 2_000)), [r#"{"ip":"203.0.113.9"}"#]);
+}
+
+#[test]
 fn what_a_former_process_wrote_is_taken_back_when_it_is_certain_whose_it_is() {
     let mut ledger = Ledger::new(MANAGER.into(), false, fastrand::Rng::with_seed(7));
     ledger.lead(true, moment(0));

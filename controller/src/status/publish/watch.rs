@@ -167,11 +167,12 @@ impl Follower {
         let mut failed = None;
         for name in names {
             let now = Moment::now();
-            if self.nodes.get(*name).is_some_and(|(_, at)| now.since(*at) < NODE_INTERVAL) {
+            let known = self.nodes.get(*name).filter(|(addresses, _)| !addresses.is_empty());
+            if known.is_some_and(|(_, at)| now.since(*at) < NODE_INTERVAL) {
                 continue;
             }
             match find::<Node>(&self.api, &format!("/api/v1/nodes/{}", escape(name))).await {
-                // A node that is gone has no address, though its Pods are still there for minutes.
+                // A node that is gone has no address, though its Pods are still there for minutes; it may come back.
                 Ok(node) => {
                     let addresses = node.map(|node| node.addresses(kind)).unwrap_or_default();
                     self.nodes.insert((*name).to_owned(), (addresses, now));
@@ -280,3 +281,6 @@ fn read<T: DeserializeOwned>(answer: &Answer) -> Result<T, Failure> {
 fn watch_of(path: &str, version: &str) -> String {
     format!("{path}&watch=true&timeoutSeconds={}&resourceVersion={}", WATCH.as_secs(), escape(version))
 }
+
+#[cfg(test)]
+mod tests;

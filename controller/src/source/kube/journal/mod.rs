@@ -107,6 +107,8 @@ struct Pending {
     /// object → what it is now; `None` if it is gone
     news: HashMap<ObjectRef, Option<Box<[u8]>>, FixedState>,
     bytes: usize,
+    /// Something of it was taken to be written, so that what is gone may be in the file.
+    has_begun: bool,
     /// When the first of it came.
     since: Option<Instant>,
     /// With what came so far, it is complete.
@@ -161,7 +163,9 @@ impl Journal {
         let mut pending = self.desk.lock();
         let was_much = pending.bytes >= MUCH;
         pending.bytes += json.as_ref().map_or(0, |json| json.len());
-        let old = pending.news.insert(object, json);
+        // A file that is not begun has nothing that could go, and another process may be in its way for ever.
+        let is_unwritten = json.is_none() && !pending.has_begun;
+        let old = if is_unwritten { pending.news.remove(&object) } else { pending.news.insert(object, json) };
         pending.bytes -= old.flatten().map_or(0, |json| json.len());
         let is_first = pending.since.is_none();
         pending.since.get_or_insert_with(Instant::now);
@@ -321,8 +325,8 @@ impl Writer {
             };
             let due = due.map_or(wake, |due| due.min(wake)).max(not_before);
             if due <= now || pending.is_over {
-                let Pending { news, bytes, since, is_confirmed, .. } = &mut *pending;
-                (*bytes, *since) = (0, None);
+                let Pending { news, bytes, has_begun, since, is_confirmed, .. } = &mut *pending;
+                (*bytes, *has_begun, *since) = (0, true, None);
                 return Work {
                     news: std::mem::take(news).into_iter().collect(),
                     completes,

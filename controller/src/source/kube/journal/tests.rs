@@ -169,6 +169,29 @@ fn of_two_processes_one_writes_and_the_other_one_takes_over() {
 }
 
 #[test]
+fn objects_that_go_while_another_process_writes_leave_nothing_in_memory() {
+    let state = TempDir::new().unwrap();
+    let folder = store::make_folder(state.path()).unwrap();
+    let lock = store::lock(&folder).unwrap().unwrap();
+    let journal = Journal::start(state.path(), scope()).unwrap();
+    journal.put(service("stays"), json("stays", 1));
+    journal.remove(service("unheard of"));
+    for number in 0..100 {
+        let name = format!("preview{number}");
+        journal.put(service(&name), json(&name, 1));
+        journal.remove(service(&name));
+    }
+    journal.complete();
+    let pending = journal.desk.lock();
+    assert_eq!((pending.news.len(), pending.bytes), (1, json("stays", 1).len()));
+    drop((pending, lock));
+    until(|| path(&state).exists());
+    journal.remove(service("stays"));
+    drop(journal);
+    assert_eq!(restored(&state), (Vec::new(), 0));
+}
+
+#[test]
 fn nothing_on_disk_is_no_error_of_the_disk() {
     let state = TempDir::new().unwrap();
     assert!(matches!(restore(state.path(), &scope()), Err(ReadError::None)));

@@ -129,7 +129,7 @@ pub(super) struct Ledger {
     /// say nothing of what others claim.
     is_by_name: bool,
     /// Unclaimed when first observed, to be looked at after the next compile.
-    unsettled: Vec<ObjectRef>,
+    unsettled: BTreeSet<ObjectRef>,
     hot: VecDeque<ObjectRef>,
     cold: VecDeque<ObjectRef>,
     turn: u32,
@@ -160,7 +160,7 @@ impl Ledger {
             recorded: BTreeSet::new(),
             compiles: 0,
             is_by_name: false,
-            unsettled: Vec::new(),
+            unsettled: BTreeSet::new(),
             hot: VecDeque::new(),
             cold: VecDeque::new(),
             turn: 0,
@@ -185,7 +185,7 @@ impl Ledger {
         let (again, contended) = item.observe(observed, &ours, now);
         let is_stranger = is_new && has_entries && !item.claimed;
         if is_stranger {
-            self.unsettled.push(object.clone());
+            self.unsettled.insert(object.clone());
         }
         if let Some(again) = again {
             self.timers.insert((again, object.clone()));
@@ -207,7 +207,7 @@ impl Ledger {
         } else if item.claimed {
             item.vanish();
         } else {
-            self.items.remove(object);
+            self.forget(object);
         }
     }
 
@@ -230,11 +230,11 @@ impl Ledger {
         let (item, ours) = self.item(object);
         item.claim(claimed, &ours);
         if !claimed && item.observed.is_none() {
-            self.items.remove(object);
+            self.forget(object);
             return;
         }
         if !claimed && self.compiles == 0 {
-            self.unsettled.push(object.clone());
+            self.unsettled.insert(object.clone());
         }
         self.touch(object.clone(), Lane::Hot, now);
     }
@@ -426,8 +426,13 @@ impl Ledger {
 
     fn forget_if_unknown(&mut self, object: &ObjectRef) {
         if self.items.get(object).is_some_and(|item| item.observed.is_none() && !item.claimed) {
-            self.items.remove(object);
+            self.forget(object);
         }
+    }
+
+    fn forget(&mut self, object: &ObjectRef) {
+        self.items.remove(object);
+        self.unsettled.remove(object);
     }
 }
 

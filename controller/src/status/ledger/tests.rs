@@ -493,6 +493,24 @@ fn nothing_is_kept_of_objects_that_are_gone() {
 }
 
 #[test]
+fn nothing_is_kept_of_strangers_that_are_gone_where_claims_are_never_certain() {
+    let mut ledger = Ledger::new(MANAGER.into(), false, fastrand::Rng::with_seed(7));
+    ledger.compiled_by_name(moment(0));
+    for name in ["a", "b"] {
+        ledger.observe(seen(name, 1, &["203.0.113.9"]), moment(0));
+        ledger.claim(&object(name), true, moment(0));
+        ledger.claim(&object(name), false, moment(0));
+    }
+    assert_eq!(ledger.unsettled.len(), 2, "each of them once");
+    ledger.gone(&object("a"), moment(1));
+    assert_eq!(ledger.unsettled.len(), 1, "what is there is looked at when claims are certain");
+    ledger.claim(&object("b"), true, moment(1));
+    ledger.gone(&object("b"), moment(2));
+    ledger.claim(&object("b"), false, moment(3));
+    assert!(ledger.unsettled.is_empty());
+}
+
+#[test]
 fn message_that_came_late_is_believed_if_nothing_follows_it() {
     let mut ledger = ledger();
     ledger.claim(&object("a"), true, moment(0));

@@ -173,26 +173,15 @@ impl Feed {
     async fn check(&mut self) {
         let Some(position) = self.reflector.position().cloned() else { return self.reflector.reread() };
         let form = self.list_form();
-        let mut sample = Vec::new();
+        let mut sample = Sample::default();
         let path = self.target().sample();
-        let page = self.page(&path, form, |_, json| {
-            if sample.len() < MAX_SAMPLE
-                && let Part::Object(json) = json
-            {
-                sample.push(json.to_vec());
-            }
-        });
-        let meta = match page.await {
+        let meta = match self.page(&path, form, |_, part| sample.take(&part)).await {
             Ok(meta) => meta,
             Err(failure) => return self.failed(&failure),
         };
         let version = Version::parse(&meta.resource_version);
-        let rest = match (meta.remaining_item_count, meta.next.is_empty()) {
-            (Some(rest), _) => usize::try_from(rest).ok(),
-            (None, is_all) => is_all.then_some(0),
-        };
-        let count = rest.map(|rest| rest.saturating_add(sample.len()));
-        let found = self.intake.compare(&sample, version.as_ref(), count, &position);
+        let count = sample.count(&meta);
+        let found = self.intake.compare(&sample.objects, version.as_ref(), count, &position);
         let is_known_other = self.histories.has_changed().unwrap_or(false);
         self.well(false);
         if found == Found::Same {
@@ -372,6 +361,34 @@ impl Feed {
         if self.common.news.send(super::Message::Feed(news)).is_err() {
             self.is_over = true;
         }
+    }
+}
+
+/// The first objects of a list.
+#[derive(Debug, Default)]
+struct Sample {
+    objects: Vec<Vec<u8>>,
+    /// All that came, whether or not it is kept.
+    came: usize,
+}
+
+impl Sample {
+    fn take(&mut self, part: &Part<'_>) {
+        self.came += 1;
+        if self.objects.len() < MAX_SAMPLE
+            && let Part::Object(json) = part
+        {
+            self.objects.push(json.to_vec());
+        }
+    }
+
+    /// How many objects the list has, if the server says so.
+    fn count(&self, meta: &ListMeta) -> Option<usize> {
+        let rest = match (meta.remaining_item_count, meta.next.is_empty()) {
+            (Some(rest), _) => usize::try_from(rest).ok(),
+            (None, is_all) => is_all.then_some(0),
+        };
+        rest.map(|rest| rest.saturating_add(self.came))
     }
 }
 

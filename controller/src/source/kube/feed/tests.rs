@@ -145,3 +145,20 @@ fn secret_that_is_named_while_its_list_is_read_is_asked_for_and_not_taken_for_de
     changes.sort();
     assert_eq!(changes, ["-never", "?coming", "?gone", "?tls"]);
 }
+
+#[test]
+fn objects_of_a_server_that_ignores_the_limit_are_counted_to_the_last() {
+    let mut sample = Sample::default();
+    for _ in 0..1000 {
+        sample.take(&Part::Object(b"{}"));
+    }
+    sample.take(&Part::TooLarge);
+    assert_eq!(sample.objects.len(), MAX_SAMPLE);
+    let all = item::list_meta(br#"{"kind":"ServiceList","metadata":{"resourceVersion":"7"}}"#).unwrap();
+    assert_eq!(sample.count(&all), Some(1001));
+    let part =
+        br#"{"kind":"ServiceList","metadata":{"resourceVersion":"7","continue":"x","remainingItemCount":9}}"#;
+    assert_eq!(sample.count(&item::list_meta(part).unwrap()), Some(1010));
+    let unsaid = br#"{"kind":"ServiceList","metadata":{"resourceVersion":"7","continue":"x"}}"#;
+    assert_eq!(sample.count(&item::list_meta(unsaid).unwrap()), None);
+}

@@ -299,7 +299,55 @@ pub(crate) struct IngressArgs {
     pub(crate) trusted_proxy: Vec<IpNet>,
 
     #[command(flatten)]
+    pub(crate) services: ServiceArgs,
+
+    #[command(flatten)]
     pub(crate) limits: LimitArgs,
+}
+
+/// Heading of [`ServiceArgs`] in the help.
+const SERVICES: &str = "Services";
+
+/// Which Services are served at addresses and ports of their own.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ServiceArgs {
+    /// Kinds of Services that are served at addresses of their own: TCP is relayed to their endpoints. Ports below 1024
+    /// need CAP_NET_BIND_SERVICE
+    #[arg(long, value_name = "TYPE", num_args = 1.., value_delimiter = ',', env = "SLUICEGATE_SERVICE_TYPES", help_heading = SERVICES)]
+    pub(crate) service_types: Vec<ServiceType>,
+
+    /// Services of type LoadBalancer without a loadBalancerClass are ours as well as those of the class
+    /// sluicegate.dev/load-balancer; with --config, they always are
+    #[arg(long, env = "SLUICEGATE_DEFAULT_LOAD_BALANCER", help_heading = SERVICES)]
+    pub(crate) default_load_balancer: bool,
+
+    /// Networks whose addresses a Service of type LoadBalancer has by asking for them; default: none in a cluster, where
+    /// anybody may ask for anything, and all with --config
+    #[arg(long, value_name = "CIDR", num_args = 1.., value_delimiter = ',', value_parser = network, env = "SLUICEGATE_LOAD_BALANCER_ADDRESSES", help_heading = SERVICES)]
+    pub(crate) load_balancer_addresses: Vec<IpNet>,
+
+    /// Networks of those addresses of this host, as it has them at the start, on which ports of the node are served;
+    /// default: all
+    #[arg(long, value_name = "CIDR", num_args = 1.., value_delimiter = ',', value_parser = network, env = "SLUICEGATE_NODEPORT_ADDRESSES", help_heading = SERVICES)]
+    pub(crate) nodeport_addresses: Vec<IpNet>,
+
+    /// ConfigMap that says which Services TCP ports of this host lead to, as ingress-nginx has it:
+    /// PORT: "NAMESPACE/SERVICE:PORT[:PROXY][:PROXY]"
+    #[arg(long, value_name = "NAMESPACE/NAME", env = "SLUICEGATE_TCP_SERVICES_CONFIGMAP", help_heading = SERVICES)]
+    pub(crate) tcp_services_configmap: Option<MapName>,
+
+    /// The same of UDP ports: PORT: "NAMESPACE/SERVICE:PORT"
+    #[arg(long, value_name = "NAMESPACE/NAME", env = "SLUICEGATE_UDP_SERVICES_CONFIGMAP", help_heading = SERVICES)]
+    pub(crate) udp_services_configmap: Option<MapName>,
+}
+
+/// A kind of addresses that Services have.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum ServiceType {
+    LoadBalancer,
+    NodePort,
+    #[value(name = "cluster-ip")]
+    ClusterIp,
 }
 
 /// Heading of what concerns endpoints of Services in the help.
@@ -477,6 +525,20 @@ impl FromStr for ServiceName {
             (Ok(space), Ok(name)) => Ok(Self(space, name)),
             _ => Err(advice.to_owned()),
         }
+    }
+}
+
+/// Namespace and name of a ConfigMap.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct MapName(pub(crate) String, pub(crate) String);
+
+impl FromStr for MapName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let advice = "expected NAMESPACE/NAME of a ConfigMap, such as ingress-nginx/tcp-services";
+        let ServiceName(space, name) = text.parse().map_err(|_| advice.to_owned())?;
+        Ok(Self(space, name))
     }
 }
 

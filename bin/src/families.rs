@@ -1,12 +1,30 @@
-//! Which families of addresses this host can reach others by, as far as its own addresses tell. Sends nothing.
+//! Which addresses this host has, and which families of addresses it can reach others by as far as those tell. Sends
+//! nothing.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
+
+use nix::ifaddrs::getifaddrs;
 
 /// IPv4 routes of the kernel, a line each.
 const ROUTES: &str = "/proc/net/route";
 /// IPv6 addresses of the kernel, a line each.
 const ADDRESSES: &str = "/proc/net/if_inet6";
+
+/// On it, kube-proxy binds every Service's address: what is sent there goes to endpoints and never arrives here.
+const IPVS: &str = "kube-ipvs0";
+
+/// The addresses of this host, those of loopback included.
+pub(crate) fn host_addresses() -> nix::Result<BTreeSet<IpAddr>> {
+    let all = getifaddrs()?.filter(|one| one.interface_name != IPVS);
+    let ips = all.filter_map(|one| {
+        let address = one.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip())))
+    });
+    Ok(ips.collect())
+}
 
 /// Families that others can be reached by.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -1,16 +1,18 @@
 //! From arguments to the settings of controller and gateway. Reads the environment as far as defaults depend
 //! on it, and nothing else.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use config::compile::{ClassSettings, Classless, EndpointSettings, Settings};
+use config::compile::{ClassSettings, Classless, EndpointSettings, ServiceSettings, Settings};
 use config::table::{Certificate, Limits, TrustedProxies};
 
-use crate::cli::{IngressArgs, LimitArgs, RunArgs, SecretName};
-use crate::families::Families;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::cli::{IngressArgs, LimitArgs, MapName, RunArgs, SecretName, ServiceArgs, ServiceType};
+use crate::families::{Families, host_addresses};
 
 /// Name of the certificate that is made at start, in logs and metrics.
 pub(crate) const SELF_SIGNED: &str = "(self-signed)";
@@ -53,6 +55,11 @@ pub(crate) fn run_settings(args: &RunArgs) -> anyhow::Result<Settings> {
     let mut settings = Settings { classes: run_classes(args), ..compile_settings(&args.ingress)? };
     // Tenants write EndpointSlices.
     settings.endpoints.is_shared = args.cluster.kubernetes;
+    if args.cluster.kubernetes {
+        let given = &args.ingress.services;
+        settings.services.classless = given.default_load_balancer;
+        settings.services.requestable = given.load_balancer_addresses.clone();
+    }
     Ok(settings)
 }
 
@@ -100,8 +107,43 @@ pub(crate) fn compile_settings(args: &IngressArgs) -> anyhow::Result<Settings> {
         limits: limits(&args.limits),
         classes: classes(args),
         endpoints: endpoints(args),
+        services: services(&args.services)?,
         ..Settings::default()
     })
+}
+
+/// Which Services are served at addresses of their own, as whoever writes files for us means it.
+fn services(args: &ServiceArgs) -> anyhow::Result<ServiceSettings> {
+    let is = |kind| args.service_types.contains(&kind);
+    let all = || vec![IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
+    let map = |map: &Option<MapName>| {
+        map.as_ref().map(|MapName(namespace, name)| (namespace.as_str().into(), name.as_str().into()))
+    };
+    let asked = &args.load_balancer_addresses;
+    Ok(ServiceSettings {
+        load_balancer: is(ServiceType::LoadBalancer),
+        node_port: is(ServiceType::NodePort),
+        cluster_ip: is(ServiceType::ClusterIp),
+        classless: true,
+        requestable: if asked.is_empty() { all() } else { asked.clone() },
+        node_addresses: node_addresses(&args.nodeport_addresses)?,
+        tcp_map: map(&args.tcp_services_configmap),
+        udp_map: map(&args.udp_services_configmap),
+    })
+}
+
+/// The addresses of this host within `networks`; `None` for all, if there are no networks.
+pub(crate) fn node_addresses(networks: &[IpNet]) -> anyhow::Result<Option<Box<[IpAddr]>>> {
+    if networks.is_empty() {
+        return Ok(None);
+    }
+    let all = host_addresses().context("--nodeport-addresses: the addresses of this host cannot be read")?;
+    let chosen: Box<[IpAddr]> =
+        all.into_iter().filter(|ip| networks.iter().any(|net| net.contains(ip))).collect();
+    if chosen.is_empty() {
+        anyhow::bail!("--nodeport-addresses: this host has no address in these networks");
+    }
+    Ok(Some(chosen))
 }
 
 fn endpoints(args: &IngressArgs) -> EndpointSettings {

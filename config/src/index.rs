@@ -49,6 +49,13 @@ pub enum Event {
     /// No Service may lead to these now, in any order, besides where none ever may: where the gateway itself listens, and
     /// the API server.
     Refused(Vec<SocketAddr>),
+    /// A Service of type LoadBalancer has these addresses now; none takes them away.
+    Assigned {
+        /// The Service, which need not be known yet.
+        service: ObjectRef,
+        /// In the order in which they are shown.
+        addresses: Vec<IpAddr>,
+    },
     /// A file that an object names has this content now, or cannot be read.
     Loaded {
         /// One of [`Index::files`].
@@ -151,6 +158,8 @@ pub struct Index {
     zone: Option<Arc<str>>,
     /// Where no Service may lead, sorted.
     refused: Box<[SocketAddr]>,
+    /// Service → addresses that it was given
+    assigned: HashMap<ObjectRef, Box<[IpAddr]>, FixedState>,
     /// Where the API servers say that they are, sorted.
     servers: Box<[SocketAddr]>,
 }
@@ -207,6 +216,16 @@ impl Index {
                 let addresses = sorted(addresses);
                 change.refused = self.refused != addresses;
                 self.refused = addresses;
+            }
+            Event::Assigned { service, addresses } => {
+                let old = if addresses.is_empty() {
+                    self.assigned.remove(&service)
+                } else {
+                    self.assigned.insert(service.clone(), addresses.into())
+                };
+                if old.as_deref() != self.assigned.get(&service).map(|addresses| &**addresses) {
+                    change.objects.insert(service);
+                }
             }
             Event::Loaded { file, content } => {
                 if self.files.contains_key(&file) && self.loaded.get(&file) != Some(&content) {
@@ -394,6 +413,11 @@ impl Index {
 
     pub(crate) fn classes(&self) -> impl Iterator<Item = (&ObjectRef, &IngressClass)> {
         self.classes.iter().filter_map(|reference| Some((reference, self.class(reference)?.1)))
+    }
+
+    /// Addresses that the Service was given.
+    pub(crate) fn assigned(&self, service: &ObjectRef) -> &[IpAddr] {
+        self.assigned.get(service).map(|addresses| &**addresses).unwrap_or_default()
     }
 
     /// `None` if the name has never resolved.

@@ -1,11 +1,11 @@
-//! The admin thread: the admin port and the probes, away from workers and control.
+//! The admin thread: the admin port, health checks of Services and the probes, away from workers and control.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use gateway::admin::{AdminState, serve};
+use gateway::admin::{AdminState, serve, serve_service_checks};
 use gateway::health::probe::run_probes;
 use tokio::sync::oneshot;
 
@@ -20,13 +20,18 @@ pub(super) struct AdminThread {
 }
 
 impl AdminThread {
-    /// Opens `address`, if any, and starts the thread. Probes run in either case.
-    pub(super) fn start(address: Option<SocketAddr>, state: Arc<AdminState>) -> anyhow::Result<Self> {
+    /// Opens `address`, if any, and starts the thread. Probes run in either case, and health checks of Services are
+    /// answered at `node_addresses`, or at all addresses of the host.
+    pub(super) fn start(
+        address: Option<SocketAddr>,
+        node_addresses: Option<Box<[IpAddr]>>,
+        state: Arc<AdminState>,
+    ) -> anyhow::Result<Self> {
         let listener = address.map(open).transpose()?;
         let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
-            if let Err(error) = work(listener, state, stopped) {
+            if let Err(error) = work(listener, node_addresses, state, stopped) {
                 tracing::error!(%error, "neither the admin port nor probes work");
             }
         })?;
@@ -50,6 +55,7 @@ impl AdminThread {
 /// What the thread does until `stopped` is disconnected.
 fn work(
     listener: Option<TcpListener>,
+    node_addresses: Option<Box<[IpAddr]>>,
     state: Arc<AdminState>,
     stopped: oneshot::Receiver<()>,
 ) -> io::Result<()> {
@@ -57,13 +63,15 @@ fn work(
     runtime.block_on(async {
         let listener = listener.map(tokio::net::TcpListener::from_std).transpose()?;
         let probes = run_probes(Arc::clone(&state.shared));
+        let checks =
+            serve_service_checks(Arc::clone(&state.shared), Arc::clone(&state.readiness), node_addresses);
         let admin = async {
             if let Some(listener) = listener {
                 serve(listener, state).await;
             }
         };
         tokio::select! {
-            ((), ()) = async { tokio::join!(probes, admin) } => {}
+            ((), (), ()) = async { tokio::join!(probes, admin, checks) } => {}
             _ = stopped => {}
         }
         Ok(())

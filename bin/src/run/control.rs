@@ -9,8 +9,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use config::compile::Settings;
-use config::report::{Report, Severity};
-use config::table::{Bind, L4Key, RouteTable, Transport};
+use config::report::{Kind, Report, Severity};
+use config::table::{Bind, L4Key, RouteId, RouteTable, Transport};
 use controller::Publish;
 use controller::driver::{Command, Driver};
 use controller::problems::ControlMetrics;
@@ -111,12 +111,27 @@ impl Publishing {
         self.tell_self_signed(table);
         match self.started.take() {
             Some(started) => {
+                // One Service among many must not keep the rest from being served.
+                let (others, failures): (Vec<_>, Vec<_>) =
+                    failures.into_iter().partition(|failure| is_of_service(table, failure.address));
+                self.tell_failures(&others);
                 // Nobody waits if the process is being ended already.
                 let _ = started.send(summary(&self.gateway, table, report, failures));
             }
             None => self.tell_failures(&failures),
         }
     }
+}
+
+/// Whether only Services want the address, which others may write than who started the process.
+fn is_of_service(table: &RouteTable, address: SocketAddr) -> bool {
+    let is_service = |route: RouteId| {
+        let route = table.routes.at(route.0);
+        route.is_some_and(|route| matches!(route.object.kind, Kind::Service | Kind::ConfigMap))
+    };
+    let mut binds = table.l4.iter().map(|(_, bind)| bind).filter(|bind| bind.key.address == address);
+    let is_http = table.binds.iter().any(|bind| bind.config.address == address);
+    !is_http && binds.all(|bind| is_service(bind.route))
 }
 
 /// The control thread's hold of what the process owns.

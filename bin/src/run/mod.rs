@@ -39,8 +39,8 @@ use self::own::Own;
 pub(crate) use self::signals::{Signal, Signals};
 use self::source::{Guarded, Objects};
 use self::status::{Prospect, StatusThread};
-use crate::cli::{AccessLogFormat, RunArgs};
-use crate::settings::{http_address, https_address, run_settings};
+use crate::cli::{AccessLogFormat, RunArgs, ServiceType};
+use crate::settings::{http_address, https_address, node_addresses, run_settings};
 
 /// How long the access log may take to write its last lines.
 const LOG_TIMEOUT: Duration = Duration::from_secs(2);
@@ -114,6 +114,7 @@ impl Running {
     /// Starts everything and returns when the first table is served.
     pub(crate) async fn start(args: &RunArgs) -> anyhow::Result<Self> {
         raise_file_limit();
+        refuse_cluster_ip(args)?;
         let (notes, prospect) = Prospect::new(args);
         let source = Objects::open(args, &notes).await?;
         let cluster =
@@ -205,6 +206,16 @@ impl Running {
     }
 }
 
+/// Addresses of the cluster need routes on this host, which nobody makes yet: better nothing than half of it.
+fn refuse_cluster_ip(args: &RunArgs) -> anyhow::Result<()> {
+    if args.ingress.services.service_types.contains(&ServiceType::ClusterIp) {
+        anyhow::bail!(
+            "--service-types cluster-ip is not supported yet: it needs local routes for the addresses of Services;              leave ClusterIPs to kube-proxy"
+        );
+    }
+    Ok(())
+}
+
 fn worker_count(args: &RunArgs) -> usize {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     args.workers.map_or_else(cores, usize::from)
@@ -245,6 +256,7 @@ fn start_admin(
     metrics: &Arc<ControlMetrics>,
     cluster: ClusterFigures,
 ) -> anyhow::Result<AdminThread> {
+    let node_addresses = node_addresses(&args.ingress.services.nodeport_addresses)?;
     let metrics = Arc::clone(metrics);
     let ClusterFigures { progress, status } = cluster;
     let remarks = progress.clone();
@@ -265,7 +277,7 @@ fn start_admin(
         remarks: Box::new(move || remarks.as_ref().map(|progress| progress.lines()).unwrap_or_default()),
         report: Arc::clone(report),
     };
-    AdminThread::start(args.admin.0, Arc::new(state))
+    AdminThread::start(args.admin.0, node_addresses, Arc::new(state))
 }
 
 /// Every address of the first table must be open: a gateway that starts without a port that it was told to

@@ -5,15 +5,14 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use nix::ifaddrs::getifaddrs;
 use tokio::sync::watch;
+
+use crate::families::host_addresses;
 
 /// How often it is looked: hosts gain and lose addresses while we run.
 const INTERVAL: Duration = Duration::from_secs(15);
 /// For the API server's name.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
-/// On it, kube-proxy binds every Service's address: what is sent there goes to endpoints and never arrives here.
-const IPVS: &str = "kube-ipvs0";
 
 /// What this process and the API server occupy.
 #[derive(Debug)]
@@ -124,13 +123,7 @@ fn occupied(listens: &[SocketAddr], hosts: &BTreeSet<IpAddr>) -> impl Iterator<I
 
 /// Addresses of this host that others may reach. Those of a link lead nowhere in any case, and come and go with each Pod.
 fn addresses() -> nix::Result<BTreeSet<IpAddr>> {
-    let all = getifaddrs()?.filter(|one| one.interface_name != IPVS);
-    let ips = all.filter_map(|one| {
-        let address = one.address?;
-        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
-        v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip())))
-    });
-    Ok(ips.filter(|ip| !ip.is_loopback() && !is_of_a_link(*ip)).collect())
+    Ok(host_addresses()?.into_iter().filter(|ip| !ip.is_loopback() && !is_of_a_link(*ip)).collect())
 }
 
 fn is_of_a_link(ip: IpAddr) -> bool {

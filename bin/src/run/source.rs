@@ -14,7 +14,7 @@ use controller::source::{Batch, Certainty, Source};
 use controller::status::Notes;
 use tokio::sync::watch;
 
-use crate::cli::{ClusterArgs, RunArgs, SecretName, StateDir};
+use crate::cli::{ClusterArgs, MapName, RunArgs, SecretName, ServiceArgs, StateDir};
 use crate::settings::{api_server, in_cluster, run_classes};
 
 /// Where a cluster's objects are kept if nothing is said.
@@ -166,11 +166,18 @@ fn settings(args: &RunArgs) -> Settings {
             .default_certificate
             .as_ref()
             .map(|SecretName(namespace, name)| (namespace.as_str().into(), name.as_str().into())),
+        maps: maps(&args.ingress.services),
         classes: run_classes(args),
         node: text(&args.ingress.node_name),
         zone: text(&args.ingress.zone),
         state: None,
     }
+}
+
+/// ConfigMaps that say where ports lead to.
+fn maps(args: &ServiceArgs) -> BTreeSet<(Arc<str>, Arc<str>)> {
+    let named = args.tcp_services_configmap.iter().chain(&args.udp_services_configmap);
+    named.map(|MapName(namespace, name)| (namespace.as_str().into(), name.as_str().into())).collect()
 }
 
 /// Where objects are kept.

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::endpoints::{self, Vantage};
+use super::endpoints::{self, RelayedPort, Scope, Vantage};
 use super::policy::{self, Speech, speech};
 use super::report::Owner;
 use super::{Compiler, Work, native};
 use crate::index::{Index, ServiceKey};
 use crate::report::{Kind, ObjectRef, Problem};
 use crate::table::explain::LeftOut;
-use crate::table::{Backend, BackendPolicy, Endpoint};
+use crate::table::{Backend, BackendPolicy, Endpoint, HealthPolicy, Transport};
 
 /// Identifies a backend for as long as anything refers to it.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -22,6 +22,8 @@ pub(super) enum BackendKey {
         /// The Ingress (of the same namespace) whose annotations override the Service's.
         via: Option<Arc<str>>,
     },
+    /// A port of a Service whose bytes are relayed.
+    Relayed { service: ServiceKey, port: RelayedPort },
     /// A backend of the native format.
     Native { name: Arc<str> },
 }
@@ -30,7 +32,7 @@ impl BackendKey {
     /// What it must be compiled again with.
     pub(super) fn service(&self) -> ServiceKey {
         match self {
-            Self::Service { service, .. } => service.clone(),
+            Self::Service { service, .. } | Self::Relayed { service, .. } => service.clone(),
             Self::Native { name } => native::key(name),
         }
     }
@@ -43,6 +45,10 @@ impl BackendKey {
             }
             Self::Service { service: (namespace, name), port, via: Some(ingress) } => {
                 format!("{namespace}/{name}:{port}@{ingress}")
+            }
+            Self::Relayed { service: (namespace, name), port: RelayedPort { port, transport, scope } } => {
+                let local = if *scope == Scope::Node { "@node" } else { "" };
+                format!("{namespace}/{name}:{port}/{transport}{local}")
             }
             Self::Native { name } => name.to_string(),
         }
@@ -106,6 +112,9 @@ impl Compiler {
     fn resolve(&mut self, index: &Index, key: &BackendKey) -> Option<(Resolved, BackendPolicy)> {
         let (service, port, via) = match key {
             BackendKey::Service { service, port, via } => (service, *port, via),
+            BackendKey::Relayed { service, port } => {
+                return Some(self.resolve_relayed(index, service, *port));
+            }
             BackendKey::Native { name } => {
                 let (_, native) = index.native_backend(name)?;
                 let mut resolved = native::endpoints(index, name);
@@ -145,12 +154,38 @@ impl Compiler {
         Some((resolved, policy::backend(levels, &self.settings.backend, speech)))
     }
 
+    /// How bytes for a port of a Service are treated: as the Service's own settings have it, as far as they do not concern
+    /// HTTP.
+    fn resolve_relayed(
+        &self,
+        index: &Index,
+        service: &ServiceKey,
+        port: RelayedPort,
+    ) -> (Resolved, BackendPolicy) {
+        let settings = index.service(service).and_then(|(_, service)| service.settings.as_deref());
+        let vantage = Vantage::new(&self.settings.endpoints, index);
+        let resolved = endpoints::relayed(index, vantage, service, port);
+        let mut policy = policy::backend([None, settings], &self.settings.backend, Speech::default());
+        if port.transport == Transport::Udp && policy.health.active.is_some() {
+            // Probes are of TCP: they would say nothing about who answers datagrams.
+            policy.health = Arc::new(HealthPolicy { active: None, ..HealthPolicy::clone(&policy.health) });
+        }
+        (resolved, policy)
+    }
+
     /// The endpoints that the backend of that name has and does not use, and why. For people.
     #[must_use]
     pub fn left_out(&self, index: &Index, backend: &str) -> Vec<LeftOut> {
         let key = self.backends.keys().find(|key| key.name() == backend);
-        let Some(BackendKey::Service { service, port, .. }) = key else { return Vec::new() };
-        endpoints::left_out(index, Vantage::new(&self.settings.endpoints, index), service, *port)
+        let (service, port) = match key {
+            Some(BackendKey::Service { service, port, .. }) => {
+                let port = RelayedPort { port: *port, transport: Transport::Tcp, scope: Scope::Cluster };
+                (service, port)
+            }
+            Some(BackendKey::Relayed { service, port }) => (service, *port),
+            Some(BackendKey::Native { .. }) | None => return Vec::new(),
+        };
+        endpoints::left_out(index, Vantage::new(&self.settings.endpoints, index), service, port)
     }
 
     /// Files the backend under the DNS names that it depends on now.

@@ -1,8 +1,8 @@
 //! Which endpoints of a Service take requests, and why the others do not: readiness, families of addresses, and the
 //! topology of the cluster, as kube-proxy has it. Facts about one Service go in; nothing is remembered.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use foldhash::quality::FixedState;
@@ -11,12 +11,12 @@ use super::EndpointSettings;
 use super::backend::Resolved;
 use crate::index::{Index, ServiceKey};
 use crate::resource::destination;
-use crate::resource::endpoint_slice::{EndpointSlice, Locality, Readiness, SliceEndpoint};
+use crate::resource::endpoint_slice::{EndpointSlice, Locality, Readiness, SliceEndpoint, SlicePort};
 use crate::resource::ingress::PortRef;
 use crate::resource::service::{Distribution, Service, ServicePort};
 use crate::resource::{Finding, Object, ObjectSpec};
-use crate::table::Endpoint;
 use crate::table::explain::LeftOut;
+use crate::table::{Endpoint, Transport};
 
 /// Where the gateway is, and what it can and may reach from there.
 #[derive(Clone, Copy)]
@@ -33,6 +33,14 @@ impl<'a> Vantage<'a> {
 
     fn node(&self) -> Option<&'a str> {
         self.settings.node.as_deref()
+    }
+
+    /// Whether what is at `locality` is of this node. Where there are no nodes, all of it is.
+    fn is_here(&self, locality: Option<&Locality>) -> bool {
+        match self.node() {
+            Some(own) => locality.and_then(|locality| locality.node.as_deref()) == Some(own),
+            None => !self.settings.is_shared,
+        }
     }
 
     /// What this host has itself, it always reaches.
@@ -74,6 +82,25 @@ enum Fate {
     Twin,
     /// Others are preferred for this zone or node.
     Elsewhere,
+    /// It is on another node, and only those of this one are wanted.
+    OffNode,
+}
+
+/// Which endpoints may be used at all, as traffic policies have it.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub(super) enum Scope {
+    /// Those of the whole cluster.
+    Cluster,
+    /// Those of this node.
+    Node,
+}
+
+/// A port of a Service whose bytes are relayed, and which of its endpoints may be used.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub(super) struct RelayedPort {
+    pub(super) port: u16,
+    pub(super) transport: Transport,
+    pub(super) scope: Scope,
 }
 
 impl Candidate<'_> {
@@ -132,7 +159,10 @@ pub(super) fn service(
             }
             other => {
                 findings.extend(other.and_then(Result::err).map(no_upstream));
-                sliced(index, vantage, (key, service), port, &mut findings)
+                let spec = service.port(&PortRef::Number(port));
+                let use_ = Use { scope: Scope::Cluster, otherwise: "requests are answered 503" };
+                spec.map(|spec| sliced(index, vantage, (key, service), (spec, use_), &mut findings))
+                    .unwrap_or_default()
             }
         },
     };
@@ -140,8 +170,40 @@ pub(super) fn service(
     Resolved { endpoints, problems: findings.into_iter().map(problem).collect(), names }
 }
 
+/// The endpoints that bytes for a port of a Service are relayed to.
+pub(super) fn relayed(index: &Index, vantage: Vantage<'_>, key: &ServiceKey, port: RelayedPort) -> Resolved {
+    let Some((object, service)) = index.service(key) else { return Resolved::default() };
+    let mut findings = Vec::new();
+    let mut names = Vec::new();
+    let otherwise = match port.transport {
+        Transport::Tcp => "connections are refused",
+        Transport::Udp => "datagrams are dropped",
+    };
+    let endpoints = match (&service.external_name, port.transport) {
+        (Some(Ok(name)), _) => {
+            names.push(Arc::clone(name));
+            external(index, vantage, name, port.port, &mut findings)
+        }
+        (Some(Err(_)), _) => Vec::new(),
+        (None, transport) => {
+            let spec = service.port_of(transport, &PortRef::Number(port.port));
+            let use_ = Use { scope: port.scope, otherwise };
+            spec.map(|spec| sliced(index, vantage, (key, service), (spec, use_), &mut findings))
+                .unwrap_or_default()
+        }
+    };
+    let problem = |finding: Finding| finding.into_problem(&object.reference, object.location.as_ref());
+    Resolved { endpoints, problems: findings.into_iter().map(problem).collect(), names }
+}
+
 /// The endpoints of `port` of a Service that get no requests.
-pub(super) fn left_out(index: &Index, vantage: Vantage<'_>, key: &ServiceKey, port: u16) -> Vec<LeftOut> {
+pub(super) fn left_out(
+    index: &Index,
+    vantage: Vantage<'_>,
+    key: &ServiceKey,
+    port: RelayedPort,
+) -> Vec<LeftOut> {
+    let RelayedPort { port, transport, scope } = port;
     let Some((_, service)) = index.service(key) else { return Vec::new() };
     if let Some(name) = &service.external_name {
         let addresses = name.as_ref().ok().and_then(|name| index.addresses(name));
@@ -150,8 +212,8 @@ pub(super) fn left_out(index: &Index, vantage: Vantage<'_>, key: &ServiceKey, po
         let refused = refused.filter(|address| !vantage.allows(*address));
         return refused.map(|address| LeftOut { address, why: "refused".to_owned() }).collect();
     }
-    let Some(spec) = service.port(&PortRef::Number(port)) else { return Vec::new() };
-    let found = find(index, vantage, (key, service), spec);
+    let Some(spec) = service.port_of(transport, &PortRef::Number(port)) else { return Vec::new() };
+    let found = find(index, vantage, (key, service), spec, scope);
     let lost = found.candidates.iter().filter(|candidate| !candidate.is_used());
     lost.map(|candidate| LeftOut { address: candidate.address, why: why(candidate) }).collect()
 }
@@ -165,6 +227,10 @@ fn why(candidate: &Candidate<'_>) -> String {
         Fate::Terminating => "terminating, and others are ready".to_owned(),
         Fate::Unreachable => "this host has no address of its family, and others can be reached".to_owned(),
         Fate::Twin => "the same Pod is used by its address of the other family".to_owned(),
+        Fate::OffNode => {
+            let node = locality.and_then(|locality| locality.node.as_deref()).unwrap_or("unknown");
+            format!("on node {node}, and the traffic policy is Local")
+        }
         Fate::Elsewhere => {
             let zone = locality.and_then(|locality| locality.zone.as_deref()).unwrap_or("unknown");
             let node = locality.and_then(|locality| locality.node.as_deref()).unwrap_or("unknown");
@@ -183,7 +249,7 @@ fn no_upstream(why: &str) -> Finding {
 }
 
 /// The Service's own address that can be reached, those of its first family first.
-fn cluster_ip(vantage: Vantage<'_>, service: &Service) -> Result<std::net::IpAddr, &'static str> {
+fn cluster_ip(vantage: Vantage<'_>, service: &Service) -> Result<IpAddr, &'static str> {
     let reached = service.cluster_ips.iter().find(|ip| vantage.reaches(SocketAddr::new(**ip, 0)));
     match reached.or_else(|| service.cluster_ips.first()) {
         Some(address) => Ok(*address),
@@ -192,15 +258,37 @@ fn cluster_ip(vantage: Vantage<'_>, service: &Service) -> Result<std::net::IpAdd
     }
 }
 
+/// How many ready endpoints of the Service are on this node, whatever their ports.
+pub(super) fn ready_here(index: &Index, vantage: Vantage<'_>, key: &ServiceKey, service: &Service) -> u32 {
+    let slices = index.slices(key).filter_map(|slice| match &slice.spec {
+        ObjectSpec::EndpointSlice(slice) => Some(slice),
+        _ => None,
+    });
+    let here = slices.flat_map(|slice| slice.endpoints.iter()).filter(|endpoint| {
+        let is_ready = service.publish_not_ready || endpoint.state == Readiness::Ready;
+        is_ready && vantage.is_here(endpoint.locality.as_deref())
+    });
+    let addresses: BTreeSet<IpAddr> = here.map(|endpoint| endpoint.address).collect();
+    u32::try_from(addresses.len()).unwrap_or(u32::MAX)
+}
+
+/// What the endpoints of a port are for.
+#[derive(Clone, Copy)]
+struct Use {
+    scope: Scope,
+    /// What happens if there are none, for people.
+    otherwise: &'static str,
+}
+
 fn sliced(
     index: &Index,
     vantage: Vantage<'_>,
     (key, service): (&ServiceKey, &Service),
-    port: u16,
+    (spec, Use { scope, otherwise }): (&ServicePort, Use),
     findings: &mut Vec<Finding>,
 ) -> Vec<Endpoint> {
-    let Some(spec) = service.port(&PortRef::Number(port)) else { return Vec::new() };
-    let found = find(index, vantage, (key, service), spec);
+    let port = spec.port;
+    let found = find(index, vantage, (key, service), spec, scope);
     let used = found.candidates.iter().filter(|candidate| candidate.is_used());
     let endpoints: Vec<Endpoint> = used
         .map(|candidate| Endpoint {
@@ -212,8 +300,7 @@ fn sliced(
     let refused = || found.candidates.iter().filter(|candidate| candidate.fate == Fate::Refused);
     let count = refused().count();
     if let Some(first) = refused().next() {
-        let rest =
-            if endpoints.is_empty() { "requests are answered 503" } else { "requests go to the others" };
+        let rest = if endpoints.is_empty() { otherwise } else { "requests go to the others" };
         let message = format!(
             "{count} of {all} endpoints of port {port} are refused, the first is {}: {NOWHERE}; {rest}",
             first.address
@@ -223,8 +310,11 @@ fn sliced(
     if endpoints.is_empty() && count > 0 && count == all {
         // That is all there is to say.
     } else if endpoints.is_empty() {
-        let (reason, message) = no_endpoints(&key.1, spec, found.slices, found.with_port);
-        findings.push(Finding::warning("", 0, reason, message));
+        // That none is on this node is how things are on most nodes.
+        if found.candidates.iter().all(|candidate| candidate.fate != Fate::OffNode) {
+            let (reason, message) = no_endpoints(&key.1, spec, &found, otherwise);
+            findings.push(Finding::warning("", 0, reason, message));
+        }
     } else if found.is_stranded {
         let message = format!(
             "no endpoint of port {port} has an address of a family that this host had when it started, so requests \
@@ -240,6 +330,7 @@ fn find<'a>(
     vantage: Vantage<'_>,
     (key, service): (&ServiceKey, &Service),
     spec: &ServicePort,
+    scope: Scope,
 ) -> Found<'a> {
     let mut found = Found { candidates: Vec::new(), slices: 0, with_port: 0, is_stranded: false };
     for slice in index.slices(key) {
@@ -263,16 +354,18 @@ fn find<'a>(
         a.address.cmp(&b.address).then_with(|| rest(b).cmp(&rest(a)))
     });
     found.candidates.dedup_by(|later, first| later.address == first.address);
-    found.is_stranded = judge(&mut found.candidates, service, vantage);
+    found.is_stranded = judge(&mut found.candidates, service, vantage, scope);
     found
 }
 
 /// Decides each candidate's fate. True if some are usable and none can be reached: then they are used all the
 /// same, for what the host had when it started may have changed.
-fn judge(candidates: &mut [Candidate<'_>], service: &Service, vantage: Vantage<'_>) -> bool {
+fn judge(candidates: &mut [Candidate<'_>], service: &Service, vantage: Vantage<'_>, scope: Scope) -> bool {
     for candidate in candidates.iter_mut() {
         if !vantage.allows_endpoint(candidate.address) {
             candidate.fate = Fate::Refused;
+        } else if scope == Scope::Node && !vantage.is_here(candidate.locality()) {
+            candidate.fate = Fate::OffNode;
         } else if candidate.state == Readiness::NotReady {
             candidate.fate = Fate::NotReady;
         }
@@ -295,7 +388,11 @@ fn judge(candidates: &mut [Candidate<'_>], service: &Service, vantage: Vantage<'
     for candidate in candidates.iter_mut().filter(|candidate| candidate.is_used() && !is_ready(candidate)) {
         candidate.fate = Fate::Terminating;
     }
-    if let Some(preference) = Preference::of(candidates, service.distribution, vantage) {
+    // Whoever wants those of the node has chosen already.
+    let preference = (scope == Scope::Cluster)
+        .then(|| Preference::of(candidates, service.distribution, vantage))
+        .flatten();
+    if let Some(preference) = preference {
         let lost = candidates.iter_mut().filter(|candidate| candidate.is_used());
         lost.filter(|candidate| !preference.fits(candidate.locality(), vantage))
             .for_each(|candidate| candidate.fate = Fate::Elsewhere);
@@ -382,7 +479,8 @@ impl Preference {
 
 /// The port number that `slice` gives to the Service port.
 fn slice_port(slice: &EndpointSlice, port: &ServicePort) -> Option<u16> {
-    let found = slice.ports.iter().find(|candidate| candidate.name == port.name)?;
+    let is_it = |candidate: &&SlicePort| candidate.name == port.name && candidate.transport == port.transport;
+    let found = slice.ports.iter().find(is_it)?;
     found.port.or(match &port.target {
         Some(PortRef::Number(target)) => Some(*target),
         Some(PortRef::Name(_)) => None,
@@ -390,9 +488,9 @@ fn slice_port(slice: &EndpointSlice, port: &ServicePort) -> Option<u16> {
     })
 }
 
-fn no_endpoints(name: &str, port: &ServicePort, slices: usize, with_port: usize) -> (&'static str, String) {
-    let answer = "requests are answered 503";
-    match (slices, with_port) {
+fn no_endpoints(name: &str, port: &ServicePort, found: &Found<'_>, answer: &str) -> (&'static str, String) {
+    let slices = found.slices;
+    match (slices, found.with_port) {
         (0, _) => (
             "NoEndpointSlice",
             format!(

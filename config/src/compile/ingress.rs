@@ -17,7 +17,9 @@ use crate::resource::ingress::{IngressBackend, IngressPath, IngressTls, PortRef}
 use crate::resource::service::{Refused, Service};
 use crate::resource::tls::{ClientSetting, TlsSettings};
 use crate::resource::{Finding, Ingress, Object};
-use crate::table::{Action, BackendId, Candidate, Hostname, Passthrough, PathMatch, RouteId, Unavailable};
+use crate::table::{
+    Action, BackendId, Candidate, Hostname, Passthrough, PathMatch, RouteId, Transport, Unavailable,
+};
 
 /// One Ingress on its way to a route.
 struct Compilation<'a, 'w> {
@@ -356,7 +358,8 @@ fn covers(wildcard: &Hostname, host: &Hostname) -> bool {
 
 /// What could have been meant.
 fn ports(service: &Service) -> String {
-    let names = service.ports.iter().map(|port| match &*port.name {
+    let streams = service.ports.iter().filter(|port| port.transport == Transport::Tcp);
+    let names = streams.map(|port| match &*port.name {
         "" => port.port.to_string(),
         name => format!("{} ({name})", port.port),
     });

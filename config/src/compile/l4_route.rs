@@ -12,7 +12,7 @@ use super::Workshop;
 use super::backend::BackendKey;
 use super::route::{Order, Outcome, Route, Share, split};
 use super::slots::Slots;
-use crate::report::{ObjectRef, Problem};
+use crate::report::{Kind, ObjectRef, Problem};
 use crate::resource::native::{BackendSpec, EndpointHost};
 use crate::resource::native_l4::Forward;
 use crate::resource::{Finding, NativeListener, Object};
@@ -112,11 +112,20 @@ impl L4Binds {
     }
 }
 
+/// Whether the gateway relays it.
+pub(super) const fn is_served(transport: Transport) -> bool {
+    matches!(transport, Transport::Tcp)
+}
+
 /// What the loser of a Bind is told.
 pub(super) fn conflict(object: &Object, key: L4Key, taken: &Taken) -> Problem {
     let message = format!("{key} is not served by this: {} goes first and has the same address", taken.by);
-    Finding::error("address", 0, "Conflict", message)
-        .into_problem(&object.reference, object.location.as_ref())
+    let field = match object.reference.kind {
+        Kind::Service => "spec.ports",
+        Kind::ConfigMap => "data",
+        _ => "address",
+    };
+    Finding::error(field, 0, "Conflict", message).into_problem(&object.reference, object.location.as_ref())
 }
 
 /// Whether an endpoint is the listener itself, as far as addresses tell.

@@ -16,6 +16,8 @@ mod native;
 mod policy;
 mod report;
 mod route;
+mod service;
+mod service_map;
 mod settings;
 mod slots;
 mod sources;
@@ -31,7 +33,7 @@ use std::sync::Arc;
 use foldhash::quality::FixedState;
 
 pub use self::class::Classes;
-pub use self::settings::{ClassSettings, Classless, EndpointSettings, Settings};
+pub use self::settings::{ClassSettings, Classless, EndpointSettings, ServiceSettings, Settings};
 
 use self::backend::BackendKey;
 use self::class::Verdict;
@@ -40,6 +42,7 @@ use self::l4_route::L4Binds;
 use self::native::Listeners;
 use self::report::Owner;
 use self::route::{Outcome, Route};
+use self::service::ServiceChecks;
 use self::settings::ingress_bind;
 use self::slots::Slots;
 use self::tls::{Claim, Tools, origins_of};
@@ -75,6 +78,7 @@ pub struct Compiler {
     native_namespace: Arc<str>,
     groups: Groups,
     l4: L4Binds,
+    service_checks: ServiceChecks,
     /// Native routes tell the binds of Ingresses apart.
     is_split: bool,
     vault: Vault,
@@ -109,6 +113,8 @@ struct Work {
     /// Groups whose listener's certificates changed.
     listeners: BTreeSet<Group>,
     is_default_touched: bool,
+    /// Services of which health checks may be told something else.
+    services: BTreeSet<ServiceKey>,
     problems: bool,
     /// Binds came or went.
     changed: bool,
@@ -135,6 +141,7 @@ impl Compiler {
             native_namespace: NATIVE.into(),
             groups: Groups::default(),
             l4: L4Binds::default(),
+            service_checks: ServiceChecks::default(),
             is_split: false,
             vault,
             default_certificate: None,
@@ -167,6 +174,9 @@ impl Compiler {
         for id in std::mem::take(&mut work.backends) {
             changed |= self.compile_backend(index, id, &mut work);
         }
+        for service in std::mem::take(&mut work.services) {
+            changed |= self.service_checks.look(index, &self.settings, &service);
+        }
         self.rebuild_hosts(index, &mut work);
         changed |= self.rebuild_l4(index, &mut work);
         self.tell_of_origins(index, &mut work);
@@ -177,6 +187,7 @@ impl Compiler {
                 version: self.table.version + 1,
                 binds,
                 l4: self.l4.table.clone(),
+                service_checks: self.service_checks.table.clone(),
                 routes: self.route_table.clone(),
                 backends: self.backend_table.clone(),
             });
@@ -238,8 +249,15 @@ impl Compiler {
             || (touches(Kind::Route) && native::splits(index) != self.is_split)
         {
             let regrouped = self.sync_binds(index, &mut work);
-            let is_touched = |r: &&ObjectRef| is_route(r) && (is_first || regrouped || r.kind == Kind::Route);
-            work.routes.extend(index.objects().map(|object| &object.reference).filter(is_touched).cloned());
+            let is_touched = |r: &&ObjectRef| match r.kind {
+                Kind::Route => true,
+                Kind::Ingress | Kind::Listener => is_first || regrouped,
+                // They have binds of their own.
+                Kind::Service | Kind::ConfigMap => is_first && self.is_served(r),
+                _ => false,
+            };
+            let touched = index.objects().map(|object| &object.reference).filter(is_touched);
+            work.routes.extend(touched.cloned());
         }
         if are_classes_touched && !is_first {
             let ingresses = index.objects().map(|object| &object.reference);
@@ -253,7 +271,9 @@ impl Compiler {
                     let users = self.routes_of.get(&key).into_iter().flatten();
                     let routes = users.filter_map(|id| self.routes.at(*id));
                     work.routes.extend(routes.map(|route| route.order.object.clone()));
+                    work.routes.extend(self.is_served(reference).then(|| reference.clone()));
                 }
+                Kind::ConfigMap if self.is_served(reference) => work.routes.push(reference.clone()),
                 _ if is_route(reference) => {
                     work.routes.push(reference.clone());
                 }
@@ -262,6 +282,13 @@ impl Compiler {
         }
         for key in &change.endpoints {
             self.touch_service(key, &mut work);
+        }
+        if self.settings.services.node_port {
+            let is_first = is_first.then(|| index.objects().map(|object| &object.reference));
+            let touched = change.objects.iter().chain(is_first.into_iter().flatten());
+            let services = touched.filter(|object| object.kind == Kind::Service);
+            let keys = services.map(|object| (Arc::clone(&object.namespace), Arc::clone(&object.name)));
+            work.services.extend(keys.chain(change.endpoints.iter().cloned()));
         }
         work.routes.sort_unstable();
         work.routes.dedup();
@@ -366,7 +393,7 @@ impl Compiler {
         let known = self.routes.id(reference);
         let outcome = self.outcome(index, reference, work);
         let owner = match reference.kind {
-            Kind::Listener => Owner::Relaying(reference.clone()),
+            Kind::Listener | Kind::Service | Kind::ConfigMap => Owner::Relaying(reference.clone()),
             _ => Owner::Object(reference.clone()),
         };
         self.tell(owner, outcome.problems, work);
@@ -410,6 +437,8 @@ impl Compiler {
             },
             ObjectSpec::Route(_) => {}
             ObjectSpec::Listener(listener) if listener.forward.is_some() => {}
+            ObjectSpec::Service(service) if service::is_ours(&self.settings.services, service) => {}
+            ObjectSpec::ConfigMap(_) if self.is_served(reference) => {}
             _ => return nothing,
         }
         let id = RouteId(self.routes.reserve(reference));
@@ -434,7 +463,23 @@ impl Compiler {
                 Some(forward) => l4_route::compile(&mut shop, object, (listener, forward), id),
                 None => nothing,
             },
+            ObjectSpec::Service(service) => service::compile(&mut shop, object, service, id),
+            ObjectSpec::ConfigMap(map) => service_map::compile(&mut shop, object, map, id),
             _ => nothing,
+        }
+    }
+
+    /// Whether a Service or ConfigMap may have binds of its own.
+    fn is_served(&self, reference: &ObjectRef) -> bool {
+        let services = &self.settings.services;
+        let is = |map: &Option<(Arc<str>, Arc<str>)>| {
+            let map = map.as_ref();
+            map.is_some_and(|(namespace, name)| *namespace == reference.namespace && *name == reference.name)
+        };
+        match reference.kind {
+            Kind::Service => services.is_any(),
+            Kind::ConfigMap => is(&services.tcp_map) || is(&services.udp_map),
+            _ => false,
         }
     }
 
@@ -635,6 +680,8 @@ fn route_info(reference: &ObjectRef) -> RouteInfo {
     let name = match reference.kind {
         Kind::Ingress => format!("ingress/{}/{}", reference.namespace, reference.name),
         Kind::Listener => format!("listener/{}", reference.name),
+        Kind::Service => format!("service/{}/{}", reference.namespace, reference.name),
+        Kind::ConfigMap => format!("configmap/{}/{}", reference.namespace, reference.name),
         _ => format!("route/{}", reference.name),
     };
     RouteInfo { object: reference.clone(), name: name.into() }

@@ -1,7 +1,9 @@
 //! What the operator decides, outside of any object.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+
+use ipnet::IpNet;
 
 use crate::table::{BackendPolicy, BindConfig, Certificate, Limits, Listener, RulePolicy, TrustedProxies};
 
@@ -28,6 +30,8 @@ pub struct Settings {
     pub classes: ClassSettings,
     /// Which endpoints of Services can and may be used.
     pub endpoints: EndpointSettings,
+    /// Which Services are served at addresses of their own.
+    pub services: ServiceSettings,
     /// What backends do unless an annotation or a native backend says otherwise.
     pub backend: BackendPolicy,
     /// What rules do unless an annotation or a native route says otherwise.
@@ -47,6 +51,7 @@ impl Default for Settings {
             abort_on_half_close: false,
             classes: ClassSettings::default(),
             endpoints: EndpointSettings::default(),
+            services: ServiceSettings::default(),
             backend: BackendPolicy::default(),
             rule: RulePolicy::default(),
         }
@@ -74,6 +79,35 @@ pub struct EndpointSettings {
 impl Default for EndpointSettings {
     fn default() -> Self {
         Self { node: None, zone: None, ipv4: true, ipv6: true, external_names: true, is_shared: false }
+    }
+}
+
+/// Which Services are served at addresses of their own, besides those that routes name. By default, none.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ServiceSettings {
+    /// Those of type LoadBalancer that are ours, at the addresses that they were given.
+    pub load_balancer: bool,
+    /// Ports of the node.
+    pub node_port: bool,
+    /// The addresses within the cluster.
+    pub cluster_ip: bool,
+    /// Services of type LoadBalancer without a class are ours as well.
+    pub classless: bool,
+    /// Networks whose addresses a Service has by asking for them; any other it must be given.
+    pub requestable: Vec<IpNet>,
+    /// Addresses of this host on which ports of the node are served; all of them when absent.
+    pub node_addresses: Option<Box<[IpAddr]>>,
+    /// Namespace and name of the ConfigMap that says which Services ports of TCP lead to.
+    pub tcp_map: Option<(Arc<str>, Arc<str>)>,
+    /// The same of UDP.
+    pub udp_map: Option<(Arc<str>, Arc<str>)>,
+}
+
+impl ServiceSettings {
+    /// True if some Services are served for their own sake.
+    #[must_use]
+    pub fn is_any(&self) -> bool {
+        self.load_balancer || self.node_port || self.cluster_ip
     }
 }
 

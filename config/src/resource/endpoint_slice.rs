@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::Finding;
 use super::meta::ObjectMeta;
 use super::reader::{self, At};
+use crate::table::Transport;
 
 /// The label that ties a slice to its Service.
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
@@ -30,6 +31,8 @@ pub struct SlicePort {
     pub name: Arc<str>,
     /// `None` stands for every port.
     pub port: Option<u16>,
+    /// What travels there.
+    pub transport: Transport,
 }
 
 /// One address of an [`EndpointSlice`].
@@ -215,9 +218,11 @@ impl EndpointSliceObject {
 
 /// `None` for a port of another protocol.
 fn slice_port(index: usize, spec: At<SlicePortSpec>) -> Result<Option<SlicePort>, Finding> {
-    if spec.value.protocol.as_deref().is_some_and(|protocol| protocol != "TCP") {
-        return Ok(None);
-    }
+    let transport = match spec.value.protocol.as_deref() {
+        None | Some("TCP") => Transport::Tcp,
+        Some("UDP") => Transport::Udp,
+        Some(_) => return Ok(None),
+    };
     let port = match spec.value.port {
         None => None,
         Some(number) => match u16::try_from(number) {
@@ -233,5 +238,5 @@ fn slice_port(index: usize, spec: At<SlicePortSpec>) -> Result<Option<SlicePort>
             }
         },
     };
-    Ok(Some(SlicePort { name: spec.value.name, port }))
+    Ok(Some(SlicePort { name: spec.value.name, port, transport }))
 }

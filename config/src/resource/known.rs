@@ -23,23 +23,9 @@ pub(crate) fn unused_fields(name: &str) -> &'static [&'static str] {
         "SecretObject" => &["apiVersion", "kind", "immutable"],
         "ConfigMapObject" => &["apiVersion", "kind", "immutable", "binaryData"],
         "ResourceRef" => &["apiGroup"],
-        "ServiceSpec" => &[
-            "allocateLoadBalancerNodePorts",
-            "externalIPs",
-            "externalTrafficPolicy",
-            "healthCheckNodePort",
-            "internalTrafficPolicy",
-            "ipFamily",
-            "ipFamilyPolicy",
-            "loadBalancerClass",
-            "loadBalancerIP",
-            "loadBalancerSourceRanges",
-            "selector",
-            "sessionAffinity",
-            "sessionAffinityConfig",
-            "topologyKeys",
-        ],
-        "ServicePortSpec" => &["nodePort"],
+        "ServiceSpec" => {
+            &["allocateLoadBalancerNodePorts", "externalIPs", "ipFamily", "selector", "topologyKeys"]
+        }
         "SliceEndpointSpec" => &["deprecatedTopology", "hostname", "topology"],
         "SliceTargetRef" => &["apiVersion", "fieldPath", "resourceVersion", "kind", "namespace", "name"],
         "SlicePortSpec" => &["appProtocol"],

@@ -21,6 +21,7 @@ pub(crate) mod pem;
 mod reader;
 mod secret;
 pub mod service;
+pub mod service_exposure;
 mod suggest;
 pub(crate) mod syntax;
 pub mod tls;
@@ -35,7 +36,7 @@ pub use json::{Received, decode_json};
 pub use native_route::{NativeBackend, NativeListener, NativeRoute};
 pub use node::MAX_FILE_BYTES;
 pub use pem::{Flaw, Part};
-pub use secret::{Secret, is_material_key};
+pub use secret::{Secret, is_material_key, is_port_key};
 pub use service::Service;
 
 use crate::report::{Kind, ObjectRef, Problem, Severity, SourceLocation, brief};

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::meta::ObjectMeta;
 use super::pem::{self, Flaw, Part};
 use super::reader::{self, At};
+use super::syntax;
 use crate::table::{Certificate, TrustRoots};
 
 /// A trimmed Secret or ConfigMap.
@@ -26,6 +27,10 @@ pub struct Secret {
     pub roots: Result<Arc<TrustRoots>, Flaw>,
     /// part → 1-based line of its value
     pub(crate) lines: Vec<(Part, u32)>,
+    /// Short texts of a ConfigMap, by key; nothing of a Secret.
+    pub(crate) texts: BTreeMap<Box<str>, At<Box<str>>>,
+    /// Seconds since 1970.
+    pub(crate) created: Option<i64>,
 }
 
 impl Secret {
@@ -45,6 +50,17 @@ impl Secret {
 pub fn is_material_key(key: &str) -> bool {
     PARTS.into_iter().any(|part| part.key() == key)
 }
+
+/// True if the value of `key` in `data` of a ConfigMap may say where a port leads to.
+#[must_use]
+pub fn is_port_key(key: &str) -> bool {
+    key.parse::<u16>().is_ok()
+}
+
+/// Longest text of a ConfigMap that is kept: a Service's name, its namespace and more.
+const MOST_TEXT_BYTES: usize = 512;
+/// Texts of a ConfigMap that are kept: one for each port.
+const MOST_TEXTS: usize = 65_536;
 
 const PARTS: [Part; 4] = [Part::Certificate, Part::Key, Part::Roots, Part::RevocationList];
 
@@ -129,12 +145,91 @@ pub(super) struct SecretObject {
     string_data: Data,
 }
 
+/// A text, or whatever else stands where one should, as nothing.
+#[derive(Default)]
+struct Lenient(Option<String>);
+
+impl<'de> Deserialize<'de> for Lenient {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Anything;
+        impl<'de> Visitor<'de> for Anything {
+            type Value = Lenient;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_bool<E: Error>(self, _: bool) -> Result<Lenient, E> {
+                Ok(Lenient(None))
+            }
+            fn visit_i64<E: Error>(self, _: i64) -> Result<Lenient, E> {
+                Ok(Lenient(None))
+            }
+            fn visit_u64<E: Error>(self, _: u64) -> Result<Lenient, E> {
+                Ok(Lenient(None))
+            }
+            fn visit_f64<E: Error>(self, _: f64) -> Result<Lenient, E> {
+                Ok(Lenient(None))
+            }
+            fn visit_unit<E: Error>(self) -> Result<Lenient, E> {
+                Ok(Lenient(None))
+            }
+            fn visit_none<E: Error>(self) -> Result<Lenient, E> {
+                Ok(Lenient(None))
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Lenient, E> {
+                Ok(Lenient(Some(text.to_owned())))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Lenient, A::Error> {
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Lenient(None))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Lenient, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Lenient(None))
+            }
+        }
+        deserializer.deserialize_any(Anything)
+    }
+}
+
+/// The values of a ConfigMap's `data` that concern us.
+#[derive(Debug, Default)]
+struct MapData(BTreeMap<String, At<String>>);
+
+impl<'de> Deserialize<'de> for MapData {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = MapData;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MapData, A::Error> {
+                let mut data = BTreeMap::new();
+                while let Some(key) = map.next_key::<String>()? {
+                    if is_material_key(&key) {
+                        let At { line, value: Hidden(value) } = map.next_value()?;
+                        data.insert(key, At { line, value });
+                        continue;
+                    }
+                    let At { line, value: Lenient(value) } = map.next_value()?;
+                    let is_kept = |text: &String| text.len() <= MOST_TEXT_BYTES && data.len() < MOST_TEXTS;
+                    if let Some(value) = value.filter(is_kept) {
+                        data.insert(key, At { line, value });
+                    }
+                }
+                Ok(MapData(data))
+            }
+        }
+        deserializer.deserialize_any(Fields)
+    }
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ConfigMapObject {
     pub(super) metadata: ObjectMeta,
     #[serde(default, deserialize_with = "reader::absent")]
-    data: Data,
+    data: MapData,
 }
 
 /// The bytes of each part that is there, or that they are not base64.
@@ -171,7 +266,12 @@ impl ConfigMapObject {
                 parts.0.push((part, text.line, Ok(text.value.into_bytes())));
             }
         }
-        secret("".into(), &self.metadata, parts)
+        let mut map = secret("".into(), &self.metadata, parts);
+        let texts = self.data.0.into_iter();
+        map.texts =
+            texts.map(|(key, At { line, value })| (key.into(), At { line, value: value.into() })).collect();
+        map.created = self.metadata.creation_timestamp.as_deref().and_then(syntax::timestamp);
+        map
     }
 }
 
@@ -206,5 +306,5 @@ fn secret(kind: Arc<str>, metadata: &ObjectMeta, mut parts: Parts) -> Secret {
         }),
         (None, _) => Err(Flaw::new(Part::Roots, "NoCertificate", "there is no `ca.crt`")),
     };
-    Secret { kind, certificate, roots, lines }
+    Secret { kind, certificate, roots, lines, texts: BTreeMap::new(), created: None }
 }

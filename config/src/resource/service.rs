@@ -1,4 +1,4 @@
-//! Service: ports, ExternalName and settings; nothing that only kube-proxy needs.
+//! Service: ports, ExternalName, settings, and how it is reached from outside of its Pods.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,7 +10,9 @@ use super::annotations::{self, On, Settings};
 use super::ingress::PortRef;
 use super::meta::ObjectMeta;
 use super::reader::{self, At};
+use super::service_exposure::{self, AffinityConfig, Exposure, ExposureSpec, ServiceKind};
 use super::{Finding, syntax};
+use crate::table::Transport;
 
 /// Annotation about topology.
 const TOPOLOGY_MODE: &str = "service.kubernetes.io/topology-mode";
@@ -36,6 +38,8 @@ pub struct Service {
     pub distribution: Distribution,
     /// Our annotations.
     pub settings: Option<Arc<Settings>>,
+    /// How it is reached by addresses and ports of its own; absent if it has none by its nature.
+    pub exposure: Option<Box<Exposure>>,
 }
 
 /// Which of a Service's ready endpoints are preferred.
@@ -67,13 +71,23 @@ pub struct ServicePort {
     pub target: Option<PortRef>,
     /// `appProtocol`, if given.
     pub app_protocol: Option<Arc<str>>,
+    /// What travels there.
+    pub transport: Transport,
+    /// `nodePort`, if given.
+    pub node_port: Option<u16>,
 }
 
 impl Service {
-    /// The port that `wanted` names.
+    /// The port of streams that `wanted` names.
     #[must_use]
     pub fn port(&self, wanted: &PortRef) -> Option<&ServicePort> {
-        self.ports.iter().find(|port| match wanted {
+        self.port_of(Transport::Tcp, wanted)
+    }
+
+    /// The port of `transport` that `wanted` names.
+    #[must_use]
+    pub fn port_of(&self, transport: Transport, wanted: &PortRef) -> Option<&ServicePort> {
+        self.ports.iter().filter(|port| port.transport == transport).find(|port| match wanted {
             PortRef::Number(number) => port.port == *number,
             PortRef::Name(name) => port.name == *name,
         })
@@ -104,6 +118,18 @@ struct ServiceSpec {
     traffic_distribution: Option<At<String>>,
     #[serde(default, deserialize_with = "reader::absent")]
     ports: Vec<At<ServicePortSpec>>,
+    load_balancer_class: Option<Arc<str>>,
+    #[serde(rename = "loadBalancerIP")]
+    load_balancer_ip: Option<At<String>>,
+    #[serde(default, deserialize_with = "reader::absent")]
+    load_balancer_source_ranges: Vec<At<String>>,
+    session_affinity: Option<At<String>>,
+    #[serde(default, deserialize_with = "reader::absent")]
+    session_affinity_config: AffinityConfig,
+    external_traffic_policy: Option<At<String>>,
+    internal_traffic_policy: Option<At<String>>,
+    health_check_node_port: Option<i64>,
+    ip_family_policy: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -115,6 +141,7 @@ struct ServicePortSpec {
     target_port: Option<IntOrText>,
     protocol: Option<String>,
     app_protocol: Option<Arc<str>>,
+    node_port: Option<i64>,
 }
 
 /// Kubernetes IntOrString.
@@ -147,42 +174,86 @@ impl<'de> Deserialize<'de> for IntOrText {
 }
 
 impl ServiceObject {
-    pub(super) fn trim(self, findings: &mut Vec<Finding>) -> Service {
+    pub(super) fn trim(mut self, findings: &mut Vec<Finding>) -> Service {
         let annotations = annotations::parse(&self.metadata.annotations, On::Service);
         // ingress-nginx reads a few of its annotations from Services; none of them guards access.
         findings
             .extend(annotations.findings.into_iter().filter(|finding| finding.reason != "InvalidSetting"));
         let mut ports: Vec<ServicePort> = Vec::new();
-        for (index, spec) in self.spec.ports.into_iter().enumerate() {
+        // What only matters if the Service is served at addresses of its own.
+        let mut about_ports = Vec::new();
+        for (index, spec) in std::mem::take(&mut self.spec.ports).into_iter().enumerate() {
             let field = format!("spec.ports[{index}]");
-            match port(&field, spec, &ports) {
+            match port(&field, spec, &ports, &mut about_ports) {
                 Ok(port) => ports.extend(port),
                 Err(finding) => findings.push(finding),
             }
         }
         let external_name = (self.spec.kind.as_deref() == Some("ExternalName")).then(|| {
-            let name = self.spec.external_name.unwrap_or_default();
+            let name = self.spec.external_name.take().unwrap_or_default();
             external(&name.value).map_err(|message| {
                 findings.push(Finding::error("spec.externalName", name.line, "InvalidExternalName", message));
                 Refused
             })
         });
-        let distribution = distribution(&self.metadata.annotations, self.spec.traffic_distribution, findings);
-        let mut cluster_ips = self.spec.cluster_ips;
-        if cluster_ips.is_empty() {
-            cluster_ips.extend(self.spec.cluster_ip);
+        let preference = self.spec.traffic_distribution.take();
+        let distribution = distribution(&self.metadata.annotations, preference, findings);
+        let mut texts = std::mem::take(&mut self.spec.cluster_ips);
+        if texts.is_empty() {
+            texts.extend(self.spec.cluster_ip.take());
         }
+        let is_headless = texts.iter().any(|ip| ip == "None");
+        let cluster_ips: Box<[IpAddr]> = texts.iter().filter_map(|ip| ip.parse().ok()).collect();
         let prefers_ipv6 = self.spec.ip_families.first().is_some_and(|family| family == "IPv6");
+        let exposure = self.exposure(is_headless, &cluster_ips, about_ports);
         Service {
             ports: ports.into(),
             external_name,
-            is_headless: cluster_ips.iter().any(|ip| ip == "None"),
-            cluster_ips: cluster_ips.iter().filter_map(|ip| ip.parse().ok()).collect(),
+            cluster_ips,
+            is_headless,
             publish_not_ready: self.spec.publish_not_ready_addresses,
             prefers_ipv6,
             distribution,
             settings: annotations.settings,
+            exposure,
         }
+    }
+
+    /// How it is reached by addresses of its own, if it may have some.
+    fn exposure(
+        &mut self,
+        is_headless: bool,
+        cluster_ips: &[IpAddr],
+        mut findings: Vec<Finding>,
+    ) -> Option<Box<Exposure>> {
+        let spec = &mut self.spec;
+        let kind = match spec.kind.as_deref() {
+            _ if is_headless => return None,
+            None | Some("ClusterIP") => ServiceKind::ClusterIp,
+            Some("NodePort") => ServiceKind::NodePort,
+            Some("LoadBalancer") => ServiceKind::LoadBalancer,
+            Some("ExternalName") => return None,
+            Some(other) => {
+                let message = format!(
+                    "`{other}` is not one of ClusterIP, NodePort, LoadBalancer, ExternalName; it counts as ClusterIP"
+                );
+                findings.push(Finding::error("spec.type", 0, "UnknownValue", message));
+                ServiceKind::ClusterIp
+            }
+        };
+        let said = ExposureSpec {
+            class: spec.load_balancer_class.take(),
+            load_balancer_ip: spec.load_balancer_ip.take().filter(|ip| !ip.value.is_empty()),
+            source_ranges: std::mem::take(&mut spec.load_balancer_source_ranges),
+            affinity: spec.session_affinity.take(),
+            affinity_config: std::mem::take(&mut spec.session_affinity_config),
+            external_policy: spec.external_traffic_policy.take(),
+            internal_policy: spec.internal_traffic_policy.take(),
+            health_check: spec.health_check_node_port,
+            families: std::mem::take(&mut spec.ip_families),
+            family_policy: spec.ip_family_policy.take(),
+        };
+        Some(Box::new(service_exposure::read(kind, &self.metadata, said, cluster_ips, findings)))
     }
 }
 
@@ -211,11 +282,12 @@ fn distribution(
     }
 }
 
-/// `None` for a port of another protocol.
+/// `None` for a port of another protocol, which is noted with the `asides`.
 fn port(
     field: &str,
     spec: At<ServicePortSpec>,
     earlier: &[ServicePort],
+    asides: &mut Vec<Finding>,
 ) -> Result<Option<ServicePort>, Finding> {
     let line = spec.line;
     let spec = spec.value;
@@ -223,9 +295,23 @@ fn port(
         let message = format!("{number} is not a port (1 to 65535); the port is ignored");
         Finding::error(format!("{field}.{at}"), line, "InvalidPort", message)
     };
-    if spec.protocol.as_deref().is_some_and(|protocol| protocol != "TCP") {
-        return Ok(None);
-    }
+    let transport = match spec.protocol.as_deref() {
+        None | Some("TCP") => Transport::Tcp,
+        Some("UDP") => Transport::Udp,
+        Some(other) => {
+            let message =
+                format!("`{other}` is not supported, so port {} is not served; the others are", spec.port);
+            asides.push(Finding::warning(format!("{field}.protocol"), line, "UnsupportedProtocol", message));
+            return Ok(None);
+        }
+    };
+    let node_port = spec.node_port.filter(|port| *port != 0).and_then(|number| {
+        let node_port = u16::try_from(number).ok();
+        if node_port.is_none() {
+            asides.push(bad("nodePort", number));
+        }
+        node_port
+    });
     let number =
         u16::try_from(spec.port).ok().filter(|port| *port != 0).ok_or_else(|| bad("port", spec.port))?;
     let target = match spec.target_port {
@@ -236,12 +322,16 @@ fn port(
         },
         Some(IntOrText::Text(name)) => Some(PortRef::Name(name)),
     };
-    if let Some(other) = earlier.iter().find(|other| other.name == spec.name || other.port == number) {
+    let is_same = |other: &&ServicePort| {
+        other.transport == transport && (other.name == spec.name || other.port == number)
+    };
+    if let Some(other) = earlier.iter().find(is_same) {
         let message =
             format!("name or number is the same as that of port {}; the port is ignored", other.port);
         return Err(Finding::error(field, line, "DuplicatePort", message));
     }
-    Ok(Some(ServicePort { name: spec.name, port: number, target, app_protocol: spec.app_protocol }))
+    let ServicePortSpec { name, app_protocol, .. } = spec;
+    Ok(Some(ServicePort { name, port: number, target, app_protocol, transport, node_port }))
 }
 
 /// A name that a Service may stand for, as it is looked up: as it is, whatever the resolver's search list, in which

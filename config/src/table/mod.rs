@@ -16,6 +16,7 @@ mod matcher;
 pub mod oracle;
 mod path;
 mod rule;
+mod service_check;
 mod tls;
 
 use std::sync::Arc;
@@ -37,6 +38,7 @@ pub use rule::{
     Action, BackendId, Candidate, HttpsPolicy, Retry, RouteId, RouteInfo, Rule, RulePolicy, Split, Timeouts,
     TimeoutsSet, Unavailable, WeightedBackend,
 };
+pub use service_check::ServiceCheck;
 pub use tls::{
     BackendTls, Certificate, ClientPolicy, Passthrough, TlsHost, TlsMap, TlsPolicy, TlsVersion, TrustRoots,
 };
@@ -52,6 +54,8 @@ pub struct RouteTable {
     /// listens finds the route of now in one step; it may get another key afterwards. No key is there twice, and none
     /// has the address of one of [`Self::binds`] if it is of TCP.
     pub l4: Chunks<L4Bind>,
+    /// `slot → what health checks of a Service are told`. A slot is kept while its Service has one.
+    pub service_checks: Chunks<ServiceCheck>,
     /// `RouteId` → who the route is. Ids are stable across compiles; a freed slot holds `None`.
     pub routes: Chunks<RouteInfo>,
     /// `BackendId` → resolved pool. Ids are stable across compiles; a freed slot holds `None`.

@@ -10,6 +10,7 @@ mod query;
 mod readiness;
 mod report;
 mod server;
+mod service_checks;
 
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 pub use readiness::{Phase, Readiness};
 pub use report::ReportSlot;
 pub use server::serve;
+pub use service_checks::serve_service_checks;
 
 use crate::live::Shared;
 use crate::metrics::Registry;

@@ -85,6 +85,8 @@ pub struct Settings {
     pub selector: Option<Arc<str>>,
     /// A Secret that is wanted whoever names it.
     pub default_certificate: Option<(Arc<str>, Arc<str>)>,
+    /// ConfigMaps that are wanted whoever names them: namespace and name.
+    pub maps: BTreeSet<(Arc<str>, Arc<str>)>,
     /// By what an Ingress is ours; what others name is not asked for.
     pub classes: ClassSettings,
     /// The node that we run on.
@@ -194,7 +196,9 @@ impl KubeSource {
     #[must_use]
     pub fn new(config: kube::Config, settings: Settings, notes: Notes) -> Self {
         let named = settings.default_certificate.clone();
-        let always = named.map(|(namespace, name)| ObjectRef { kind: Kind::Secret, namespace, name });
+        let object = |kind| move |(namespace, name)| ObjectRef { kind, namespace, name };
+        let maps = settings.maps.iter().cloned().map(object(Kind::ConfigMap));
+        let always: Vec<ObjectRef> = named.map(object(Kind::Secret)).into_iter().chain(maps).collect();
         let awaits_zone = settings.zone.is_none() && settings.node.is_some();
         let claims = Claims::new(settings.classes.clone());
         let disk = Disk::new(settings.state.clone(), settings.scope(&config));
@@ -210,7 +214,7 @@ impl KubeSource {
             started: None,
             joined: Namespaces::default(),
             claims,
-            wants: Wants::new(always.as_ref()),
+            wants: Wants::new(&always),
             held: Held::default(),
             has_trouble: false,
             fetching: HashMap::new(),

@@ -112,9 +112,9 @@ pub(super) struct Wants {
 
 impl Wants {
     /// Nothing is named but `always`.
-    pub(super) fn new(always: Option<&ObjectRef>) -> Self {
+    pub(super) fn new<'a>(always: impl IntoIterator<Item = &'a ObjectRef>) -> Self {
         let wants = Self::default();
-        if let Some(always) = always {
+        for always in always {
             wants.wanted.add(always);
         }
         wants

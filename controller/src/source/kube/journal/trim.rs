@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use config::resource::is_material_key;
+use config::resource::{is_material_key, is_port_key};
 use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -58,9 +58,14 @@ pub(in super::super) fn trim_material(json: &[u8]) -> Option<Box<[u8]>> {
     let mut object: Fields<'_> = serde_json::from_slice(json).ok()?;
     object.0.retain(|(key, _)| matches!(&**key, "kind" | "apiVersion" | "metadata" | "type" | "data"));
     edit(&mut object, "metadata", |metadata| {
-        metadata.0.retain(|(key, _)| matches!(&**key, "name" | "namespace" | "uid" | "resourceVersion"));
+        let is_kept =
+            |key: &str| matches!(key, "name" | "namespace" | "uid" | "resourceVersion" | "creationTimestamp");
+        metadata.0.retain(|(key, _)| is_kept(key));
     });
-    edit(&mut object, "data", |data| data.0.retain(|(key, _)| is_material_key(key)));
+    let is_map = object.0.iter().any(|(key, value)| key == "kind" && value.get() == r#""ConfigMap""#);
+    edit(&mut object, "data", |data| {
+        data.0.retain(|(key, _)| is_material_key(key) || (is_map && is_port_key(key)));
+    });
     serde_json::to_vec(&object).ok().map(Vec::into_boxed_slice)
 }
 

@@ -1,0 +1,310 @@
+//! Services at addresses of their own, as clients see them: the real binary over manifests, and plain sockets.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "all of it is test code, where a broken assumption must fail loudly"
+)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::thread;
+
+use common::{Gateway, PATIENCE, eventually, free_address, get, run};
+use tempfile::TempDir;
+
+/// An endpoint that says its name and ends.
+fn named(name: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let _ = stream.write_all(name.as_bytes());
+        }
+    });
+    address
+}
+
+/// An endpoint that sends back what it gets.
+fn echo() -> SocketAddr {
+    greeting("")
+}
+
+/// An endpoint that says something, then sends back what it gets.
+fn greeting(text: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            thread::spawn(move || {
+                stream.write_all(text.as_bytes()).unwrap();
+                let mut buf = [0; 4_096];
+                while let Ok(n @ 1..) = stream.read(&mut buf) {
+                    stream.write_all(&buf[..n]).unwrap();
+                }
+            });
+        }
+    });
+    address
+}
+
+fn ask_from(source: Option<Ipv4Addr>, address: SocketAddr) -> std::io::Result<String> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+    if let Some(source) = source {
+        socket.bind(&SocketAddr::from((source, 0)).into())?;
+    }
+    socket.connect_timeout(&address.into(), PATIENCE)?;
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn ask(address: SocketAddr) -> std::io::Result<String> {
+    ask_from(None, address)
+}
+
+/// A port that is free on all addresses of loopback, and one of those addresses.
+fn virtual_address() -> SocketAddr {
+    let port = free_address().port();
+    SocketAddr::from(([127, 7, 0, 1], port))
+}
+
+fn service(name: &str, spec: &str) -> String {
+    format!("---\n{{apiVersion: v1, kind: Service, metadata: {{name: {name}}}, spec: {{{spec}}}}}\n")
+}
+
+/// A slice for each endpoint, since each has a port of its own.
+fn slices(service: &str, endpoints: &[(SocketAddr, &str)]) -> String {
+    let one = |(index, (address, more)): (usize, &(SocketAddr, &str))| {
+        format!(
+            "---\n{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {{name: {service}-{index}, labels: \
+             {{kubernetes.io/service-name: {service}}}}}, addressType: IPv4, ports: [{{name: '', port: {}}}], endpoints: \
+             [{{addresses: ['{}']{more}}}]}}\n",
+            address.port(),
+            address.ip()
+        )
+    };
+    endpoints.iter().enumerate().map(one).collect()
+}
+
+struct Rig {
+    gateway: Gateway,
+    folder: TempDir,
+}
+
+impl Rig {
+    fn start(text: &str, args: &[&str]) -> Self {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("services.yaml");
+        std::fs::write(&file, text).unwrap();
+        Self { gateway: Gateway::start(&file, &[&["--http", "none"], args].concat()), folder }
+    }
+
+    fn write(&self, text: &str) {
+        let new = self.folder.path().join("services.new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, self.folder.path().join("services.yaml")).unwrap();
+    }
+}
+
+const BALANCED: [&str; 2] = ["--service-types", "load-balancer"];
+
+fn balanced(at: SocketAddr, more: &str) -> String {
+    let (ip, port) = (at.ip(), at.port());
+    service("web", &format!("type: LoadBalancer, loadBalancerIP: {ip}, ports: [{{port: {port}}}]{more}"))
+}
+
+fn is_refused(address: SocketAddr) -> bool {
+    TcpStream::connect_timeout(&address, PATIENCE)
+        .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+}
+
+#[test]
+fn a_load_balancer_is_served_at_the_address_that_it_asks_for() {
+    let at = virtual_address();
+    let (one, two) = (named("one"), named("two"));
+    let rig = Rig::start(&(balanced(at, "") + &slices("web", &[(one, "")])), &BALANCED);
+    assert_eq!(ask(at).unwrap(), "one");
+    let other = SocketAddr::from(([127, 7, 0, 2], at.port()));
+    assert!(is_refused(other), "no other address is served");
+    let page = rig.gateway.admin("/debug/table");
+    assert!(page.contains("service/default/web") && page.contains("default/web"), "{page}");
+    rig.write(&(balanced(at, "") + &slices("web", &[(two, "")])));
+    eventually("the other endpoint", || ask(at).is_ok_and(|text| text == "two"));
+    // Without endpoints, nobody is told that it is connected.
+    rig.write(&balanced(at, ""));
+    eventually("a refusal", || is_refused(at));
+    rig.write("");
+    eventually("the end of the Service", || TcpListener::bind(at).is_ok());
+}
+
+#[test]
+fn open_connections_outlive_endpoint_changes_and_the_service() {
+    let at = virtual_address();
+    let rig = Rig::start(&(balanced(at, "") + &slices("web", &[(greeting("1"), "")])), &BALANCED);
+    let connect = || {
+        let mut stream = TcpStream::connect(at).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut greeting = [0];
+        stream.read_exact(&mut greeting).unwrap();
+        (stream, greeting)
+    };
+    let (mut stream, _) = connect();
+    let mut exchange = || {
+        stream.write_all(b"x").unwrap();
+        stream.read_exact(&mut [0]).unwrap();
+    };
+    exchange();
+    rig.write(&(balanced(at, "") + &slices("web", &[(greeting("2"), "")])));
+    eventually("the other endpoint", || connect().1 == *b"2");
+    exchange();
+    rig.write("");
+    eventually("the end of the Service", || is_refused(at));
+    exchange();
+}
+
+#[test]
+fn ports_of_the_node_are_served_on_the_chosen_addresses() {
+    let at = virtual_address();
+    let port = at.port();
+    let text = service("web", &format!("type: NodePort, ports: [{{port: 80, nodePort: {port}}}]"))
+        + &slices("web", &[(named("one"), "")]);
+    let _rig = Rig::start(&text, &["--service-types", "node-port"]);
+    assert_eq!(ask(at).unwrap(), "one");
+    let other = virtual_address();
+    let text = text.replace(&port.to_string(), &other.port().to_string());
+    let _rig = Rig::start(&text, &["--service-types", "node-port", "--nodeport-addresses", "127.0.0.0/8"]);
+    assert_eq!(ask(SocketAddr::from(([127, 0, 0, 1], other.port()))).unwrap(), "one");
+    assert!(is_refused(other), "127.7.0.1 is none of the addresses of this host");
+}
+
+#[test]
+fn clients_keep_their_endpoint_across_workers() {
+    let at = virtual_address();
+    let text = balanced(at, ", sessionAffinity: ClientIP")
+        + &slices("web", &[(named("one"), ""), (named("two"), ""), (named("three"), "")]);
+    let rig = Rig::start(&text, &[&BALANCED[..], &["--workers", "2"]].concat());
+    let mut seen = std::collections::BTreeSet::new();
+    for client in 1..=24 {
+        let source = Ipv4Addr::new(127, 8, 0, client);
+        let first = ask_from(Some(source), at).unwrap();
+        for _ in 0..6 {
+            assert_eq!(ask_from(Some(source), at).unwrap(), first, "{source}");
+        }
+        seen.insert(first);
+    }
+    assert_eq!(seen.len(), 3, "clients are spread");
+    drop(rig);
+}
+
+#[test]
+fn clients_outside_of_the_source_ranges_are_reset() {
+    let at = virtual_address();
+    let text =
+        balanced(at, ", loadBalancerSourceRanges: [127.8.0.0/24]") + &slices("web", &[(named("one"), "")]);
+    let rig = Rig::start(&text, &BALANCED);
+    assert_eq!(ask_from(Some(Ipv4Addr::new(127, 8, 0, 1)), at).unwrap(), "one");
+    let denied = ask_from(Some(Ipv4Addr::new(127, 9, 0, 1)), at);
+    assert!(denied.is_err(), "{denied:?}");
+    rig.write(&text.replace("127.8.0.0/24", "everybody"));
+    eventually("what cannot be understood serves nobody", || {
+        ask_from(Some(Ipv4Addr::new(127, 8, 0, 1)), at).is_err()
+    });
+}
+
+#[test]
+fn the_local_policy_uses_endpoints_of_this_node_and_tells_health_checks() {
+    let at = virtual_address();
+    let check = free_address().port();
+    let (here, there) = (named("here"), named("there"));
+    let spec = format!(", externalTrafficPolicy: Local, healthCheckNodePort: {check}");
+    let text = |here_ready: bool| {
+        let own = format!(", nodeName: n1, conditions: {{ready: {here_ready}}}");
+        balanced(at, &spec) + &slices("web", &[(here, &own), (there, ", nodeName: n2")])
+    };
+    let args = ["--service-types", "load-balancer,node-port", "--node-name", "n1"];
+    let rig = Rig::start(&text(true), &args);
+    for _ in 0..4 {
+        assert_eq!(ask(at).unwrap(), "here");
+    }
+    let health = SocketAddr::from((IpAddr::from([127, 0, 0, 1]), check));
+    eventually("an open port", || TcpStream::connect(health).is_ok());
+    let answer = get(health, "node", "/");
+    assert_eq!((answer.status, answer.header("x-load-balancing-endpoint-weight")), (200, Some("1")));
+    let expected =
+        r#"{"localEndpoints":1,"service":{"name":"web","namespace":"default"},"serviceProxyHealthy":true}"#;
+    assert_eq!(answer.body, expected);
+    rig.write(&text(false));
+    eventually("no endpoint here", || is_refused(at));
+    eventually("503", || get(health, "node", "/healthz").status == 503);
+    rig.write("");
+    eventually("a closed port", || is_refused(health));
+}
+
+#[test]
+fn a_service_whose_address_is_taken_costs_only_itself() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = virtual_address();
+    let spec = format!(
+        "type: LoadBalancer, loadBalancerIP: 127.0.0.1, ports: [{{port: {}}}]",
+        taken.local_addr().unwrap().port()
+    );
+    let text = service("taken", &spec)
+        + &slices("taken", &[(named("taken"), "")])
+        + &balanced(at, "")
+        + &slices("web", &[(named("one"), "")]);
+    let rig = Rig::start(&text, &BALANCED);
+    assert_eq!(ask(at).unwrap(), "one");
+    rig.gateway.wait_for_log("cannot listen");
+}
+
+#[test]
+fn a_map_in_the_format_of_ingress_nginx_opens_ports() {
+    let (plain, headed) = (free_address(), free_address());
+    let text = format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: tcp-services, namespace: ingress-nginx}}\ndata:\n  \
+         '{}': default/web:80\n  '{}': default/web:80::PROXY\n  '1x': default/web:80\n",
+        plain.port(),
+        headed.port()
+    );
+    let text = text + &service("web", "ports: [{port: 80}]") + &slices("web", &[(echo(), "")]);
+    let rig = Rig::start(&text, &["--tcp-services-configmap", "ingress-nginx/tcp-services"]);
+    let mut stream = TcpStream::connect(plain).unwrap();
+    stream.write_all(b"x").unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.read_exact(&mut [0]).unwrap();
+    let mut stream = TcpStream::connect(headed).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut head = [0; 10];
+    stream.read_exact(&mut head).unwrap();
+    assert_eq!(&head, b"PROXY TCP4");
+    assert!(rig.gateway.log().contains("data[1x]"), "{}", rig.gateway.log());
+}
+
+#[test]
+fn check_says_what_is_wrong_with_services_that_would_be_served() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("a.yaml");
+    let text = service(
+        "web",
+        "type: LoadBalancer, loadBalancerSourceRanges: [all], ports: [{port: 80, protocol: SCTP}, {name: b, port: 81}]",
+    );
+    std::fs::write(&file, text).unwrap();
+    let path = |file: &Path| file.to_str().unwrap().to_owned();
+    let (code, out, _) = run(&["check", &path(&file)]);
+    assert!(code == 0 && !out.contains("InvalidSourceRange"), "{out}");
+    let (code, out, _) = run(&["check", &path(&file), "--service-types", "load-balancer"]);
+    assert_eq!(code, 1, "{out}");
+    for reason in ["InvalidSourceRange", "UnsupportedProtocol", "NoAddress"] {
+        assert!(out.contains(reason), "{reason}: {out}");
+    }
+}

@@ -1,0 +1,292 @@
+//! Services that are served at addresses of their own: of a load balancer, of the node, of the cluster. Decides which
+//! addresses those are and on which terms; who gets an address that several want is decided elsewhere.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::backend::BackendKey;
+use super::endpoints::{self, RelayedPort, Scope, Vantage};
+use super::l4_route;
+use super::route::{Order, Outcome, Route};
+use super::settings::{ServiceSettings, Settings};
+use super::slots::Slots;
+use super::workshop::Workshop;
+use crate::index::{Index, ServiceKey};
+use crate::report::Problem;
+use crate::resource::service::{Service, ServicePort};
+use crate::resource::service_exposure::{Exposure, ServiceKind};
+use crate::resource::{Finding, Object};
+use crate::table::{
+    BackendId, Chunks, L4Bind, L4Key, L4Policy, RouteId, ServiceCheck, SourceRanges, Split, Transport,
+    Unavailable,
+};
+
+/// `loadBalancerClass` of Services that are ours.
+pub(super) const LOAD_BALANCER_CLASS: &str = "sluicegate.dev/load-balancer";
+/// Streams may be silent for long: databases keep connections that nobody uses, and the kernel's own tracking, which
+/// Services are used to, waits for days.
+const IDLE: Duration = Duration::from_secs(24 * 3_600);
+/// Datagrams that belong together come within this.
+const FLOW_IDLE: Duration = Duration::from_secs(120);
+/// Open connections of one address and port. Kubernetes knows no limit; descriptors are one.
+const MOST_CONNECTIONS: u32 = 262_144;
+
+/// Whether the Service may be served at addresses of its own.
+pub(super) fn is_ours(settings: &ServiceSettings, service: &Service) -> bool {
+    service.exposure.as_ref().is_some_and(|exposure| Kinds::new(settings, exposure).is_any())
+}
+
+/// By which kinds of addresses a Service is reached here.
+#[derive(Clone, Copy, Debug)]
+struct Kinds {
+    load_balancer: bool,
+    node: bool,
+    cluster: bool,
+}
+
+impl Kinds {
+    fn new(settings: &ServiceSettings, exposure: &Exposure) -> Self {
+        let is_ours = match exposure.class.as_deref() {
+            Some(class) => class == LOAD_BALANCER_CLASS,
+            None => settings.classless,
+        };
+        // Only what kube-proxy does is left to another proxy.
+        let is_for_us = exposure.proxy_name.is_none();
+        let is_load_balancer = exposure.kind == ServiceKind::LoadBalancer;
+        Self {
+            load_balancer: settings.load_balancer && is_load_balancer && is_ours,
+            node: settings.node_port && is_for_us && exposure.kind != ServiceKind::ClusterIp,
+            cluster: settings.cluster_ip && is_for_us,
+        }
+    }
+
+    fn is_any(self) -> bool {
+        self.load_balancer || self.node || self.cluster
+    }
+}
+
+/// One way to a port of the Service.
+struct Way {
+    address: SocketAddr,
+    free_bind: bool,
+    scope: Scope,
+    /// Clients that may come this way.
+    clients: Clients,
+}
+
+#[derive(Clone, Copy)]
+enum Clients {
+    All,
+    /// As `loadBalancerSourceRanges` has it.
+    InRanges,
+}
+
+/// Compiles a Service that [`is_ours`].
+pub(super) fn compile(shop: &mut Workshop<'_>, object: &Object, service: &Service, id: RouteId) -> Outcome {
+    let Some(exposure) = &service.exposure else { return Outcome { route: None, problems: Vec::new() } };
+    let kinds = Kinds::new(&shop.settings.services, exposure);
+    let mut findings: Vec<Finding> = exposure.findings.to_vec();
+    let balanced =
+        if kinds.load_balancer { balanced(shop, object, exposure, &mut findings) } else { Vec::new() };
+    let key = (shop.intern(&object.reference.namespace), shop.intern(&object.reference.name));
+    let mut held = BTreeSet::new();
+    let mut l4: Vec<Arc<L4Bind>> = Vec::new();
+    for port in &service.ports {
+        if !l4_route::is_served(port.transport) {
+            let message = format!("{} is not served yet, so port {} is not", port.transport, port.port);
+            findings.push(Finding::warning("spec.ports", 0, "UnsupportedProtocol", message));
+            continue;
+        }
+        for way in ways(
+            shop.settings.services.node_addresses.as_deref(),
+            (kinds, &balanced),
+            service,
+            exposure,
+            port,
+        ) {
+            let l4_key = L4Key { address: way.address, transport: port.transport };
+            if l4.iter().any(|bind| bind.key == l4_key) {
+                continue;
+            }
+            let relayed = RelayedPort { port: port.port, transport: port.transport, scope: way.scope };
+            let backend = BackendKey::Relayed { service: key.clone(), port: relayed };
+            let backend = shop.acquire(backend, &mut held);
+            let (target, ranges) = target(&way, exposure, backend);
+            l4.push(Arc::new(L4Bind {
+                key: l4_key,
+                listener: format!("{}/{}:{}", key.0, key.1, port.port).into(),
+                free_bind: way.free_bind,
+                route: id,
+                target,
+                policy: shop.l4_policies.intern(policy(port.transport, exposure, ranges)),
+            }));
+        }
+    }
+    let is_node_wanted =
+        l4.iter().any(|bind| matches!(bind.target, Ok(Split::One(id)) if is_of_node(shop, id)));
+    let endpoints = &shop.settings.endpoints;
+    if is_node_wanted && endpoints.is_shared && endpoints.node.is_none() {
+        let message = "a traffic policy is Local, and which node this is was not said (--node-name), so clients are \
+                       refused";
+        findings.push(Finding::error("spec.externalTrafficPolicy", 0, "UnknownNode", message.to_owned()));
+    }
+    let problem = |finding: Finding| finding.into_problem(&object.reference, object.location.as_ref());
+    let problems: Vec<Problem> = findings.into_iter().map(problem).collect();
+    let route = route(object, exposure.created, l4, held, vec![key]);
+    Outcome { route: Some(route), problems }
+}
+
+/// A route of nothing but binds.
+pub(super) fn route(
+    object: &Object,
+    created: Option<i64>,
+    l4: Vec<Arc<L4Bind>>,
+    held: BTreeSet<BackendId>,
+    services: Vec<ServiceKey>,
+) -> Route {
+    Route {
+        order: Order { created, rank: 0, object: object.reference.clone() },
+        binds: Arc::new([]),
+        l4: l4.into(),
+        entries: Box::new([]),
+        backends: held.into_iter().collect(),
+        services: services.into(),
+        claims: Box::new([]),
+        tls: Box::new([]),
+        roots: Box::new([]),
+        materials: Box::new([]),
+        passthrough_field: "".into(),
+    }
+}
+
+fn is_of_node(shop: &Workshop<'_>, id: BackendId) -> bool {
+    let slot = shop.backends.at(id.0);
+    slot.is_some_and(|slot| {
+        matches!(slot.key, BackendKey::Relayed { port: RelayedPort { scope: Scope::Node, .. }, .. })
+    })
+}
+
+/// The addresses that the Service has of the load balancer.
+fn balanced(
+    shop: &Workshop<'_>,
+    object: &Object,
+    exposure: &Exposure,
+    findings: &mut Vec<Finding>,
+) -> Vec<IpAddr> {
+    let given = shop.index.assigned(&object.reference);
+    if !given.is_empty() {
+        return given.to_vec();
+    }
+    let may = |ip: &IpAddr| shop.settings.services.requestable.iter().any(|net| net.contains(ip));
+    let (allowed, others): (Vec<IpAddr>, Vec<IpAddr>) = exposure.requested.iter().partition(|ip| may(ip));
+    if let Some(refused) = others.first() {
+        let message = format!("{refused} is not one of the addresses that Services may ask for");
+        findings.push(Finding::error("spec.loadBalancerIP", 0, "AddressNotAllowed", message));
+    } else if allowed.is_empty() {
+        let message = "it has no address yet; `spec.loadBalancerIP` or the annotation \
+                       sluicegate.dev/load-balancer-ips asks for one";
+        findings.push(Finding::warning("spec.loadBalancerIP", 0, "NoAddress", message.to_owned()));
+    }
+    allowed
+}
+
+/// Every way to `port`; those that say more about clients first.
+fn ways(
+    node_addresses: Option<&[IpAddr]>,
+    (kinds, balanced): (Kinds, &[IpAddr]),
+    service: &Service,
+    exposure: &Exposure,
+    port: &ServicePort,
+) -> Vec<Way> {
+    let scope = |is_local: bool| if is_local { Scope::Node } else { Scope::Cluster };
+    let external = scope(exposure.external_local);
+    let way = |ip: &IpAddr, port, free_bind, scope, clients| Way {
+        address: SocketAddr::new(*ip, port),
+        free_bind,
+        scope,
+        clients,
+    };
+    let mut ways = Vec::new();
+    ways.extend(balanced.iter().map(|ip| way(ip, port.port, true, external, Clients::InRanges)));
+    if let Some(node_port) = port.node_port.filter(|_| kinds.node) {
+        let families = |ip: &IpAddr| if ip.is_ipv4() { exposure.ipv4 } else { exposure.ipv6 };
+        const ALL: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+        let addresses = node_addresses.unwrap_or(&ALL).iter().filter(|ip| families(ip));
+        ways.extend(addresses.map(|ip| way(ip, node_port, false, external, Clients::All)));
+    }
+    if kinds.cluster {
+        let internal = scope(exposure.internal_local);
+        ways.extend(service.cluster_ips.iter().map(|ip| way(ip, port.port, true, internal, Clients::All)));
+    }
+    ways
+}
+
+/// Where a way leads, and who may go it.
+fn target(
+    way: &Way,
+    exposure: &Exposure,
+    backend: BackendId,
+) -> (Result<Split, Unavailable>, Option<Arc<SourceRanges>>) {
+    match (way.clients, &exposure.source_ranges) {
+        (Clients::InRanges, Some(Ok(ranges))) => (Ok(Split::One(backend)), Some(Arc::clone(ranges))),
+        (Clients::InRanges, Some(Err(_))) => (Err(Unavailable::InvalidSetting), None),
+        (Clients::InRanges, None) | (Clients::All, _) => (Ok(Split::One(backend)), None),
+    }
+}
+
+fn policy(transport: Transport, exposure: &Exposure, source_ranges: Option<Arc<SourceRanges>>) -> L4Policy {
+    L4Policy { affinity: exposure.affinity, source_ranges, ..terms(transport) }
+}
+
+/// The terms of Services that say nothing about it.
+pub(super) fn terms(transport: Transport) -> L4Policy {
+    L4Policy {
+        idle_timeout: match transport {
+            Transport::Tcp => IDLE,
+            Transport::Udp => FLOW_IDLE,
+        },
+        max_connections: MOST_CONNECTIONS,
+        ..L4Policy::default()
+    }
+}
+
+/// What health checks of Services are told.
+#[derive(Debug, Default)]
+pub(super) struct ServiceChecks {
+    slots: Slots<ServiceKey, ()>,
+    pub(super) table: Chunks<ServiceCheck>,
+}
+
+impl ServiceChecks {
+    /// Looks at a Service again; true if there is something else to tell.
+    pub(super) fn look(&mut self, index: &Index, settings: &Settings, key: &ServiceKey) -> bool {
+        let Some(check) = check(index, settings, key) else {
+            let Some(id) = self.slots.id(key) else { return false };
+            self.slots.remove(key);
+            self.table.set(id, None);
+            return true;
+        };
+        let id = self.slots.reserve(key);
+        if self.table.at(id).is_some_and(|old| **old == check) {
+            return false;
+        }
+        self.table.set(id, Some(Arc::new(check)));
+        true
+    }
+}
+
+/// What there is to tell of a Service, if it has a port for that.
+fn check(index: &Index, settings: &Settings, key: &ServiceKey) -> Option<ServiceCheck> {
+    let (_, service) = index.service(key)?;
+    let exposure = service.exposure.as_ref().filter(|exposure| exposure.external_local)?;
+    let port = exposure.health_check?;
+    if !Kinds::new(&settings.services, exposure).node || exposure.kind != ServiceKind::LoadBalancer {
+        return None;
+    }
+    let local_endpoints =
+        endpoints::ready_here(index, Vantage::new(&settings.endpoints, index), key, service);
+    let (namespace, name) = (Arc::clone(&key.0), Arc::clone(&key.1));
+    Some(ServiceCheck { port, namespace, name, local_endpoints })
+}

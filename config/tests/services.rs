@@ -136,6 +136,10 @@ fn only_addresses_that_may_be_asked_for_are_had_by_asking() {
     let annotation = ", annotations: {metallb.io/loadBalancerIPs: '198.51.100.1, nonsense,2001:db8::1'}";
     let outcome = compile(strict(), &web(annotation, ""));
     assert_eq!(outcome.binds, ["tcp://198.51.100.1:80 -> default/web:80/tcp"]);
+    let outcome =
+        compile(strict(), &web(", annotations: {sluicegate.dev/load-balancer-ips: 198.51.100.2}", ""));
+    assert_eq!(outcome.binds, ["tcp://198.51.100.2:80 -> default/web:80/tcp"]);
+    assert!(outcome.told.is_empty(), "{:?}", outcome.told);
 }
 
 #[test]

@@ -148,6 +148,8 @@ pub(crate) fn parse(annotations: &Text, on: On) -> Parsed {
     for (key, text) in annotations {
         if let Some(name) = key.strip_prefix(OURS) {
             let outcome = match on {
+                // Read with the addresses that it asks for.
+                On::Service if name == "load-balancer-ips" => Ok(()),
                 On::Service if HOST_LEVEL.contains(&name) => Err(misplaced(&mut settings, name)),
                 On::Ingress if HOST_LEVEL.contains(&name) => {
                     client.apply(&mut settings.tls, name, text.value.trim(), text.line)

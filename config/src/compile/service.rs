@@ -93,6 +93,7 @@ pub(super) fn compile(shop: &mut Workshop<'_>, object: &Object, service: &Servic
     let key = (shop.intern(&object.reference.namespace), shop.intern(&object.reference.name));
     let mut held = BTreeSet::new();
     let mut l4: Vec<Arc<L4Bind>> = Vec::new();
+    let mut seen = BTreeSet::new();
     for port in &service.ports {
         if !l4_route::is_served(port.transport) {
             let message = format!("{} is not served yet, so port {} is not", port.transport, port.port);
@@ -107,7 +108,7 @@ pub(super) fn compile(shop: &mut Workshop<'_>, object: &Object, service: &Servic
             port,
         ) {
             let l4_key = L4Key { address: way.address, transport: port.transport };
-            if l4.iter().any(|bind| bind.key == l4_key) {
+            if !seen.insert(l4_key) {
                 continue;
             }
             let relayed = RelayedPort { port: port.port, transport: port.transport, scope: way.scope };

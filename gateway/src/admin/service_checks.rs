@@ -125,9 +125,9 @@ struct Answers {
 
 async fn serve(listener: TcpListener, answers: Answers, room: Arc<Semaphore>) {
     loop {
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
+                let Ok(permit) = Arc::clone(&room).try_acquire_owned() else { continue };
                 let answers = answers.clone();
                 tokio::spawn(async move {
                     let _permit = permit;

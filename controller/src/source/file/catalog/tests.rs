@@ -33,7 +33,11 @@ fn told(outcome: Outcome) -> Vec<String> {
             }
             Event::Listeners { source, are_known: true } => format!("known {source}"),
             Event::Listeners { source, are_known: false } => format!("obscure {source}"),
-            Event::Resolved { .. } | Event::Loaded { .. } | Event::Zone(_) | Event::Refused(_) => {
+            Event::Resolved { .. }
+            | Event::Loaded { .. }
+            | Event::Assigned { .. }
+            | Event::Zone(_)
+            | Event::Refused(_) => {
                 unreachable!("files resolve nothing")
             }
         })

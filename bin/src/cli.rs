@@ -311,7 +311,7 @@ const SERVICES: &str = "Services";
 /// Which Services are served at addresses and ports of their own.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ServiceArgs {
-    /// Kinds of Services that are served at addresses of their own: TCP is relayed to their endpoints. Ports below 1024
+    /// Kinds of Services that are served at addresses of their own: what comes there is relayed to their endpoints. Ports below 1024
     /// need CAP_NET_BIND_SERVICE
     #[arg(long, value_name = "TYPE", num_args = 1.., value_delimiter = ',', env = "SLUICEGATE_SERVICE_TYPES", help_heading = SERVICES)]
     pub(crate) service_types: Vec<ServiceType>,

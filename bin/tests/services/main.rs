@@ -291,6 +291,36 @@ fn a_map_in_the_format_of_ingress_nginx_opens_ports() {
 }
 
 #[test]
+fn tcp_and_udp_are_served_on_one_number() {
+    let at = virtual_address();
+    let answering = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let udp_port = answering.local_addr().unwrap().port();
+    thread::spawn(move || {
+        let mut buf = [0; 64];
+        while let Ok((_, client)) = answering.recv_from(&mut buf) {
+            answering.send_to(b"datagram", client).unwrap();
+        }
+    });
+    let tcp_port = named("stream").port();
+    let (ip, port) = (at.ip(), at.port());
+    let ports = format!("[{{name: t, port: {port}}}, {{name: u, port: {port}, protocol: UDP}}]");
+    let text = service("dns", &format!("type: LoadBalancer, loadBalancerIP: {ip}, ports: {ports}"))
+        + &format!(
+            "---\n{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {{name: dns-1, labels: \
+             {{kubernetes.io/service-name: dns}}}}, addressType: IPv4, ports: [{{name: t, port: {tcp_port}}}, \
+             {{name: u, port: {udp_port}, protocol: UDP}}], endpoints: [{{addresses: [127.0.0.1]}}]}}\n"
+        );
+    let _rig = Rig::start(&text, &BALANCED);
+    assert_eq!(ask(at).unwrap(), "stream");
+    let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.send_to(b"x", at).unwrap();
+    let mut buf = [0; 64];
+    let (length, from) = client.recv_from(&mut buf).unwrap();
+    assert_eq!((&buf[..length], from), (&b"datagram"[..], at));
+}
+
+#[test]
 fn check_says_what_is_wrong_with_services_that_would_be_served() {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("a.yaml");

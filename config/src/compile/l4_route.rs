@@ -112,11 +112,6 @@ impl L4Binds {
     }
 }
 
-/// Whether the gateway relays it.
-pub(super) const fn is_served(transport: Transport) -> bool {
-    matches!(transport, Transport::Tcp)
-}
-
 /// What the loser of a Bind is told.
 pub(super) fn conflict(object: &Object, key: L4Key, taken: &Taken) -> Problem {
     let message = format!("{key} is not served by this: {} goes first and has the same address", taken.by);

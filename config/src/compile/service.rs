@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use super::backend::BackendKey;
 use super::endpoints::{self, RelayedPort, Scope, Vantage};
-use super::l4_route;
 use super::route::{Order, Outcome, Route};
 use super::settings::{ServiceSettings, Settings};
 use super::slots::Slots;
@@ -95,11 +94,6 @@ pub(super) fn compile(shop: &mut Workshop<'_>, object: &Object, service: &Servic
     let mut l4: Vec<Arc<L4Bind>> = Vec::new();
     let mut seen = BTreeSet::new();
     for port in &service.ports {
-        if !l4_route::is_served(port.transport) {
-            let message = format!("{} is not served yet, so port {} is not", port.transport, port.port);
-            findings.push(Finding::warning("spec.ports", 0, "UnsupportedProtocol", message));
-            continue;
-        }
         for way in ways(
             shop.settings.services.node_addresses.as_deref(),
             (kinds, &balanced),
@@ -243,13 +237,11 @@ fn policy(transport: Transport, exposure: &Exposure, source_ranges: Option<Arc<S
 
 /// The terms of Services that say nothing about it.
 pub(super) fn terms(transport: Transport) -> L4Policy {
-    L4Policy {
-        idle_timeout: match transport {
-            Transport::Tcp => IDLE,
-            Transport::Udp => FLOW_IDLE,
-        },
-        max_connections: MOST_CONNECTIONS,
-        ..L4Policy::default()
+    match transport {
+        Transport::Tcp => {
+            L4Policy { idle_timeout: IDLE, max_connections: MOST_CONNECTIONS, ..L4Policy::default() }
+        }
+        Transport::Udp => L4Policy { idle_timeout: FLOW_IDLE, ..L4Policy::of_datagrams() },
     }
 }
 

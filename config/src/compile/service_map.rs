@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::backend::BackendKey;
 use super::endpoints::{RelayedPort, Scope};
 use super::route::Outcome;
+use super::service;
 use super::workshop::Workshop;
-use super::{l4_route, service};
 use crate::index::ServiceKey;
 use crate::resource::ingress::PortRef;
 use crate::resource::{Finding, Object, Secret, syntax};
@@ -53,10 +53,6 @@ pub(super) fn compile(shop: &mut Workshop<'_>, object: &Object, map: &Secret, id
                     continue;
                 }
             };
-            if !l4_route::is_served(transport) {
-                tell("UnsupportedProtocol", format!("{transport} is not served yet"));
-                continue;
-            }
             let target = match resolve(shop, &line, transport, &mut held) {
                 Ok(backend) => Ok(Split::One(backend)),
                 Err((why, reason, message)) => {

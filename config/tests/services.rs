@@ -361,3 +361,70 @@ fn a_map_follows_the_services_that_it_names() {
     assert_eq!(outcome.binds[0], "tcp://0.0.0.0:9000 -> default/web:80/tcp");
     assert!(outcome.told.is_empty());
 }
+
+/// A LoadBalancer Service of `namespace`, made at `hour`, that asks for 192.0.2.1.
+fn asking(namespace: &str, name: &str, hour: u32, port: u16) -> String {
+    let meta = format!(", namespace: {namespace}, creationTimestamp: '2026-01-01T{hour:02}:00:00Z'");
+    let ports = format!("type: LoadBalancer, loadBalancerIP: 192.0.2.1, ports: [{{port: {port}}}]");
+    service(name, &meta, &ports)
+}
+
+#[test]
+fn no_service_takes_a_port_of_ingresses_on_one_address() {
+    let text = asking("default", "thief", 1, 8080) + &asking("default", "honest", 2, 8081);
+    let mut index = Index::new();
+    let change = common::apply(&mut index, "f.yaml", &text);
+    let http = Some("0.0.0.0:8080".parse().unwrap());
+    let mut compiler = Compiler::new(Settings { http, ..settings(balanced_only()) });
+    let outcome = outcome(&mut compiler, &index, &change);
+    assert_eq!(outcome.binds, ["tcp://192.0.2.1:8081 -> default/honest:8081/tcp"]);
+    assert!(
+        outcome.told.contains(&"Service default/thief spec.ports Conflict".to_owned()),
+        "{:?}",
+        outcome.told
+    );
+}
+
+#[test]
+fn a_port_of_all_addresses_is_not_taken_by_a_younger_service_on_one_of_them() {
+    let node = |hour: u32| {
+        let meta = format!(", creationTimestamp: '2026-01-01T{hour:02}:00:00Z'");
+        service("node", &meta, "type: NodePort, ports: [{port: 80, nodePort: 30080}]")
+    };
+    let both = || ServiceSettings { cluster_ip: false, ..all_kinds() };
+    let one = asking("default", "one", 5, 30080);
+    let all = "tcp://0.0.0.0:30080 -> default/node:80/tcp".to_owned();
+    let binds = compile(both(), &(node(1) + &one)).binds;
+    assert!(binds.contains(&all) && !binds.iter().any(|bind| bind.contains("192.0.2.1")), "{binds:?}");
+    let binds = compile(both(), &(node(9) + &one)).binds;
+    assert!(binds.contains(&all) && binds.iter().any(|bind| bind.contains("192.0.2.1")), "{binds:?}");
+
+    let (mut index, mut compiler) = (Index::new(), Compiler::new(settings(both())));
+    let change = common::apply(&mut index, "f.yaml", &(node(1) + &one));
+    outcome(&mut compiler, &index, &change);
+    let node = ObjectRef { kind: Kind::Service, namespace: "default".into(), name: "node".into() };
+    let change = index.apply(Event::Delete(node));
+    let binds = outcome(&mut compiler, &index, &change).binds;
+    assert_eq!(binds, ["tcp://192.0.2.1:30080 -> default/one:30080/tcp"]);
+}
+
+#[test]
+fn an_address_is_shared_within_a_namespace_only() {
+    let first = asking("a", "first", 1, 80);
+    let text = first.clone() + &asking("a", "second", 2, 81) + &asking("b", "other", 3, 82);
+    let (mut index, mut compiler) = (Index::new(), Compiler::new(settings(balanced_only())));
+    let change = common::apply(&mut index, "f.yaml", &text);
+    let found = outcome(&mut compiler, &index, &change);
+    assert_eq!(
+        found.binds,
+        ["tcp://192.0.2.1:80 -> a/first:80/tcp", "tcp://192.0.2.1:81 -> a/second:81/tcp"]
+    );
+    assert!(found.told.contains(&"Service b/other spec.ports Conflict".to_owned()), "{:?}", found.told);
+    let mut change = Change::default();
+    for name in ["first", "second"] {
+        let reference = ObjectRef { kind: Kind::Service, namespace: "a".into(), name: name.into() };
+        change.merge(index.apply(Event::Delete(reference)));
+    }
+    let found = outcome(&mut compiler, &index, &change);
+    assert_eq!(found.binds, ["tcp://192.0.2.1:82 -> b/other:82/tcp"]);
+}

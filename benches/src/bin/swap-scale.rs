@@ -124,7 +124,8 @@ fn pick(name: &str, balance: &Balance, endpoints: u32) -> anyhow::Result<()> {
     let hashes: Vec<u64> = (0..1_024_u32).map(|n| key_hash(&n.to_le_bytes())).collect();
     let began = Instant::now();
     for hash in hashes.iter().cycle().take(PICKS as usize) {
-        let picked = live.pick(&PickRequest { hash: *hash, exclude: &[], now, worker: 0, cap: 0, is_sticky: false })?;
+        let picked =
+            live.pick(&PickRequest { hash: *hash, exclude: &[], now, worker: 0, cap: 0, is_sticky: false })?;
         live.report(picked.endpoint(), Outcome::Success, now);
         black_box(&picked);
     }

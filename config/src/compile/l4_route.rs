@@ -3,7 +3,7 @@
 //! Whatever object wants such a Bind says so in [`Route::l4`]; who gets it is decided here alone.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use foldhash::quality::FixedState;
@@ -23,6 +23,10 @@ use crate::table::{Chunks, L4Bind, L4Key, RouteId, Transport, Unavailable};
 pub(super) struct L4Binds {
     /// key → ids of the routes that want it
     members: HashMap<L4Key, Vec<u32>, FixedState>,
+    /// port → keys of one address there, which depend on who has all addresses
+    single: HashMap<(Transport, u16), BTreeSet<L4Key>, FixedState>,
+    /// address of Services → its keys: it is its first owner's namespace's
+    owned: HashMap<IpAddr, BTreeSet<L4Key>, FixedState>,
     /// Keys to be looked at again.
     dirty: BTreeSet<L4Key>,
     slots: Slots<L4Key, ()>,
@@ -46,12 +50,19 @@ pub(super) struct Rebuilt {
 }
 
 impl L4Binds {
-    pub(super) fn join(&mut self, key: L4Key, id: u32) {
+    /// `is_owned` if the address is the Service's and not the host's.
+    pub(super) fn join(&mut self, key: L4Key, is_owned: bool, id: u32) {
+        if is_owned {
+            self.owned.entry(key.address.ip()).or_default().insert(key);
+        }
         let routes = self.members.entry(key).or_default();
         if !routes.contains(&id) {
             routes.push(id);
         }
-        self.dirty.insert(key);
+        if !key.address.ip().is_unspecified() {
+            self.single.entry((key.transport, key.address.port())).or_default().insert(key);
+        }
+        self.touch_key(key);
     }
 
     pub(super) fn leave(&mut self, key: L4Key, id: u32) {
@@ -59,17 +70,90 @@ impl L4Binds {
             routes.retain(|route| *route != id);
             if routes.is_empty() {
                 self.members.remove(&key);
+                self.forget_single(key);
+                self.forget_owned(key);
             }
         }
-        self.dirty.insert(key);
+        self.touch_key(key);
+    }
+
+    fn forget_single(&mut self, key: L4Key) {
+        let port = (key.transport, key.address.port());
+        if let Some(keys) = self.single.get_mut(&port) {
+            keys.remove(&key);
+            if keys.is_empty() {
+                self.single.remove(&port);
+            }
+        }
+    }
+
+    fn forget_owned(&mut self, key: L4Key) {
+        let ip = key.address.ip();
+        let Some(keys) = self.owned.get_mut(&ip) else { return };
+        if keys.remove(&key) {
+            // They may have another owner now.
+            self.dirty.extend(keys.iter());
+        }
+        if keys.is_empty() {
+            self.owned.remove(&ip);
+        }
     }
 
     /// HTTP has come to the address, or left it.
     pub(super) fn touch(&mut self, address: SocketAddr) {
-        let key = L4Key { address, transport: Transport::Tcp };
-        if self.members.contains_key(&key) {
-            self.dirty.insert(key);
+        self.touch_key(L4Key { address, transport: Transport::Tcp });
+    }
+
+    fn touch_key(&mut self, key: L4Key) {
+        if key.address.ip().is_unspecified() {
+            let below = self.single.get(&(key.transport, key.address.port())).into_iter().flatten();
+            self.dirty.extend(below.filter(|one| one.address.is_ipv4() == key.address.is_ipv4()));
         }
+        self.dirty.extend(
+            self.owned.get(&key.address.ip()).filter(|keys| keys.contains(&key)).into_iter().flatten(),
+        );
+        self.dirty.insert(key);
+    }
+
+    /// The oldest Service with the address of `key`, if `route` is of another namespace: whoever has one port of an
+    /// address could ask for certificates in the name of whoever has another.
+    fn owner<'r>(&self, key: L4Key, route: &Route, of: &impl Fn(u32) -> Option<&'r Route>) -> Option<String> {
+        let keys = self.owned.get(&key.address.ip()).filter(|keys| keys.contains(&key))?;
+        let routes = keys.iter().filter_map(|key| self.members.get(key)).flatten().filter_map(|id| of(*id));
+        let services = routes.filter(|route| route.order.object.kind == Kind::Service);
+        let owner = &services.min_by(|a, b| a.order.cmp(&b.order))?.order.object;
+        let object = &route.order.object;
+        let is_other = object.kind == Kind::Service && owner.namespace != object.namespace;
+        is_other.then(|| owner.to_string())
+    }
+
+    /// Who has the port of `key` on all addresses, so that `route`, which the operator did not write, must not take it on
+    /// one of them: the kernel would give that address to it.
+    fn taken_by_all<'r>(
+        &self,
+        key: L4Key,
+        route: &Route,
+        of: &impl Fn(u32) -> Option<&'r Route>,
+        http: &impl Fn(SocketAddr) -> Option<String>,
+    ) -> Option<String> {
+        let object = &route.order.object;
+        if object.kind == Kind::Listener || key.address.ip().is_unspecified() {
+            return None;
+        }
+        let unspecified = match key.address.ip() {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let all = L4Key { address: SocketAddr::new(unspecified, key.address.port()), ..key };
+        let by_http = Some(all.address).filter(|_| key.transport == Transport::Tcp).and_then(http);
+        by_http.or_else(|| {
+            let members = self.members.get(&all)?.iter().filter_map(|id| of(*id));
+            let goes_first = |other: &&Route| {
+                let theirs = &other.order.object;
+                theirs != object && (theirs.kind == Kind::Listener || other.order < route.order)
+            };
+            Some(members.filter(goes_first).min_by(|a, b| a.order.cmp(&b.order))?.order.object.to_string())
+        })
     }
 
     /// Gives each key that was touched to the oldest route that wants it, unless HTTP is spoken there; `http` says on
@@ -84,9 +168,12 @@ impl L4Binds {
             let members = self.members.get(&key).map(Vec::as_slice).unwrap_or_default();
             let mut routes: Vec<&Route> = members.iter().filter_map(|id| route(*id)).collect();
             routes.sort_by(|a, b| a.order.cmp(&b.order));
-            let http = http(key.address).filter(|_| key.transport == Transport::Tcp);
-            let winner = routes.first().filter(|_| http.is_none()).copied();
-            let by = http.or_else(|| winner.map(|route| route.order.object.to_string())).unwrap_or_default();
+            let others = http(key.address).filter(|_| key.transport == Transport::Tcp);
+            let others = others.or_else(|| self.taken_by_all(key, routes.first().copied()?, &route, &http));
+            let others = others.or_else(|| self.owner(key, routes.first().copied()?, &route));
+            let winner = routes.first().filter(|_| others.is_none()).copied();
+            let by =
+                others.or_else(|| winner.map(|route| route.order.object.to_string())).unwrap_or_default();
             let losers = routes.iter().skip(usize::from(winner.is_some()));
             let taken = losers.map(|loser| Taken { loser: loser.order.object.clone(), by: by.clone() });
             rebuilt.told.push((key, taken.collect()));

@@ -546,7 +546,7 @@ impl Compiler {
                 state.tls.members.join(&claim.host, id);
             }
         }
-        route.l4.iter().for_each(|bind| self.l4.join(bind.key, id));
+        route.l4.iter().for_each(|bind| self.l4.join(bind.key, bind.free_bind, id));
         for origin in origins_of(route) {
             self.vault.join(index, origin, User::Hosts(id));
             work.origins.insert(origin.clone());

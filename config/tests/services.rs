@@ -410,8 +410,7 @@ fn a_port_of_all_addresses_is_not_taken_by_a_younger_service_on_one_of_them() {
 
 #[test]
 fn an_address_is_shared_within_a_namespace_only() {
-    let first = asking("a", "first", 1, 80);
-    let text = first.clone() + &asking("a", "second", 2, 81) + &asking("b", "other", 3, 82);
+    let text = asking("a", "first", 1, 80) + &asking("a", "second", 2, 81) + &asking("b", "other", 3, 82);
     let (mut index, mut compiler) = (Index::new(), Compiler::new(settings(balanced_only())));
     let change = common::apply(&mut index, "f.yaml", &text);
     let found = outcome(&mut compiler, &index, &change);

@@ -14,7 +14,7 @@ use crate::http1::head::Framing;
 use crate::http1::write;
 use crate::proxy::grpc_web::{self, NotBase64, Translation};
 use crate::stream::Stream;
-use crate::worker::buffers::{Buf, Buffers, Head, PipeGuard};
+use crate::worker::buffers::{Buf, Buffers, Head, Pipe, PipeGuard};
 use std::rc::Rc;
 
 /// Bodies with at least this much left are spliced (performance: below it, a copy is cheaper).
@@ -536,16 +536,7 @@ impl Relay {
         loop {
             if pipe.filled > 0 {
                 self.waits_for_source = false;
-                // Said without more at hand, MORE would hold the last segment back for 200 ms.
-                let flags = if *remaining > 0 && more {
-                    SpliceFlags::MORE | SpliceFlags::NONBLOCK
-                } else {
-                    SpliceFlags::NONBLOCK
-                };
-                let moved = to.try_io(Interest::WRITABLE, || {
-                    Ok(rustix::pipe::splice(&pipe.read, None, to, None, pipe.filled, flags)?)
-                });
-                match moved {
+                match splice_out(pipe, to, *remaining > 0 && more) {
                     Ok(n) => {
                         pipe.filled -= n.min(pipe.filled);
                         self.written += u64::try_from(n).unwrap_or(0);
@@ -572,10 +563,7 @@ impl Relay {
             }
             let most = usize::try_from(*remaining).unwrap_or(usize::MAX).min(pipe.capacity);
             let most = if is_open { most.min(self.piece) } else { most };
-            let moved = from.try_io(Interest::READABLE, || {
-                Ok(rustix::pipe::splice(from, None, &pipe.write, None, most, SpliceFlags::NONBLOCK)?)
-            });
-            match moved {
+            match splice_in(from, pipe, most) {
                 Ok(0) if is_open => {
                     self.ended = true;
                     self.pipe = None;
@@ -613,6 +601,21 @@ impl Relay {
             }
         }
     }
+}
+
+/// From the pipe to the socket. Said without `more` at hand, MORE would hold the last segment back for 200 ms.
+fn splice_out(pipe: &Pipe, to: &TcpStream, more: bool) -> io::Result<usize> {
+    let flags = if more { SpliceFlags::MORE | SpliceFlags::NONBLOCK } else { SpliceFlags::NONBLOCK };
+    to.try_io(Interest::WRITABLE, || {
+        Ok(rustix::pipe::splice(&pipe.read, None, to, None, pipe.filled, flags)?)
+    })
+}
+
+/// From the socket to the pipe, `most` bytes.
+fn splice_in(from: &TcpStream, pipe: &Pipe, most: usize) -> io::Result<usize> {
+    from.try_io(Interest::READABLE, || {
+        Ok(rustix::pipe::splice(from, None, &pipe.write, None, most, SpliceFlags::NONBLOCK)?)
+    })
 }
 
 /// Decodes from the front of `buf`; small chunks are joined in place. Returns the data's span and whether the

@@ -287,7 +287,7 @@ fn a_map_in_the_format_of_ingress_nginx_opens_ports() {
     let mut head = [0; 10];
     stream.read_exact(&mut head).unwrap();
     assert_eq!(&head, b"PROXY TCP4");
-    assert!(rig.gateway.log().contains("data[1x]"), "{}", rig.gateway.log());
+    rig.gateway.wait_for_log("data[1x]");
 }
 
 #[test]

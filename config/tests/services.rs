@@ -427,3 +427,12 @@ fn an_address_is_shared_within_a_namespace_only() {
     let found = outcome(&mut compiler, &index, &change);
     assert_eq!(found.binds, ["tcp://192.0.2.1:82 -> b/other:82/tcp"]);
 }
+
+#[test]
+fn a_service_asks_for_eight_addresses_at_most() {
+    let many: Vec<String> = (1..=9).map(|host| format!("198.51.100.{host}")).collect();
+    let annotation = format!(", annotations: {{sluicegate.dev/load-balancer-ips: '{}'}}", many.join(","));
+    let outcome = compile(balanced_only(), &web(&annotation, ""));
+    assert_eq!(outcome.binds.len(), 8);
+    assert!(outcome.told.iter().any(|told| told.ends_with("TooManyAddresses")), "{:?}", outcome.told);
+}

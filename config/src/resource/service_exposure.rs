@@ -212,6 +212,9 @@ fn source_ranges(
     Some(Ok(Arc::new(SourceRanges::new(nets))))
 }
 
+/// Addresses that one Service may ask for: each is a socket per port and worker.
+const MOST_REQUESTED: usize = 8;
+
 /// Addresses from the annotations, else from the field.
 fn requested(annotations: &Text, field: Option<&At<String>>, findings: &mut Vec<Finding>) -> Box<[IpAddr]> {
     let annotation = REQUESTED.iter().find_map(|key| Some((*key, annotations.get(*key)?)));
@@ -224,6 +227,12 @@ fn requested(annotations: &Text, field: Option<&At<String>>, findings: &mut Vec<
     for part in text.value.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let usable = part.parse::<IpAddr>().ok().map(|ip| ip.to_canonical());
         match usable.filter(|ip| !ip.is_unspecified() && !ip.is_multicast()) {
+            Some(_) if addresses.len() == MOST_REQUESTED => {
+                let message =
+                    format!("at most {MOST_REQUESTED} addresses are looked at; `{part}` is ignored");
+                findings.push(Finding::error(at.clone(), text.line, "TooManyAddresses", message));
+                break;
+            }
             Some(address) if !addresses.contains(&address) => addresses.push(address),
             Some(_) => {}
             None => {

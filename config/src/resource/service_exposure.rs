@@ -230,7 +230,7 @@ fn requested(annotations: &Text, field: Option<&At<String>>, findings: &mut Vec<
             Some(_) if addresses.len() == MOST_REQUESTED => {
                 let message =
                     format!("at most {MOST_REQUESTED} addresses are looked at; `{part}` is ignored");
-                findings.push(Finding::error(at.clone(), text.line, "TooManyAddresses", message));
+                findings.push(Finding::error(at, text.line, "TooManyAddresses", message));
                 break;
             }
             Some(address) if !addresses.contains(&address) => addresses.push(address),

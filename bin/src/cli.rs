@@ -332,7 +332,7 @@ pub(crate) struct ServiceArgs {
     pub(crate) nodeport_addresses: Vec<IpNet>,
 
     /// ConfigMap that says which Services TCP ports of this host lead to, as ingress-nginx has it:
-    /// PORT: "NAMESPACE/SERVICE:PORT[:PROXY][:PROXY]"
+    /// PORT: "NAMESPACE/SERVICE:PORT", and :PROXY after it where it is to be read, and :PROXY again where it is to be sent
     #[arg(long, value_name = "NAMESPACE/NAME", env = "SLUICEGATE_TCP_SERVICES_CONFIGMAP", help_heading = SERVICES)]
     pub(crate) tcp_services_configmap: Option<MapName>,
 

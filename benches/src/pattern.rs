@@ -26,7 +26,14 @@ pub fn matches(offset: u64, bytes: &[u8]) -> bool {
 /// The first `len` bytes of the pattern.
 #[must_use]
 pub fn body(len: usize) -> Vec<u8> {
-    BLOCK.iter().take(PERIOD).copied().cycle().take(len).collect()
+    piece(0, len)
+}
+
+/// `len` bytes of the pattern from `offset` on.
+#[must_use]
+pub fn piece(offset: u64, len: usize) -> Vec<u8> {
+    let start = usize::try_from(offset % PERIOD as u64).unwrap_or(0);
+    BLOCK.iter().take(PERIOD).copied().cycle().skip(start).take(len).collect()
 }
 
 /// The first `len` bytes of the pattern in chunked coding, `chunk` bytes per chunk, without trailers.
@@ -51,6 +58,7 @@ mod tests {
         let whole = body(300_000);
         assert!(matches(0, &whole));
         assert!(matches(70_001, &whole[70_001..]));
+        assert_eq!(piece(70_001, 500), whole[70_001..70_501]);
         assert!(!matches(70_002, &whole[70_001..]));
         let mut broken = whole;
         broken[200_000] ^= 1;

@@ -2,21 +2,20 @@
 //! configuration is rewritten and the endpoints that they lead to come and go. Claims, and exits 1 if they do not hold: none
 //! of them ends before it is told to, every byte comes back as it was sent, and none is missing at the end.
 
-use std::cell::Cell;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use benches::endurance::{self, Counts, Open};
 use benches::process::{self, Proxy};
 use benches::{manifest, pattern};
 use clap::Parser;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::LocalSet;
 
 /// Changes the table many times under many TCP connections; none may end or lose a byte.
 #[derive(Parser)]
@@ -34,30 +33,14 @@ struct Args {
     limit_seconds: u64,
 }
 
-/// How many new tables the one worker has taken up.
-const SWAPS: &str = "sluicegate_worker_swaps_total";
 /// The longest piece that is sent at once: beyond what is copied, so that some of it is spliced.
 const LONGEST: usize = 256 * 1_024;
 /// Pause of a connection between two pieces.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What all connections have done.
-#[derive(Default)]
-struct Counts {
-    open: Cell<usize>,
-    bytes: Cell<u64>,
-    stopped: Cell<bool>,
-}
-
 fn main() -> Result<ExitCode> {
     let args = Args::parse();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let limit = Duration::from_secs(args.limit_seconds);
-    let run = async { tokio::time::timeout(limit, LocalSet::new().run_until(run(&args))).await };
-    let report = runtime.block_on(run).context("not done in time")??;
-    println!("{report}");
-    let good = report.get("good").and_then(Value::as_bool).unwrap_or(false);
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    endurance::main(Duration::from_secs(args.limit_seconds), run(&args))
 }
 
 async fn run(args: &Args) -> Result<Value> {
@@ -73,72 +56,27 @@ async fn run(args: &Args) -> Result<Value> {
         stream.set_nodelay(true)?;
         streams.push(tokio::task::spawn_local(carry(stream, number, Open::new(&counts))));
     }
-    let begin = Instant::now();
-    let memory = process::pss_bytes(proxy.pid())?;
-    let (first, mut seen, mut writes) = (swaps(&proxy)?, 0, 0);
-    while seen < args.changes && counts.open.get() == args.streams {
-        writes += 1;
-        write(folder.path(), addresses, &endpoints, writes)?;
-        // One change must be in before the next is made, or bursts would be taken in as one.
-        while swaps(&proxy)? == first + seen {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-        seen = swaps(&proxy)? - first;
+    let change = |number| write(folder.path(), addresses, &endpoints, number);
+    let mut report = endurance::change(&proxy, &counts, streams, args.changes, change).await?;
+    let closed = proxy.metric("sluicegate_tcp_connections_total", "reason=\"Closed\"")?;
+    if let Some(report) = report.as_object_mut() {
+        report.insert("spliced_bytes".to_owned(), json!(proxy.metric("sluicegate_spliced_bytes_total", "")?));
+        report.insert("closed_in_order".to_owned(), json!(closed));
     }
-    let open = counts.open.get();
-    counts.stopped.set(true);
-    let mut errors = Vec::new();
-    for stream in streams {
-        if let Err(error) = stream.await? {
-            errors.push(format!("{error:#}"));
-        }
-    }
-    let failed = errors.len();
-    errors.truncate(10);
-    let closed = proxy.metric("sluicegate_tcp_connections_total", "reason=\"Closed\"")?.unwrap_or(0.0);
-    Ok(json!({
-        "streams": args.streams,
-        "open_after_changes": open,
-        "changes": seen,
-        "seconds": begin.elapsed().as_secs_f64(),
-        "bytes": counts.bytes.get(),
-        "spliced_bytes": proxy.metric("sluicegate_spliced_bytes_total", "")?,
-        "closed_in_order": closed,
-        "failed": failed,
-        "errors": errors,
-        "memory": [memory, process::pss_bytes(proxy.pid())?],
-        "good": failed == 0 && open == args.streams && seen >= args.changes,
-    }))
-}
-
-/// Counts a connection that is open.
-struct Open(Rc<Counts>);
-
-impl Open {
-    fn new(counts: &Rc<Counts>) -> Self {
-        counts.open.set(counts.open.get() + 1);
-        Self(Rc::clone(counts))
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.open.set(self.0.open.get() - 1);
-    }
+    Ok(report)
 }
 
 /// Sends pieces of all lengths and expects each back until it is told to stop; then ends its side, and expects the end.
 async fn carry(mut stream: TcpStream, number: usize, open: Open) -> Result<()> {
-    let counts = Rc::clone(&open.0);
+    let counts = Rc::clone(open.counts());
     let mut random = fastrand::Rng::with_seed(number as u64);
     // Each begins elsewhere in the pattern, so that bytes of another one are known.
     let mut offset = number as u64;
     // Spread over the time, so that they do not all talk at once.
     tokio::time::sleep(PAUSE.mul_f64(random.f64())).await;
-    while !counts.stopped.get() {
+    while !counts.is_over() {
         let length = if random.u8(..) < 4 { random.usize(..LONGEST) } else { random.usize(1..2_000) };
-        let (start, piece) = (usize::try_from(offset % pattern_period())?, pattern::body(length + 89));
-        let piece = piece.get(start..start + length).context("the pattern is too short")?;
+        let piece = pattern::piece(offset, length);
         let (mut reader, mut writer) = stream.split();
         let reading = async {
             let mut buf = vec![0; length];
@@ -148,10 +86,11 @@ async fn carry(mut stream: TcpStream, number: usize, open: Open) -> Result<()> {
             ensure!(pattern::matches(offset, &buf), "other bytes at {offset} of {number}");
             Ok(())
         };
-        let (written, read) = tokio::join!(writer.write_all(piece), reading);
+        let (written, read) = tokio::join!(writer.write_all(&piece), reading);
         written?;
         read?;
         offset += length as u64;
+        counts.messages.set(counts.messages.get() + 1);
         counts.bytes.set(counts.bytes.get() + 2 * length as u64);
         tokio::time::sleep(PAUSE).await;
     }
@@ -163,11 +102,6 @@ async fn carry(mut stream: TcpStream, number: usize, open: Open) -> Result<()> {
         .context("no end")??;
     ensure!(rest.is_empty(), "{} bytes after the end", rest.len());
     Ok(())
-}
-
-/// The pattern repeats after so many bytes.
-const fn pattern_period() -> u64 {
-    89
 }
 
 /// A server that sends back what it gets, and ends when the client does.
@@ -187,13 +121,6 @@ async fn echo() -> Result<SocketAddr> {
         }
     });
     Ok(address)
-}
-
-fn swaps(proxy: &Proxy) -> Result<u64> {
-    match proxy.metric(SWAPS, "")? {
-        Some(count) => Ok(count as u64),
-        None => bail!("the proxy has no metric {SWAPS}"),
-    }
 }
 
 /// The table of change `number`: two of the four endpoints serve, a listener next to that of the connections comes and

@@ -2,16 +2,16 @@
 //! rewritten and the endpoints that they lead to come and go. Claims, and exits 1 if they do not hold: none of them ends, and
 //! every message comes back as it was sent.
 
-use std::cell::Cell;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use benches::certificates::{Authority, Leaf};
+use benches::endurance::{self, Counts, Open};
 use benches::process::{self, Proxy};
 use benches::{manifest, pattern, tls};
 use clap::Parser;
@@ -22,7 +22,6 @@ use rustls::crypto::aws_lc_rs;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::LocalSet;
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, accept_async, client_async};
@@ -43,31 +42,14 @@ struct Args {
     limit_seconds: u64,
 }
 
-/// How many new tables the one worker has taken up.
-const SWAPS: &str = "sluicegate_worker_swaps_total";
 /// The longest message.
 const LONGEST: usize = 20_000;
 /// Pause of a socket between two messages.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What all sockets have done.
-#[derive(Default)]
-struct Counts {
-    open: Cell<usize>,
-    messages: Cell<u64>,
-    bytes: Cell<u64>,
-    stopped: Cell<bool>,
-}
-
 fn main() -> Result<ExitCode> {
     let args = Args::parse();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let limit = Duration::from_secs(args.limit_seconds);
-    let run = async { tokio::time::timeout(limit, LocalSet::new().run_until(run(&args))).await };
-    let report = runtime.block_on(run).context("not done in time")??;
-    println!("{report}");
-    let good = report.get("good").and_then(Value::as_bool).unwrap_or(false);
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    endurance::main(Duration::from_secs(args.limit_seconds), run(&args))
 }
 
 async fn run(args: &Args) -> Result<Value> {
@@ -93,56 +75,8 @@ async fn run(args: &Args) -> Result<Value> {
             tokio::task::spawn_local(talk(socket, number, counts))
         });
     }
-    let begin = Instant::now();
-    let memory = process::pss_bytes(proxy.pid())?;
-    let (first, mut seen, mut writes) = (swaps(&proxy)?, 0, 0);
-    while seen < args.changes && counts.open.get() == args.sockets {
-        writes += 1;
-        write(folder.path(), &endpoints, &leaf, writes)?;
-        // One change must be in before the next is made, or bursts would be taken in as one.
-        while swaps(&proxy)? == first + seen {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-        seen = swaps(&proxy)? - first;
-    }
-    let open = counts.open.get();
-    counts.stopped.set(true);
-    let mut errors = Vec::new();
-    for socket in sockets {
-        if let Err(error) = socket.await? {
-            errors.push(format!("{error:#}"));
-        }
-    }
-    let failed = errors.len();
-    errors.truncate(10);
-    Ok(json!({
-        "sockets": args.sockets,
-        "open_after_changes": open,
-        "changes": seen,
-        "seconds": begin.elapsed().as_secs_f64(),
-        "messages": counts.messages.get(),
-        "bytes": counts.bytes.get(),
-        "failed": failed,
-        "errors": errors,
-        "memory": [memory, process::pss_bytes(proxy.pid())?],
-        "good": failed == 0 && open == args.sockets && seen >= args.changes,
-    }))
-}
-
-/// Counts a socket that is open.
-struct Open(Rc<Counts>);
-
-impl Open {
-    fn new(counts: &Rc<Counts>) -> Self {
-        counts.open.set(counts.open.get() + 1);
-        Self(Rc::clone(counts))
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.open.set(self.0.open.get() - 1);
-    }
+    let change = |number| write(folder.path(), &endpoints, &leaf, number);
+    endurance::change(&proxy, &counts, sockets, args.changes, change).await
 }
 
 /// Sends messages of all lengths, and expects each back, until it is told to stop; then closes as RFC 6455 §7 has it.
@@ -150,11 +84,11 @@ async fn talk<S>(mut socket: WebSocketStream<S>, number: usize, open: Open) -> R
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let counts = Rc::clone(&open.0);
+    let counts = Rc::clone(open.counts());
     let mut random = fastrand::Rng::with_seed(number as u64);
     // Spread over the time, so that they do not all talk at once.
     tokio::time::sleep(PAUSE.mul_f64(random.f64())).await;
-    while !counts.stopped.get() {
+    while !counts.is_over() {
         let length = if random.u8(..) < 16 { random.usize(..LONGEST) } else { random.usize(..200) };
         // Begun with who sends it, so that one that went astray is known.
         let mut content = format!("{number}:").into_bytes();
@@ -206,13 +140,6 @@ fn settings(authority: &Authority) -> Result<Arc<ClientConfig>> {
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
-}
-
-fn swaps(proxy: &Proxy) -> Result<u64> {
-    match proxy.metric(SWAPS, "")? {
-        Some(count) => Ok(count as u64),
-        None => bail!("the proxy has no metric {SWAPS}"),
-    }
 }
 
 /// The table of change `number`: two of the four endpoints serve, a route next to that of the sockets comes and goes.

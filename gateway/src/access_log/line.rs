@@ -44,12 +44,7 @@ pub(super) fn bound(record: &Record<'_>) -> usize {
 
 /// Appends `record` as one JSON object and a line end.
 pub(super) fn json(out: &mut Vec<u8>, clock: &mut Clock, record: &Record<'_>, wall: SystemTime) {
-    let millis = clock.set(wall);
-    out.extend_from_slice(b"{\"time\":\"");
-    out.extend_from_slice(clock.rfc3339());
-    three_digits(out, millis);
-    out.extend_from_slice(b"Z\",\"client.addr\":\"");
-    ip(out, record.client);
+    opening(out, clock, record.client, wall);
     out.extend_from_slice(b"\",\"method\":\"");
     escape::json(out, record.method, MAX_NAME);
     out.extend_from_slice(b"\",\"host\":\"");
@@ -60,24 +55,18 @@ pub(super) fn json(out: &mut Vec<u8>, clock: &mut Clock, record: &Record<'_>, wa
     out.extend_from_slice(record.version.number().as_bytes());
     out.extend_from_slice(b"\",\"status\":");
     number(out, u64::from(record.status));
-    out.extend_from_slice(b",\"reason\":\"");
-    out.extend_from_slice(record.reason.code().as_bytes());
-    out.push(b'"');
-    optional(out, b",\"route\":\"", record.route.unwrap_or_default().as_bytes(), MAX_NAME);
-    optional(out, b",\"backend\":\"", record.backend.unwrap_or_default().as_bytes(), MAX_NAME);
-    if let Some(endpoint) = record.endpoint {
-        out.extend_from_slice(b",\"endpoint\":\"");
-        socket_address(out, endpoint);
-        out.push(b'"');
-    }
-    out.extend_from_slice(b",\"attempts\":");
-    number(out, u64::from(record.attempts));
-    out.extend_from_slice(b",\"bytes.in\":");
-    number(out, record.request_bytes);
-    out.extend_from_slice(b",\"bytes.out\":");
-    number(out, record.response_bytes);
-    out.extend_from_slice(b",\"duration_us\":");
-    number(out, micros(record.duration));
+    ending(
+        out,
+        &Ending {
+            code: record.reason.code(),
+            route: record.route,
+            backend: record.backend,
+            endpoint: record.endpoint,
+            attempts: record.attempts,
+            bytes: (record.request_bytes, record.response_bytes),
+            duration: record.duration,
+        },
+    );
     if let Some(head) = record.response_head {
         out.extend_from_slice(b",\"upstream.head_us\":");
         number(out, micros(head));
@@ -124,12 +113,7 @@ pub(super) fn bound_l4(record: &L4Record<'_>) -> usize {
 
 /// As [`json`], for a connection that was relayed as it was.
 pub(super) fn json_l4(out: &mut Vec<u8>, clock: &mut Clock, record: &L4Record<'_>, wall: SystemTime) {
-    let millis = clock.set(wall);
-    out.extend_from_slice(b"{\"time\":\"");
-    out.extend_from_slice(clock.rfc3339());
-    three_digits(out, millis);
-    out.extend_from_slice(b"Z\",\"client.addr\":\"");
-    ip(out, record.client);
+    opening(out, clock, record.client, wall);
     out.extend_from_slice(b"\",\"client.port\":");
     number(out, u64::from(record.client_port));
     out.extend_from_slice(match record.bind.transport {
@@ -137,24 +121,19 @@ pub(super) fn json_l4(out: &mut Vec<u8>, clock: &mut Clock, record: &L4Record<'_
         Transport::Udp => b",\"protocol\":\"udp\",\"bind\":\"",
     });
     socket_address(out, record.bind.address);
-    out.extend_from_slice(b"\",\"reason\":\"");
-    out.extend_from_slice(record.end.code().as_bytes());
     out.push(b'"');
-    optional(out, b",\"route\":\"", record.route.unwrap_or_default().as_bytes(), MAX_NAME);
-    optional(out, b",\"backend\":\"", record.backend.unwrap_or_default().as_bytes(), MAX_NAME);
-    if let Some(endpoint) = record.endpoint {
-        out.extend_from_slice(b",\"endpoint\":\"");
-        socket_address(out, endpoint);
-        out.push(b'"');
-    }
-    out.extend_from_slice(b",\"attempts\":");
-    number(out, u64::from(record.attempts));
-    out.extend_from_slice(b",\"bytes.in\":");
-    number(out, record.bytes_in);
-    out.extend_from_slice(b",\"bytes.out\":");
-    number(out, record.bytes_out);
-    out.extend_from_slice(b",\"duration_us\":");
-    number(out, micros(record.duration));
+    ending(
+        out,
+        &Ending {
+            code: record.end.code(),
+            route: record.route,
+            backend: record.backend,
+            endpoint: record.endpoint,
+            attempts: record.attempts,
+            bytes: (record.bytes_in, record.bytes_out),
+            duration: record.duration,
+        },
+    );
     out.extend_from_slice(b"}\n");
 }
 
@@ -172,6 +151,51 @@ pub(super) fn combined_l4(out: &mut Vec<u8>, clock: &mut Clock, record: &L4Recor
     out.extend_from_slice(b"\" 000 ");
     number(out, record.bytes_out);
     out.extend_from_slice(b" \"-\" \"-\"\n");
+}
+
+/// The beginning of every JSON line, up to the open text of the client's address.
+#[inline]
+fn opening(out: &mut Vec<u8>, clock: &mut Clock, client: IpAddr, wall: SystemTime) {
+    let millis = clock.set(wall);
+    out.extend_from_slice(b"{\"time\":\"");
+    out.extend_from_slice(clock.rfc3339());
+    three_digits(out, millis);
+    out.extend_from_slice(b"Z\",\"client.addr\":\"");
+    ip(out, client);
+}
+
+/// How something ended: what requests and relayed connections have in common.
+struct Ending<'a> {
+    code: &'a str,
+    route: Option<&'a str>,
+    backend: Option<&'a str>,
+    endpoint: Option<SocketAddr>,
+    attempts: u8,
+    /// In, and out.
+    bytes: (u64, u64),
+    duration: Duration,
+}
+
+#[inline]
+fn ending(out: &mut Vec<u8>, ending: &Ending<'_>) {
+    out.extend_from_slice(b",\"reason\":\"");
+    out.extend_from_slice(ending.code.as_bytes());
+    out.push(b'"');
+    optional(out, b",\"route\":\"", ending.route.unwrap_or_default().as_bytes(), MAX_NAME);
+    optional(out, b",\"backend\":\"", ending.backend.unwrap_or_default().as_bytes(), MAX_NAME);
+    if let Some(endpoint) = ending.endpoint {
+        out.extend_from_slice(b",\"endpoint\":\"");
+        socket_address(out, endpoint);
+        out.push(b'"');
+    }
+    out.extend_from_slice(b",\"attempts\":");
+    number(out, u64::from(ending.attempts));
+    out.extend_from_slice(b",\"bytes.in\":");
+    number(out, ending.bytes.0);
+    out.extend_from_slice(b",\"bytes.out\":");
+    number(out, ending.bytes.1);
+    out.extend_from_slice(b",\"duration_us\":");
+    number(out, micros(ending.duration));
 }
 
 /// `key` (with its opening quote), text and closing quote; nothing at all for an empty text.

@@ -7,7 +7,6 @@ mod connection;
 mod outcome;
 mod sockets;
 
-use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,14 +14,12 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use config::table::{L4Bind, L4Key, ProxyProtocolIn};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
+use tokio::net::TcpStream;
 
 pub use self::outcome::{L4End, L4Record};
 pub(crate) use self::sockets::{Order, Sockets, probe, raw_socket};
 use crate::live::Live;
 use crate::worker::Worker;
-use crate::worker::timers::TICK;
 
 /// A Bind as the workers see it.
 #[derive(Debug)]
@@ -62,45 +59,8 @@ impl Drop for Counted {
     }
 }
 
-/// Accepts until `end`, then takes what is queued: its clients were told that they are connected.
-pub(crate) async fn accept(
-    worker: Rc<Worker>,
-    listening: Arc<Listening>,
-    listener: TcpListener,
-    mut end: oneshot::Receiver<()>,
-) {
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            accepted = listener.accept() => accepted,
-            _ = &mut end => break,
-        };
-        match accepted {
-            Ok((stream, address)) => admit(&worker, &listening, stream, address),
-            Err(error) => {
-                tracing::warn!(bind = %listening.key, %error, "cannot accept a connection");
-                if matches!(error.raw_os_error(), Some(24 | 23)) {
-                    worker.metrics.connections_rejected.add(1);
-                    worker.shed();
-                }
-                if error.kind() != io::ErrorKind::ConnectionAborted {
-                    tokio::time::sleep(TICK).await;
-                }
-            }
-        }
-    }
-    // The reactor may not have heard of the youngest ones yet.
-    let Ok(listener) = listener.into_std() else { return };
-    while let Ok((stream, address)) = listener.accept() {
-        let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
-        if let Ok(stream) = stream {
-            admit(&worker, &listening, stream, address);
-        }
-    }
-}
-
 /// Serves a connection, or refuses it if that can be decided without a wait.
-fn admit(worker: &Rc<Worker>, listening: &Arc<Listening>, stream: TcpStream, address: SocketAddr) {
+pub(crate) fn admit(worker: &Rc<Worker>, listening: &Arc<Listening>, stream: TcpStream, address: SocketAddr) {
     worker.metrics.connections_accepted.add(1);
     let peer = SocketAddr::new(address.ip().to_canonical(), address.port());
     let current = worker.live();

@@ -1,6 +1,7 @@
 //! One worker: a `current_thread` runtime with its own sockets, buffers, pools and counters. Nothing in a
 //! [`Worker`] is shared with another thread but what it is given in [`Shared`] and the metrics.
 
+mod accept;
 pub(crate) mod buffers;
 mod run;
 pub(crate) mod timers;

@@ -1,12 +1,12 @@
 //! The thread of one worker: runtime, accept loops, the tick, and commands from the control thread.
 
 use std::collections::HashMap;
-use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 use config::table::{L4Key, Transport};
 use tokio::net::{TcpListener, TcpStream};
@@ -14,6 +14,7 @@ use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use super::accept::accept;
 use super::timers::TICK;
 use super::{Socket, Worker};
 use crate::access_log::WorkerLog;
@@ -51,6 +52,18 @@ pub(crate) enum Place {
     /// A Bind that relays.
     L4(L4Key),
 }
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http(address) => address.fmt(f),
+            Self::L4(key) => key.fmt(f),
+        }
+    }
+}
+
+/// What ends an accept loop when dropped, and the loop.
+type Accepting = (oneshot::Sender<()>, JoinHandle<()>);
 
 /// A running worker.
 #[derive(Debug)]
@@ -92,8 +105,7 @@ pub(crate) fn start(
 }
 
 async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>) {
-    // Bind → what ends its accept loop when dropped, and the loop
-    let mut accepting: HashMap<Place, (oneshot::Sender<()>, JoinHandle<()>)> = HashMap::new();
+    let mut accepting: HashMap<Place, Accepting> = HashMap::new();
     let datagrams = Datagrams::new(&worker);
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -106,25 +118,15 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>)
             command = commands.recv() => match command {
                 Some(Command::Open(socket, listener)) => {
                     let key = socket.key;
-                    match TcpListener::from_std(listener) {
-                        Ok(listener) => {
-                            let (go_on, end) = oneshot::channel();
-                            let task = accept(Rc::clone(&worker), socket, listener, end);
-                            accepting.insert(Place::Http(key), (go_on, tokio::task::spawn_local(task)));
-                        }
-                        Err(error) => tracing::error!(bind = %key, %error, "cannot accept on socket"),
-                    }
+                    let to = Rc::clone(&worker);
+                    let admit = async move |stream, address| admit(&to, &socket, stream, address).await;
+                    accepting.extend(begin(&worker, Place::Http(key), listener, admit));
                 }
                 Some(Command::OpenTcp(listening, listener)) => {
                     let key = listening.key;
-                    match TcpListener::from_std(listener) {
-                        Ok(listener) => {
-                            let (go_on, end) = oneshot::channel();
-                            let task = tcp::accept(Rc::clone(&worker), listening, listener, end);
-                            accepting.insert(Place::L4(key), (go_on, tokio::task::spawn_local(task)));
-                        }
-                        Err(error) => tracing::error!(bind = %key, %error, "cannot accept on socket"),
-                    }
+                    let to = Rc::clone(&worker);
+                    let admit = async move |stream, address| tcp::admit(&to, &listening, stream, address);
+                    accepting.extend(begin(&worker, Place::L4(key), listener, admit));
                 }
                 Some(Command::OpenUdp(listening, socket)) => datagrams.open(listening, socket),
                 Some(Command::Close(Place::L4(key))) if key.transport == Transport::Udp => datagrams.close(key),
@@ -146,41 +148,20 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>)
     }
 }
 
-/// Accepts until `end`, then takes what is queued: its clients were told that they are connected.
-async fn accept(
-    worker: Rc<Worker>,
-    socket: Arc<Socket>,
-    listener: TcpListener,
-    mut end: oneshot::Receiver<()>,
-) {
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            accepted = listener.accept() => accepted,
-            _ = &mut end => break,
-        };
-        match accepted {
-            Ok((stream, address)) => admit(&worker, &socket, stream, address).await,
-            Err(error) => {
-                tracing::warn!(bind = %socket.key, %error, "cannot accept a connection");
-                if matches!(error.raw_os_error(), Some(24 | 23)) {
-                    worker.metrics.connections_rejected.add(1);
-                    worker.shed();
-                }
-                if error.kind() != io::ErrorKind::ConnectionAborted {
-                    tokio::time::sleep(TICK).await;
-                }
-            }
-        }
-    }
-    // The reactor may not have heard of the youngest ones yet.
-    let Ok(listener) = listener.into_std() else { return };
-    while let Ok((stream, address)) = listener.accept() {
-        let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
-        if let Ok(stream) = stream {
-            admit(&worker, &socket, stream, address).await;
-        }
-    }
+/// Begins to accept at `place`.
+fn begin(
+    worker: &Rc<Worker>,
+    place: Place,
+    listener: std::net::TcpListener,
+    admit: impl AsyncFnMut(TcpStream, SocketAddr) + 'static,
+) -> Option<(Place, Accepting)> {
+    let listener = TcpListener::from_std(listener);
+    let listener =
+        listener.inspect_err(|error| tracing::error!(bind = %place, %error, "cannot accept on socket"));
+    let (go_on, end) = oneshot::channel();
+    let (worker, listener) = (Rc::clone(worker), listener.ok()?);
+    let task = async move { accept(&worker, place, listener, end, admit).await };
+    Some((place, (go_on, tokio::task::spawn_local(task))))
 }
 
 /// Serves a connection once there is room for it. Only the one that waits here is accepted beyond the limit;

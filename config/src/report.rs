@@ -34,6 +34,14 @@ pub enum Kind {
     Secret,
     /// `v1` ConfigMap.
     ConfigMap,
+    /// `v1` Namespace.
+    Namespace,
+    /// `sluicegate.dev/v1alpha1` AddressPool, or a pool of the native format.
+    AddressPool,
+    /// `metallb.io/v1beta1` IPAddressPool.
+    IPAddressPool,
+    /// `metallb.io/v1beta1` L2Advertisement.
+    L2Advertisement,
     /// A file in the native format (`sluicegate.dev/v1alpha1`, kind `Config`), as a whole.
     Config,
     /// A listener of the native format.

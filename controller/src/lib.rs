@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod dns;
 pub mod driver;
 pub mod hold_off;
+pub mod ipam;
 pub mod problems;
 pub mod source;
 pub mod status;

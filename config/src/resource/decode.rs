@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use super::address_pool::{AddressPoolEntry, AddressPoolObject, L2AdvertisementObject, NamespaceObject};
 use super::endpoint_slice::EndpointSliceObject;
 use super::ingress::{IngressClassObject, IngressObject};
 use super::meta::ObjectMeta;
@@ -197,8 +198,27 @@ impl<'a> Decoder<'a> {
                     ObjectSpec::ConfigMap(Box::new(object.trim()))
                 });
             }
+            ("", "Namespace") => {
+                self.typed(node, &head, Kind::Namespace, "v1", |object: NamespaceObject, _| {
+                    ObjectSpec::Namespace(object.metadata.labels)
+                });
+            }
+            ("sluicegate.dev", "AddressPool") => self.pool(node, &head, Kind::AddressPool, NATIVE_VERSION),
+            ("metallb.io", "IPAddressPool") => self.pool(node, &head, Kind::IPAddressPool, METALLB_VERSION),
+            ("metallb.io", "L2Advertisement") => {
+                let (kind, wanted) = (Kind::L2Advertisement, METALLB_VERSION);
+                self.typed(node, &head, kind, wanted, |object: L2AdvertisementObject, _| {
+                    ObjectSpec::L2Advertisement(Box::new(object.trim()))
+                });
+            }
             _ => self.skipped(node, &head),
         }
+    }
+
+    fn pool(&mut self, node: &Node, head: &Head<'_>, kind: Kind, wanted: &str) {
+        self.typed(node, head, kind, wanted, |object: AddressPoolObject, _| {
+            ObjectSpec::AddressPool(Box::new(object.trim()))
+        });
     }
 
     fn list(&mut self, node: &Node, kind: &str) {
@@ -243,9 +263,12 @@ impl<'a> Decoder<'a> {
             self.doubt(ListenersRead::Misread);
         }
         self.has_listeners = is_misread || node.field("listeners").is_some_and(has_http);
-        for (section, kind) in
-            [("listeners", Kind::Listener), ("routes", Kind::Route), ("backends", Kind::Backend)]
-        {
+        for (section, kind) in [
+            ("listeners", Kind::Listener),
+            ("routes", Kind::Route),
+            ("backends", Kind::Backend),
+            ("addressPools", Kind::AddressPool),
+        ] {
             match node.field(section).map(|at| (&at.value, at.line)) {
                 None => {}
                 Some((Value::List(items), _)) => {
@@ -318,13 +341,14 @@ impl<'a> Decoder<'a> {
 
     /// Kinds that we do not read: silence for those of others, a word for near misses and our own group.
     fn skipped(&mut self, node: &Node, head: &Head<'_>) {
-        const READ: [(&str, &str); 6] = [
+        const READ: [(&str, &str); 7] = [
             ("Ingress", "networking.k8s.io/v1"),
             ("IngressClass", "networking.k8s.io/v1"),
             ("Service", "v1"),
             ("EndpointSlice", "discovery.k8s.io/v1"),
             ("Secret", "v1"),
             ("ConfigMap", "v1"),
+            ("Namespace", "v1"),
         ];
         let line = node.line;
         if is_ours(head.api_version) && (head.group == "sluicegate.dev" || node.field("listeners").is_some())
@@ -332,7 +356,7 @@ impl<'a> Decoder<'a> {
             self.doubt(ListenersRead::Misread);
         }
         if head.group == "sluicegate.dev" {
-            let hint = suggest::hint(head.kind, ["Config"]);
+            let hint = suggest::hint(head.kind, ["Config", "AddressPool"]);
             let message = format!("`{}` is not a kind of sluicegate.dev{hint}; it is ignored", head.kind);
             self.file_problem(line, Severity::Warning, "kind", "UnknownKind", message);
         } else if head.group == "gateway.networking.k8s.io" {
@@ -429,12 +453,20 @@ fn is_unrelated(text: &str) -> bool {
         "discovery.k8s.io",
         "sluicegate.dev",
         "gateway.networking.k8s.io",
+        "metallb.io",
     ];
     let related = match group {
         "" => {
             matches!(
                 kind,
-                "Service" | "Secret" | "ConfigMap" | "Ingress" | "IngressClass" | "EndpointSlice" | "Config"
+                "Service"
+                    | "Secret"
+                    | "ConfigMap"
+                    | "Namespace"
+                    | "Ingress"
+                    | "IngressClass"
+                    | "EndpointSlice"
+                    | "Config"
             ) || kind.ends_with("List")
         }
         group => ours.contains(&group),
@@ -450,7 +482,8 @@ fn top<'t>(text: &'t str, key: &str) -> Option<&'t str> {
 }
 
 const NATIVE_VERSION: &str = "sluicegate.dev/v1alpha1";
-const SECTIONS: [&str; 3] = ["listeners", "routes", "backends"];
+const METALLB_VERSION: &str = "metallb.io/v1beta1";
+const SECTIONS: [&str; 4] = ["listeners", "routes", "backends", "addressPools"];
 
 const NO_SECTIONS: [&str; 3] = ["apiVersion", "kind", "metadata"];
 
@@ -519,6 +552,11 @@ fn native_object(
             }
             Ok(ObjectSpec::Route(Box::new(builder.route(spec, position)?)))
         }
+        Kind::AddressPool => {
+            let (entry, _) = reader::read::<AddressPoolEntry>(node, field, true).map_err(located)?;
+            builder.name(&entry.name)?;
+            Ok(ObjectSpec::AddressPool(Box::new(entry.trim())))
+        }
         _ => {
             let (spec, _) = reader::read::<BackendSpec>(node, field, true).map_err(located)?;
             Ok(ObjectSpec::Backend(Box::new(builder.backend(spec)?)))
@@ -547,7 +585,10 @@ has_meta!(
     ServiceObject,
     EndpointSliceObject,
     SecretObject,
-    ConfigMapObject
+    ConfigMapObject,
+    NamespaceObject,
+    AddressPoolObject,
+    L2AdvertisementObject
 );
 
 /// Who an object is, by its checked name.
@@ -562,7 +603,7 @@ pub(super) fn reference(
         |field, text: &str, why| (field, "InvalidName", format!("`{text}` is not a valid name: {why}"));
     syntax::object_name(&name).map_err(|why| invalid("metadata.name", &name, why))?;
     let namespace = match (kind, &meta.namespace) {
-        (Kind::IngressClass, _) => "".into(),
+        (Kind::IngressClass | Kind::Namespace | Kind::AddressPool, _) => "".into(),
         (_, Some(namespace)) if !namespace.is_empty() => {
             syntax::dns_label(namespace).map_err(|why| invalid("metadata.namespace", namespace, why))?;
             Arc::clone(namespace)
@@ -580,6 +621,10 @@ fn kind_of(text: &str) -> Option<Kind> {
         "EndpointSlice" => Kind::EndpointSlice,
         "Secret" => Kind::Secret,
         "ConfigMap" => Kind::ConfigMap,
+        "Namespace" => Kind::Namespace,
+        "AddressPool" => Kind::AddressPool,
+        "IPAddressPool" => Kind::IPAddressPool,
+        "L2Advertisement" => Kind::L2Advertisement,
         _ => return None,
     })
 }

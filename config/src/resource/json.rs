@@ -3,6 +3,7 @@
 
 use serde::Deserialize;
 
+use super::address_pool::{AddressPoolObject, L2AdvertisementObject, NamespaceObject};
 use super::decode::{self, HasMeta};
 use super::endpoint_slice::EndpointSliceObject;
 use super::ingress::{IngressClassObject, IngressObject};
@@ -50,6 +51,15 @@ pub fn decode_json(kind: Kind, json: &[u8]) -> Received {
         Kind::ConfigMap => {
             read(kind, json, |object: ConfigMapObject, _| ObjectSpec::ConfigMap(Box::new(object.trim())))
         }
+        Kind::Namespace => {
+            read(kind, json, |object: NamespaceObject, _| ObjectSpec::Namespace(object.metadata.labels))
+        }
+        Kind::AddressPool | Kind::IPAddressPool => {
+            read(kind, json, |object: AddressPoolObject, _| ObjectSpec::AddressPool(Box::new(object.trim())))
+        }
+        Kind::L2Advertisement => read(kind, json, |object: L2AdvertisementObject, _| {
+            ObjectSpec::L2Advertisement(Box::new(object.trim()))
+        }),
         Kind::Config | Kind::Listener | Kind::Route | Kind::Backend | Kind::File => {
             let message = format!("{kind:?} is not a kind of an API server");
             let wrong = Wrong { field: String::new(), reason: "UnknownKind", message };

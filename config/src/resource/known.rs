@@ -21,6 +21,9 @@ pub(crate) fn unused_fields(name: &str) -> &'static [&'static str] {
         "IngressObject" | "IngressClassObject" | "ServiceObject" => &["apiVersion", "kind", "status"],
         "EndpointSliceObject" => &["apiVersion", "kind"],
         "SecretObject" => &["apiVersion", "kind", "immutable"],
+        "AddressPoolObject" | "L2AdvertisementObject" => &["apiVersion", "kind", "status"],
+        "NamespaceObject" => &["apiVersion", "kind", "spec", "status"],
+        "L2Advertisement" => &["preferredNodeSelectors"],
         "ConfigMapObject" => &["apiVersion", "kind", "immutable", "binaryData"],
         "ResourceRef" => &["apiGroup"],
         "ServiceSpec" => {

@@ -3,6 +3,8 @@
 //! [`decode`] never fails as a whole: what cannot be read becomes a [`Problem`] with file, line, object and
 //! field, and everything else is kept. It decides what an object says, never whether it is served.
 
+mod address_pool;
+mod address_range;
 pub mod annotations;
 mod decode;
 pub(crate) mod destination;
@@ -10,6 +12,7 @@ pub mod endpoint_slice;
 pub mod ingress;
 mod json;
 mod known;
+mod label_selector;
 mod meta;
 pub(crate) mod native;
 pub(crate) mod native_l4;
@@ -26,13 +29,16 @@ mod suggest;
 pub(crate) mod syntax;
 pub mod tls;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+pub use address_pool::{AddressPool, AddressPoolSpec, L2Advertisement, ServiceAllocation};
+pub use address_range::AddressRange;
 pub use decode::decode;
 pub use endpoint_slice::EndpointSlice;
 pub use ingress::{Ingress, IngressClass};
 pub use json::{Received, decode_json};
+pub use label_selector::LabelSelector;
 pub use native_route::{NativeBackend, NativeListener, NativeRoute};
 pub use node::MAX_FILE_BYTES;
 pub use pem::{Flaw, Part};
@@ -104,6 +110,12 @@ pub enum ObjectSpec {
     Secret(Box<Secret>),
     /// `v1` ConfigMap, as far as it concerns certificate authorities.
     ConfigMap(Box<Secret>),
+    /// `v1` Namespace: its labels.
+    Namespace(BTreeMap<String, String>),
+    /// A pool of addresses: ours, MetalLB's, or of the native format.
+    AddressPool(Box<AddressPool>),
+    /// `metallb.io/v1beta1` L2Advertisement.
+    L2Advertisement(Box<L2Advertisement>),
     /// A listener of the native format.
     Listener(Box<NativeListener>),
     /// A route of the native format.

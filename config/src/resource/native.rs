@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::address_pool::AddressPoolEntry;
 use super::native_l4::ForwardSpec;
 use super::native_tls::{BackendTlsSpec, HttpsRedirectSpec, ListenerProtocol, ListenerTlsSpec, ProtocolSpec};
 use super::native_types::{
@@ -44,6 +45,10 @@ pub(crate) struct ConfigFile {
     #[expect(dead_code, reason = "read by hand, listed for the schema")]
     #[serde(default)]
     backends: Vec<BackendSpec>,
+    /// Addresses for Services of type LoadBalancer.
+    #[expect(dead_code, reason = "read by hand, listed for the schema")]
+    #[serde(default)]
+    address_pools: Vec<AddressPoolEntry>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -272,7 +272,15 @@ pub(super) fn resource(kind: Kind) -> Option<(&'static str, &'static str)> {
         Kind::EndpointSlice => Some(("discovery.k8s.io/v1", "endpointslices")),
         Kind::Secret => Some(("v1", "secrets")),
         Kind::ConfigMap => Some(("v1", "configmaps")),
-        Kind::Config | Kind::Listener | Kind::Route | Kind::Backend | Kind::File => None,
+        Kind::Namespace
+        | Kind::AddressPool
+        | Kind::IPAddressPool
+        | Kind::L2Advertisement
+        | Kind::Config
+        | Kind::Listener
+        | Kind::Route
+        | Kind::Backend
+        | Kind::File => None,
     }
 }
 

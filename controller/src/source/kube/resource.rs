@@ -45,7 +45,15 @@ impl Resource {
             Kind::EndpointSlice => Some(Self::EndpointSlices),
             Kind::Secret => Some(Self::Secrets),
             Kind::ConfigMap => Some(Self::ConfigMaps),
-            Kind::Config | Kind::Listener | Kind::Route | Kind::Backend | Kind::File => None,
+            Kind::Namespace
+            | Kind::AddressPool
+            | Kind::IPAddressPool
+            | Kind::L2Advertisement
+            | Kind::Config
+            | Kind::Listener
+            | Kind::Route
+            | Kind::Backend
+            | Kind::File => None,
         }
     }
 

@@ -505,7 +505,15 @@ impl Writer {
             Kind::Ingress => self.ledger.is_claimed(object),
             Kind::Service | Kind::EndpointSlice => used.contains(object),
             Kind::IngressClass | Kind::Secret | Kind::ConfigMap => true,
-            Kind::Config | Kind::Listener | Kind::Route | Kind::Backend | Kind::File => false,
+            Kind::Namespace
+            | Kind::AddressPool
+            | Kind::IPAddressPool
+            | Kind::L2Advertisement
+            | Kind::Config
+            | Kind::Listener
+            | Kind::Route
+            | Kind::Backend
+            | Kind::File => false,
         };
         let problems = report.problems.iter().filter(|problem| is_ours(&problem.object));
         let mut matters: Vec<Matter> = problems.map(matter).collect();

@@ -1,0 +1,392 @@
+//! Which Service of type LoadBalancer has which address. Pure: no I/O, no clock, no randomness; it never reads objects
+//! and never writes any.
+//!
+//! Rules, in this order:
+//! 1. An address that a Service has is never moved while it may have it: while a pool that admits the Service has it, and
+//!    the Service asks for nothing else.
+//! 2. What it had before a restart, according to its status, counts as what it has.
+//! 3. Among Services that want the same, the oldest is served first, then by namespace and name, whatever the order in
+//!    which they became known.
+//! 4. Addresses come from the first pool that offers one (see [`Allocator::set_pools`]), the lowest first; a Service that
+//!    shares goes where others with its terms already are.
+
+mod outcome;
+mod owners;
+mod pool;
+mod request;
+mod runs;
+mod space;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use config::report::ObjectRef;
+use config::resource::AddressPool;
+
+pub use self::outcome::{Assigned, Conflict, Lack, Outcome, Settled, Withdrawal};
+pub use self::pool::{Overlap, Usage};
+pub use self::request::{Families, Family, Nodes, Request, Sharing};
+
+use self::owners::Owners;
+use self::pool::Pool;
+
+/// Pools, requests, and who has what.
+#[derive(Clone, Debug, Default)]
+pub struct Allocator {
+    /// In the order in which they are looked at.
+    pools: Vec<Pool>,
+    /// Service → what it wants and has
+    claims: BTreeMap<ObjectRef, Claim>,
+    owners: Owners,
+    /// Services with less than they want.
+    waiting: BTreeSet<Age>,
+    /// Services of which something changed since the last [`Self::settle`].
+    touched: BTreeSet<Age>,
+    /// What was lost since then, and by whom.
+    lost: BTreeMap<ObjectRef, Vec<(IpAddr, Withdrawal)>>,
+    /// Somebody may get now what it could not get before.
+    is_eased: bool,
+}
+
+/// A Service's turn: the oldest first.
+type Age = (i64, ObjectRef);
+
+/// What a Service wants, and what it has.
+#[derive(Clone, Debug)]
+struct Claim {
+    /// `None` once it wants nothing any more, until that is settled.
+    request: Option<Request>,
+    created: i64,
+    /// Of each family.
+    held: [Option<IpAddr>; 2],
+    lack: Option<Lack>,
+    /// What was told of it last.
+    told: Option<Outcome>,
+}
+
+impl Claim {
+    fn age(&self, service: &ObjectRef) -> Age {
+        (self.created, service.clone())
+    }
+}
+
+impl Allocator {
+    /// Puts `pools` in the place of those that were known. They are looked at in this order: those that admit only
+    /// certain Services, then by priority, then by name. Returns which have addresses in common.
+    pub fn set_pools(&mut self, pools: &BTreeMap<ObjectRef, AddressPool>) -> Vec<Overlap> {
+        self.pools = pools.iter().map(|(name, pool)| Pool::new(name.clone(), pool)).collect();
+        self.pools.sort_by_cached_key(Pool::order);
+        for address in self.owners.addresses() {
+            self.pools.iter_mut().for_each(|pool| pool.take(address));
+        }
+        self.touched.extend(self.claims.iter().map(|(service, claim)| claim.age(service)));
+        self.is_eased = true;
+        pool::overlaps(pools.iter())
+    }
+
+    /// Notes what `service` asks for now; `None` if nothing any more, because it is gone, of another type, or of another
+    /// class. Takes effect with [`Self::settle`].
+    pub fn request(&mut self, service: &ObjectRef, request: Option<Request>) {
+        let created = request.as_ref().and_then(|request| request.created).unwrap_or(i64::MAX);
+        match self.claims.get_mut(service) {
+            Some(claim) if claim.request == request => return,
+            Some(claim) => {
+                let age = claim.age(service);
+                self.touched.remove(&age);
+                self.waiting.remove(&age);
+                claim.request = request;
+                claim.created = created;
+            }
+            None if request.is_none() => return,
+            None => {
+                let claim = Claim { request, created, held: [None, None], lack: None, told: None };
+                self.claims.insert(service.clone(), claim);
+            }
+        }
+        self.touched.insert((created, service.clone()));
+    }
+
+    /// What `service` has; `None` if it asks for nothing.
+    #[must_use]
+    pub fn outcome(&self, service: &ObjectRef) -> Option<Outcome> {
+        let claim = self.claims.get(service)?;
+        claim.request.as_ref()?;
+        let assigned = claim.held.iter().flatten().filter_map(|address| {
+            let pool = self.pool_of(service, *address)?.name.clone();
+            Some(Assigned { address: *address, pool })
+        });
+        Some(Outcome { assigned: assigned.collect(), lack: claim.lack.clone() })
+    }
+
+    /// How much of each pool is in use, in the order in which they are looked at.
+    pub fn usage(&self) -> impl Iterator<Item = (&ObjectRef, Usage)> {
+        self.pools.iter().map(|pool| (&pool.name, pool.usage()))
+    }
+
+    /// Decides on everything that changed, and on what others can get because of it. Returns the Services for which
+    /// something is different now, in order of their names.
+    pub fn settle(&mut self) -> Vec<Settled> {
+        let touched = std::mem::take(&mut self.touched);
+        let kept = self.let_go(&touched);
+        self.keep(kept);
+        self.keep_hints(&touched);
+        let mut turns = touched;
+        if std::mem::take(&mut self.is_eased) {
+            turns.extend(self.waiting.iter().cloned());
+        }
+        for age in &turns {
+            self.fill(age);
+        }
+        self.tell(turns.into_iter().map(|(_, service)| service).collect())
+    }
+
+    /// What is different for `services` from what was told of them.
+    fn tell(&mut self, services: BTreeSet<ObjectRef>) -> Vec<Settled> {
+        let mut lost = std::mem::take(&mut self.lost);
+        let mut news = Vec::new();
+        for service in services {
+            let outcome = self.outcome(&service);
+            let withdrawn = lost.remove(&service).unwrap_or_default();
+            let Some(claim) = self.claims.get_mut(&service) else { continue };
+            let is_new = claim.told != outcome || !withdrawn.is_empty();
+            if outcome.is_none() {
+                self.claims.remove(&service);
+            } else {
+                claim.told.clone_from(&outcome);
+            }
+            if is_new {
+                news.push(Settled { service, outcome, withdrawn });
+            }
+        }
+        news
+    }
+
+    /// Takes everything from the `touched`. Returns what each may still have as far as it alone is concerned.
+    fn let_go(&mut self, touched: &BTreeSet<Age>) -> Vec<(ObjectRef, IpAddr)> {
+        let mut kept = Vec::new();
+        for (_, service) in touched {
+            let Some(claim) = self.claims.get_mut(service) else { continue };
+            for address in std::mem::take(&mut claim.held).into_iter().flatten() {
+                // Even if it takes it again, its terms may be others now.
+                self.release(service, address);
+                match self.may_keep(service, address) {
+                    Ok(()) => kept.push((service.clone(), address)),
+                    Err(why) => self.lost.entry(service.clone()).or_default().push((address, why)),
+                }
+            }
+        }
+        kept
+    }
+
+    /// Gives what was let go to who had it, as far as it goes together with what others have.
+    fn keep(&mut self, kept: Vec<(ObjectRef, IpAddr)>) {
+        for (service, address) in kept {
+            if self.take(&service, address).is_err() {
+                self.lost.entry(service).or_default().push((address, Withdrawal::SharingEnded));
+            }
+        }
+    }
+
+    /// Gives to who has nothing of a family what it had before a restart.
+    fn keep_hints(&mut self, touched: &BTreeSet<Age>) {
+        for (_, service) in touched {
+            let Some(Claim { request: Some(request), .. }) = self.claims.get(service) else { continue };
+            for address in request.hint.clone() {
+                let held = self.claims.get(service).map(|claim| *Family::of(address).pick(&claim.held));
+                if held == Some(None) && self.may_keep(service, address).is_ok() {
+                    // Somebody else may have it; then another one is found.
+                    let _is_taken = self.take(service, address).is_ok();
+                }
+            }
+        }
+    }
+
+    /// Whether `service` may have `address`, whoever else has it.
+    fn may_keep(&self, service: &ObjectRef, address: IpAddr) -> Result<(), Withdrawal> {
+        let Some(Claim { request: Some(request), .. }) = self.claims.get(service) else {
+            return Err(Withdrawal::Released);
+        };
+        let family = Family::of(address);
+        let asked = request.addresses.iter().find(|asked| Family::of(**asked) == family);
+        if !request.families.wants(family)
+            || request.misread.is_some()
+            || asked.is_some_and(|asked| *asked != address)
+            || not_its_family(request).is_some()
+        {
+            return Err(Withdrawal::RequestChanged);
+        }
+        match self.pool_of(service, address) {
+            Some(_) => Ok(()),
+            // The pool that it is in is not the one that is wanted now.
+            None if request.pool.is_some() && self.pools.iter().any(|pool| pool.has(address)) => {
+                Err(Withdrawal::RequestChanged)
+            }
+            None => Err(Withdrawal::PoolChanged),
+        }
+    }
+
+    /// The first pool that has `address` and admits `service`.
+    fn pool_of(&self, service: &ObjectRef, address: IpAddr) -> Option<&Pool> {
+        let request = self.claims.get(service)?.request.as_ref()?;
+        self.pools.iter().find(|pool| pool.has(address) && pool.admits(service, request))
+    }
+
+    /// Gives `service` what it lacks, as far as possible, and notes what it still lacks.
+    fn fill(&mut self, age: &Age) {
+        let service = &age.1;
+        let Some(Claim { request: Some(request), held, .. }) = self.claims.get(service) else { return };
+        let wanted = Family::ALL.map(|family| request.families.wants(family) && family.pick(held).is_none());
+        let is_strict = request.families == Families::Require && held.iter().all(Option::is_none);
+        let mut lacks: Vec<Lack> = Vec::new();
+        let mut taken: Vec<IpAddr> = Vec::new();
+        for family in Family::ALL {
+            if *family.pick(&wanted) {
+                match self.find(service, family) {
+                    Ok(address) => {
+                        // It was found as one that can be taken.
+                        if self.take(service, address).is_ok() {
+                            taken.push(address);
+                        }
+                    }
+                    Err(lack) => lacks.push(lack),
+                }
+            }
+        }
+        let Some(claim) = self.claims.get_mut(service) else { return };
+        if is_strict && !lacks.is_empty() {
+            claim.held = [None, None];
+            let was_eased = self.is_eased;
+            for address in taken {
+                self.release(service, address);
+            }
+            // Nobody can get more than before.
+            self.is_eased = was_eased;
+        }
+        self.conclude(age, lacks);
+    }
+
+    /// Notes what `service` lacks, and whether it waits.
+    fn conclude(&mut self, age: &Age, lacks: Vec<Lack>) {
+        let Some(claim) = self.claims.get_mut(&age.1) else { return };
+        let Some(request) = &claim.request else { return };
+        let is_settled = claim.held.iter().any(Option::is_some) && request.families == Families::Prefer;
+        let is_waiting = !lacks.is_empty();
+        // What is asked for by name is missed in any case; any address of a second family only if there could be one.
+        let is_missed =
+            |lack: &Lack| !is_settled || !matches!(lack, Lack::NoPool(_) | Lack::FamilyNotInPool(..));
+        claim.lack = lacks.into_iter().find(is_missed);
+        if is_waiting {
+            self.waiting.insert(age.clone());
+        } else {
+            self.waiting.remove(age);
+        }
+    }
+
+    /// An address of `family` that `service` can take now.
+    fn find(&self, service: &ObjectRef, family: Family) -> Result<IpAddr, Lack> {
+        let Some(Claim { request: Some(request), .. }) = self.claims.get(service) else {
+            return Err(Lack::NoPool(family));
+        };
+        if let Some(text) = &request.misread {
+            return Err(Lack::Misread(text.clone()));
+        }
+        if let Some(address) = not_its_family(request) {
+            return Err(Lack::NotItsFamily(address));
+        }
+        if let Some(name) = &request.pool
+            && !self.pools.iter().any(|pool| pool.is_named(name))
+        {
+            return Err(Lack::NoSuchPool(name.clone()));
+        }
+        match request.addresses.iter().find(|address| Family::of(**address) == family) {
+            Some(address) => self.find_asked(service, request, *address),
+            None => self.find_any(service, request, family),
+        }
+    }
+
+    fn find_asked(&self, service: &ObjectRef, request: &Request, address: IpAddr) -> Result<IpAddr, Lack> {
+        if self.pool_of(service, address).is_none() {
+            let is_meant = |pool: &&Pool| request.pool.as_ref().is_none_or(|name| pool.is_named(name));
+            let closed = self.pools.iter().filter(is_meant).find(|pool| pool.has(address));
+            return Err(match closed {
+                Some(pool) => Lack::NotAdmitted(pool.name.clone()),
+                None => Lack::OutsidePools(address),
+            });
+        }
+        match self.owners.conflict(service, request, address) {
+            None => Ok(address),
+            Some(conflict) => Err(Lack::InUse(address, conflict)),
+        }
+    }
+
+    fn find_any(&self, service: &ObjectRef, request: &Request, family: Family) -> Result<IpAddr, Lack> {
+        let mut offers = self.pools.iter().filter(|pool| pool.offers(service, request)).peekable();
+        if offers.peek().is_none()
+            && let Some(name) = &request.pool
+            && let Some(closed) = self.pools.iter().find(|pool| pool.is_named(name))
+        {
+            return Err(Lack::NotAdmitted(closed.name.clone()));
+        }
+        let mut used_up = Vec::new();
+        let mut without = None;
+        for pool in offers {
+            if !pool.has_family(family) {
+                without = without.or(Some(pool));
+                continue;
+            }
+            let shared = self.owners.shared(request, family);
+            let can_join = |address: &IpAddr| {
+                pool.has(*address) && self.owners.conflict(service, request, *address).is_none()
+            };
+            if let Some(address) = shared.into_iter().flatten().copied().find(can_join) {
+                return Ok(address);
+            }
+            match pool.lowest_free(family) {
+                Some(address) => return Ok(address),
+                None => used_up.push(pool.name.clone()),
+            }
+        }
+        Err(match (used_up.is_empty(), without) {
+            (false, _) => Lack::Exhausted(family, used_up),
+            (true, Some(pool)) if request.pool.is_some() => Lack::FamilyNotInPool(pool.name.clone(), family),
+            (true, _) => Lack::NoPool(family),
+        })
+    }
+
+    /// Gives `address` to `service`, which has none of its family.
+    fn take(&mut self, service: &ObjectRef, address: IpAddr) -> Result<(), Conflict> {
+        let Some(Claim { request: Some(request), held, .. }) = self.claims.get_mut(service) else {
+            return Ok(());
+        };
+        if let Some(conflict) = self.owners.conflict(service, request, address) {
+            return Err(conflict);
+        }
+        if self.owners.add(service, request, address) {
+            self.pools.iter_mut().for_each(|pool| pool.take(address));
+        }
+        *Family::of(address).pick_mut(held) = Some(address);
+        Ok(())
+    }
+
+    /// Takes `address` from `service`; whoever waits may get it.
+    fn release(&mut self, service: &ObjectRef, address: IpAddr) {
+        if self.owners.remove(service, address) {
+            self.pools.iter_mut().for_each(|pool| pool.give_back(address));
+        }
+        self.is_eased = true;
+    }
+}
+
+/// An address that is asked for although none of its family is wanted, or although another one of it is.
+fn not_its_family(request: &Request) -> Option<IpAddr> {
+    let mut seen = [false, false];
+    request.addresses.iter().copied().find(|address| {
+        let family = Family::of(*address);
+        let is_second = std::mem::replace(family.pick_mut(&mut seen), true);
+        is_second || !request.families.wants(family)
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is a failed test")]
+mod tests;

@@ -1,0 +1,149 @@
+//! A pool as the allocator knows it: which addresses it has, which of them are taken, and whom it admits.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use config::report::ObjectRef;
+use config::resource::{AddressPool, AddressRange, ServiceAllocation};
+
+use super::request::{Family, Request};
+use super::runs::Runs;
+use super::space::Space;
+
+/// A pool with what is taken of it.
+#[derive(Clone, Debug)]
+pub(super) struct Pool {
+    pub(super) name: ObjectRef,
+    auto_assign: bool,
+    allocation: ServiceAllocation,
+    spaces: [Space; 2],
+    /// How many addresses are before each that is taken.
+    taken: [Runs; 2],
+}
+
+/// How much of a pool is in use.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Usage {
+    /// IPv4 addresses that Services have.
+    pub assigned_v4: u128,
+    /// IPv6 addresses that Services have.
+    pub assigned_v6: u128,
+    /// IPv4 addresses that are left.
+    pub available_v4: u128,
+    /// IPv6 addresses that are left.
+    pub available_v6: u128,
+}
+
+impl Pool {
+    pub(super) fn new(name: ObjectRef, pool: &AddressPool) -> Self {
+        let spec = &pool.spec;
+        let space = |family| Space::new(family, &spec.addresses, spec.avoid_buggy_ips);
+        Self {
+            name,
+            auto_assign: spec.auto_assign,
+            allocation: spec.service_allocation.clone(),
+            spaces: Family::ALL.map(space),
+            taken: [Runs::default(), Runs::default()],
+        }
+    }
+
+    /// In which order pools are looked at: those for certain Services first (whoever has a pool of its own is to leave the
+    /// others' alone), then by priority, then by name.
+    pub(super) fn order(&self) -> (bool, u64, Arc<str>, ObjectRef) {
+        let priority = match self.allocation.priority {
+            0 => u64::from(u32::MAX) + 1,
+            priority => u64::from(priority),
+        };
+        (!self.allocation.is_limited(), priority, Arc::clone(&self.name.name), self.name.clone())
+    }
+
+    /// Whether it is the one that is meant by `name`.
+    pub(super) fn is_named(&self, name: &str) -> bool {
+        *self.name.name == *name
+    }
+
+    /// Whether a Service may have addresses of it if it asks for them.
+    pub(super) fn admits(&self, service: &ObjectRef, request: &Request) -> bool {
+        let is_named = request.pool.as_ref().is_none_or(|name| self.is_named(name));
+        is_named && self.allocation.admits((&service.namespace, &request.namespace_labels), &request.labels)
+    }
+
+    /// Whether a Service gets addresses of it that it did not ask for by themselves.
+    pub(super) fn offers(&self, service: &ObjectRef, request: &Request) -> bool {
+        (self.auto_assign || request.pool.is_some()) && self.admits(service, request)
+    }
+
+    pub(super) fn has(&self, address: IpAddr) -> bool {
+        Family::of(address).pick(&self.spaces).rank(address).is_some()
+    }
+
+    pub(super) fn has_family(&self, family: Family) -> bool {
+        family.pick(&self.spaces).size() > 0
+    }
+
+    /// The lowest address that nobody has.
+    pub(super) fn lowest_free(&self, family: Family) -> Option<IpAddr> {
+        family.pick(&self.spaces).at(family, family.pick(&self.taken).lowest_gap())
+    }
+
+    /// Notes that somebody has `address`, if it is one of the pool's.
+    pub(super) fn take(&mut self, address: IpAddr) {
+        let family = Family::of(address);
+        if let Some(rank) = family.pick(&self.spaces).rank(address) {
+            family.pick_mut(&mut self.taken).insert(rank);
+        }
+    }
+
+    /// Notes that nobody has `address` any more.
+    pub(super) fn give_back(&mut self, address: IpAddr) {
+        let family = Family::of(address);
+        if let Some(rank) = family.pick(&self.spaces).rank(address) {
+            family.pick_mut(&mut self.taken).remove(rank);
+        }
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        let [taken_v4, taken_v6] = &self.taken;
+        let [v4, v6] = &self.spaces;
+        Usage {
+            assigned_v4: taken_v4.len(),
+            assigned_v6: taken_v6.len(),
+            available_v4: v4.size() - taken_v4.len(),
+            available_v6: v6.size() - taken_v6.len(),
+        }
+    }
+}
+
+/// Pools that have addresses in common: whichever is looked at first gives them, which is rarely what was meant.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Overlap {
+    /// One.
+    pub pool: ObjectRef,
+    /// The other one.
+    pub other: ObjectRef,
+    /// The lowest address that both have.
+    pub address: IpAddr,
+}
+
+/// Which of `pools` have addresses in common, each pair once.
+pub(super) fn overlaps<'a>(pools: impl Iterator<Item = (&'a ObjectRef, &'a AddressPool)>) -> Vec<Overlap> {
+    let of_pool = |(name, pool): (&'a ObjectRef, &'a AddressPool)| {
+        pool.spec.addresses.iter().map(move |range| (*range, name))
+    };
+    let mut ranges: Vec<(AddressRange, &ObjectRef)> = pools.flat_map(of_pool).collect();
+    ranges.sort_unstable();
+    let mut found: Vec<Overlap> = Vec::new();
+    // Those before that are not over yet.
+    let mut open: Vec<(AddressRange, &ObjectRef)> = Vec::new();
+    for (range, name) in ranges {
+        open.retain(|(before, _)| before.last() >= range.first());
+        for (_, other) in open.iter().filter(|(_, other)| *other != name) {
+            let (pool, other) = if name < *other { (name, *other) } else { (*other, name) };
+            if !found.iter().any(|known| known.pool == *pool && known.other == *other) {
+                found.push(Overlap { pool: pool.clone(), other: other.clone(), address: range.first() });
+            }
+        }
+        open.push((range, name));
+    }
+    found
+}

@@ -203,20 +203,27 @@ impl<'a> Decoder<'a> {
                     ObjectSpec::Namespace(object.metadata.labels)
                 });
             }
-            ("sluicegate.dev", "AddressPool") => self.pool(node, &head, Kind::AddressPool, NATIVE_VERSION),
-            ("metallb.io", "IPAddressPool") => self.pool(node, &head, Kind::IPAddressPool, METALLB_VERSION),
-            ("metallb.io", "L2Advertisement") => {
-                let (kind, wanted) = (Kind::L2Advertisement, METALLB_VERSION);
-                self.typed(node, &head, kind, wanted, |object: L2AdvertisementObject, _| {
-                    ObjectSpec::L2Advertisement(Box::new(object.trim()))
-                });
-            }
+            ("sluicegate.dev" | "metallb.io", _) => self.addresses(node, &head),
             _ => self.skipped(node, &head),
         }
     }
 
-    fn pool(&mut self, node: &Node, head: &Head<'_>, kind: Kind, wanted: &str) {
-        self.typed(node, head, kind, wanted, |object: AddressPoolObject, _| {
+    /// What concerns addresses of load balancers.
+    fn addresses(&mut self, node: &Node, head: &Head<'_>) {
+        let (kind, wanted) = match (head.group, head.kind) {
+            ("sluicegate.dev", "AddressPool") => (Kind::AddressPool, NATIVE_VERSION),
+            ("metallb.io", "IPAddressPool") => (Kind::IPAddressPool, METALLB_VERSION),
+            ("metallb.io", "L2Advertisement") => {
+                let (kind, wanted) = (Kind::L2Advertisement, METALLB_VERSION);
+                return self.typed(node, head, kind, wanted, |object: L2AdvertisementObject, findings| {
+                    findings.push(Finding::warning("", 0, "Unsupported", UNUSED.to_owned()));
+                    ObjectSpec::L2Advertisement(Box::new(object.trim()))
+                });
+            }
+            _ => return self.skipped(node, head),
+        };
+        self.typed(node, head, kind, wanted, |object: AddressPoolObject, findings| {
+            findings.push(Finding::warning("", 0, "Unsupported", UNUSED.to_owned()));
             ObjectSpec::AddressPool(Box::new(object.trim()))
         });
     }
@@ -329,6 +336,10 @@ impl<'a> Decoder<'a> {
                     return;
                 }
                 let location = Some(self.location(node.line));
+                if kind == Kind::AddressPool {
+                    let finding = Finding::warning(field, node.line, "Unsupported", UNUSED.to_owned());
+                    self.out.problems.push(finding.into_problem(&reference, location.as_ref()));
+                }
                 self.out.objects.push(Object { reference, location, spec });
             }
             Err(finding) => {
@@ -482,6 +493,9 @@ fn top<'t>(text: &'t str, key: &str) -> Option<&'t str> {
 }
 
 const NATIVE_VERSION: &str = "sluicegate.dev/v1alpha1";
+/// What there is to say about pools and announcements that are right.
+const UNUSED: &str =
+    "it is read and checked, but no addresses are given to Services yet, so it has no effect";
 const METALLB_VERSION: &str = "metallb.io/v1beta1";
 const SECTIONS: [&str; 4] = ["listeners", "routes", "backends", "addressPools"];
 

@@ -429,6 +429,18 @@ fn an_address_is_shared_within_a_namespace_only() {
 }
 
 #[test]
+fn a_port_that_a_stranger_asked_for_first_is_its_owners() {
+    let text = asking("a", "first", 1, 443) + &asking("b", "stranger", 2, 80) + &asking("a", "late", 3, 80);
+    let found = compile(balanced_only(), &text);
+    assert_eq!(
+        found.binds,
+        ["tcp://192.0.2.1:443 -> a/first:443/tcp", "tcp://192.0.2.1:80 -> a/late:80/tcp"]
+    );
+    assert_eq!(found.told.iter().filter(|told| told.ends_with("Conflict")).count(), 1, "{:?}", found.told);
+    assert!(found.told.contains(&"Service b/stranger spec.ports Conflict".to_owned()), "{:?}", found.told);
+}
+
+#[test]
 fn a_service_asks_for_eight_addresses_at_most() {
     let many: Vec<String> = (1..=9).map(|host| format!("198.51.100.{host}")).collect();
     let annotation = format!(", annotations: {{sluicegate.dev/load-balancer-ips: '{}'}}", many.join(","));

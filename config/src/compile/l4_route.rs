@@ -115,49 +115,38 @@ impl L4Binds {
         self.dirty.insert(key);
     }
 
-    /// The oldest Service with the address of `key`, if `route` is of another namespace: whoever has one port of an
-    /// address could ask for certificates in the name of whoever has another.
-    fn owner<'r>(&self, key: L4Key, route: &Route, of: &impl Fn(u32) -> Option<&'r Route>) -> Option<String> {
+    /// The oldest Service with the address of `key`: those of other namespaces have none of its ports, since whoever has
+    /// one port of an address could ask for certificates in the name of whoever has another.
+    fn owner<'r>(&self, key: L4Key, of: &impl Fn(u32) -> Option<&'r Route>) -> Option<&'r ObjectRef> {
         let keys = self.owned.get(&key.address.ip()).filter(|keys| keys.contains(&key))?;
         let routes = keys.iter().filter_map(|key| self.members.get(key)).flatten().filter_map(|id| of(*id));
         let services = routes.filter(|route| route.order.object.kind == Kind::Service);
-        let owner = &services.min_by(|a, b| a.order.cmp(&b.order))?.order.object;
-        let object = &route.order.object;
-        let is_other = object.kind == Kind::Service && owner.namespace != object.namespace;
-        is_other.then(|| owner.to_string())
+        Some(&services.min_by(|a, b| a.order.cmp(&b.order))?.order.object)
     }
 
-    /// Who has the port of `key` on all addresses, so that `route`, which the operator did not write, must not take it on
-    /// one of them: the kernel would give that address to it.
-    fn taken_by_all<'r>(
+    /// Who has the port of `key` on all addresses: HTTP, or the first route. Who was not written by the operator must not
+    /// take it on one of them: the kernel would give that address to it.
+    fn has_all<'r>(
         &self,
         key: L4Key,
-        route: &Route,
         of: &impl Fn(u32) -> Option<&'r Route>,
         http: &impl Fn(SocketAddr) -> Option<String>,
-    ) -> Option<String> {
-        let object = &route.order.object;
-        if object.kind == Kind::Listener || key.address.ip().is_unspecified() {
-            return None;
-        }
+    ) -> (Option<String>, Option<&'r Route>) {
         let unspecified = match key.address.ip() {
+            ip if ip.is_unspecified() => return (None, None),
             IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         };
         let all = L4Key { address: SocketAddr::new(unspecified, key.address.port()), ..key };
         let by_http = Some(all.address).filter(|_| key.transport == Transport::Tcp).and_then(http);
-        by_http.or_else(|| {
-            let members = self.members.get(&all)?.iter().filter_map(|id| of(*id));
-            let goes_first = |other: &&Route| {
-                let theirs = &other.order.object;
-                theirs != object && (theirs.kind == Kind::Listener || other.order < route.order)
-            };
-            Some(members.filter(goes_first).min_by(|a, b| a.order.cmp(&b.order))?.order.object.to_string())
-        })
+        let members = self.members.get(&all).into_iter().flatten().filter_map(|id| of(*id));
+        let is_later = |route: &Route| route.order.object.kind != Kind::Listener;
+        let first = members.min_by(|a, b| (is_later(a), &a.order).cmp(&(is_later(b), &b.order)));
+        (by_http, first)
     }
 
-    /// Gives each key that was touched to the oldest route that wants it, unless HTTP is spoken there; `http` says on
-    /// which listener.
+    /// Gives each key that was touched to the oldest route that wants it and may have it, unless HTTP is spoken there;
+    /// `http` says on which listener.
     pub(super) fn rebuild<'r>(
         &mut self,
         route: impl Fn(u32) -> Option<&'r Route>,
@@ -168,15 +157,36 @@ impl L4Binds {
             let members = self.members.get(&key).map(Vec::as_slice).unwrap_or_default();
             let mut routes: Vec<&Route> = members.iter().filter_map(|id| route(*id)).collect();
             routes.sort_by(|a, b| a.order.cmp(&b.order));
-            let others = http(key.address).filter(|_| key.transport == Transport::Tcp);
-            let others = others.or_else(|| self.taken_by_all(key, routes.first().copied()?, &route, &http));
-            let others = others.or_else(|| self.owner(key, routes.first().copied()?, &route));
-            let winner = routes.first().filter(|_| others.is_none()).copied();
-            let by =
-                others.or_else(|| winner.map(|route| route.order.object.to_string())).unwrap_or_default();
-            let losers = routes.iter().skip(usize::from(winner.is_some()));
-            let taken = losers.map(|loser| Taken { loser: loser.order.object.clone(), by: by.clone() });
-            rebuilt.told.push((key, taken.collect()));
+            let here = http(key.address).filter(|_| key.transport == Transport::Tcp);
+            let (http_on_all, first_on_all) = self.has_all(key, &route, &http);
+            let owner = self.owner(key, &route);
+            let refusal = |route: &Route| {
+                let object = &route.order.object;
+                let is_operators = object.kind == Kind::Listener;
+                let goes_first = |other: &&Route| {
+                    let theirs = &other.order.object;
+                    theirs != object && (theirs.kind == Kind::Listener || other.order < route.order)
+                };
+                let is_other =
+                    |owner: &&ObjectRef| object.kind == Kind::Service && owner.namespace != object.namespace;
+                here.clone()
+                    .or_else(|| http_on_all.clone().filter(|_| !is_operators))
+                    .or_else(|| {
+                        let other = first_on_all.filter(|_| !is_operators).filter(goes_first);
+                        other.map(|other| other.order.object.to_string())
+                    })
+                    .or_else(|| owner.filter(is_other).map(ToString::to_string))
+            };
+            let mut winner: Option<&Route> = None;
+            let mut taken = Vec::new();
+            for route in routes {
+                let first = winner.map(|winner| winner.order.object.to_string());
+                match first.or_else(|| refusal(route)) {
+                    Some(by) => taken.push(Taken { loser: route.order.object.clone(), by }),
+                    None => winner = Some(route),
+                }
+            }
+            rebuilt.told.push((key, taken));
             let bind = winner.and_then(|route| route.l4.iter().find(|bind| bind.key == key));
             rebuilt.changed |= self.set(key, bind);
         }

@@ -51,7 +51,7 @@ pub(crate) async fn run(attempt: &mut Attempt<'_>, facts: &mut Facts) -> Next {
         if cut == Cut::Idle {
             worker.metrics.limit_hit(LimitHit::TunnelIdleTimeout);
         }
-        facts.reason = cut.into();
+        facts.reason = cut.reason().unwrap_or(facts.reason);
     }
     facts.request_bytes = tunnel.up.received;
     facts.response_bytes = tunnel.down.written.saturating_sub(head_length);

@@ -52,6 +52,8 @@ pub(crate) enum Cut {
     Client,
     /// The endpoint broke it off.
     Endpoint,
+    /// The endpoint, all of whose bytes had arrived, took no more of the client's.
+    Unread,
     /// See [`Terms::idle`].
     Idle,
     /// See [`Terms::lifetime`].
@@ -60,12 +62,14 @@ pub(crate) enum Cut {
     Removed,
 }
 
-impl From<Cut> for Reason {
-    fn from(cut: Cut) -> Self {
-        match cut {
-            Cut::Client => Self::ClientGone,
-            Cut::Endpoint | Cut::Removed => Self::ResponseTruncated,
-            Cut::Idle | Cut::Lifetime => Self::IdleTimeout,
+impl Cut {
+    /// What the client missed by it; nothing if all that the endpoint had to say has arrived.
+    pub(crate) const fn reason(self) -> Option<Reason> {
+        match self {
+            Self::Client => Some(Reason::ClientGone),
+            Self::Endpoint | Self::Removed => Some(Reason::ResponseTruncated),
+            Self::Unread => None,
+            Self::Idle | Self::Lifetime => Some(Reason::IdleTimeout),
         }
     }
 }
@@ -149,7 +153,11 @@ impl Tunnel {
                 debug_assert_ne!(fault, Fault::SourceMalformed);
                 client.reset_on_close();
                 endpoint.reset_on_close();
-                Poll::Ready(Err(if by_client { Cut::Client } else { Cut::Endpoint }))
+                Poll::Ready(Err(match by_client {
+                    true => Cut::Client,
+                    false if self.down.finished => Cut::Unread,
+                    false => Cut::Endpoint,
+                }))
             }
             (upward, downward) => {
                 let over = upward.is_ready() && downward.is_ready();

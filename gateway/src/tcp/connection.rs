@@ -120,7 +120,7 @@ impl Connection {
         let result = tunnel.relay(&self.worker, &mut ends, &mut self.timer, terms).await;
         result.map_err(|cut| match cut {
             Cut::Client => L4End::ClientReset,
-            Cut::Endpoint => L4End::EndpointReset,
+            Cut::Endpoint | Cut::Unread => L4End::EndpointReset,
             Cut::Idle => L4End::IdleTimeout,
             Cut::Lifetime => L4End::Lifetime,
             Cut::Removed => L4End::EndpointRemoved,

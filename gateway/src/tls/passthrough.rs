@@ -115,7 +115,7 @@ async fn relay(
     if result == Err(Cut::Idle) {
         worker.metrics.limit_hit(LimitHit::TunnelIdleTimeout);
     }
-    result.map_err(Reason::from)
+    result.or_else(|cut| cut.reason().map_or(Ok(()), Err))
 }
 
 /// Connects to an endpoint; tries others while none comes about.

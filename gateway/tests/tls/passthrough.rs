@@ -147,6 +147,34 @@ fn a_reset_arrives_as_a_reset() {
     rig.await_metric("sluicegate_requests_total{reason=\"ResponseTruncated\"}", 1);
 }
 
+/// Whoever closes a socket in which something is unread resets it, a goodbye of the client that came too late included.
+#[test]
+fn a_reset_after_the_end_of_an_answer_truncates_nothing() {
+    let authority = Authority::new("root");
+    let (go, gone) = (Arc::new(std::sync::Barrier::new(2)), Arc::new(std::sync::Barrier::new(2)));
+    let (when, done) = (Arc::clone(&go), Arc::clone(&gone));
+    let backend = server(move |mut stream| {
+        assert!(stream.read(&mut [0; 16_384]).unwrap() > 100);
+        stream.write_all(b"all of it").unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        when.wait();
+        socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(stream);
+        done.wait();
+    });
+    let rig = rig(&authority, Limits::default(), &[backend]);
+    let mut client = socket(rig.https);
+    client.write_all(&hello(&authority, "through.example")).unwrap();
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer, b"all of it");
+    go.wait();
+    gone.wait();
+    client.write_all(b"goodbye").unwrap();
+    rig.await_metric("sluicegate_requests_total{reason=\"PassedThrough\"}", 1);
+    assert_eq!(requests(&rig, "ResponseTruncated"), 0);
+}
+
 #[test]
 fn other_endpoints_are_tried_while_connecting() {
     let authority = Authority::new("root");

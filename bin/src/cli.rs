@@ -1,14 +1,18 @@
 //! The command line: every command, flag and environment variable, and nothing of what they do.
 
-use std::net::{IpAddr, SocketAddr};
+mod value;
+
+use std::net::IpAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use controller::status::Address;
 use ipnet::IpNet;
+
+pub(crate) use self::value::{Listen, MapName, SecretName, ServiceName, StateDir};
+use self::value::{class_name, namespace, network, object_name, positive_duration, published};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -165,22 +169,6 @@ pub(crate) struct ClusterArgs {
     /// Default: /var/lib/sluicegate in a cluster, if it is there and can be written to
     #[arg(long, value_name = "PATH", conflicts_with = "config", env = "SLUICEGATE_STATE_DIR", help_heading = CLUSTER)]
     pub(crate) state_dir: Option<StateDir>,
-}
-
-/// Where something is kept, or that nothing is.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct StateDir(pub(crate) Option<PathBuf>);
-
-impl FromStr for StateDir {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "" => Err("expected a folder, or \"none\"".to_owned()),
-            "none" => Ok(Self(None)),
-            path => Ok(Self(Some(path.into()))),
-        }
-    }
 }
 
 /// Heading of [`StatusArgs`] in the help.
@@ -477,118 +465,6 @@ pub(crate) struct VersionArgs {
     pub(crate) json: bool,
 }
 
-/// An address to listen on, or none. Port 0 is any free port; the ready line says which.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Listen(pub(crate) Option<SocketAddr>);
-
-impl FromStr for Listen {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "none" {
-            return Ok(Self(None));
-        }
-        let advice = || "expected ADDRESS:PORT such as 127.0.0.1:8080 or [::]:80, or \"none\"".to_owned();
-        text.parse().map(|address| Self(Some(address))).map_err(|_| advice())
-    }
-}
-
-/// Namespace and name of a Secret.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct SecretName(pub(crate) String, pub(crate) String);
-
-impl FromStr for SecretName {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once('/') {
-            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
-                Ok(Self(namespace.to_owned(), name.to_owned()))
-            }
-            _ => Err("expected NAMESPACE/NAME of a Secret, such as default/wildcard".to_owned()),
-        }
-    }
-}
-
-/// The name of a namespace (RFC 1123 label).
-/// Namespace and name of a Service.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct ServiceName(pub(crate) String, pub(crate) String);
-
-impl FromStr for ServiceName {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let advice = "expected NAMESPACE/NAME of a Service, such as sluicegate/sluicegate";
-        let (space, name) = text.split_once('/').ok_or(advice)?;
-        match (namespace(space), object_name(name)) {
-            (Ok(space), Ok(name)) => Ok(Self(space, name)),
-            _ => Err(advice.to_owned()),
-        }
-    }
-}
-
-/// Namespace and name of a ConfigMap.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct MapName(pub(crate) String, pub(crate) String);
-
-impl FromStr for MapName {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let advice = "expected NAMESPACE/NAME of a ConfigMap, such as ingress-nginx/tcp-services";
-        let ServiceName(space, name) = text.parse().map_err(|_| advice.to_owned())?;
-        Ok(Self(space, name))
-    }
-}
-
-/// The name of an object: a DNS name.
-fn object_name(text: &str) -> Result<String, String> {
-    match Address::hostname(text) {
-        Some(Address::Hostname(name)) if *name == *text => Ok(text.to_owned()),
-        _ => Err("expected the name of an object: lower-case letters, digits, `-` and `.`".to_owned()),
-    }
-}
-
-/// An address that can stand in a status.
-fn published(text: &str) -> Result<Address, String> {
-    let address = Address::ip(text).or_else(|| Address::hostname(text));
-    address.ok_or_else(|| "expected an IP address or a DNS name".to_owned())
-}
-
-fn namespace(text: &str) -> Result<String, String> {
-    let is_inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if text.is_empty()
-        || text.len() > 63
-        || !text.chars().all(is_inner)
-        || text.starts_with('-')
-        || text.ends_with('-')
-    {
-        return Err("expected the name of a namespace: lower-case letters, digits and `-`".to_owned());
-    }
-    Ok(text.to_owned())
-}
-
-/// The name of an IngressClass. A controller's name is taken for one easily.
-fn class_name(text: &str) -> Result<String, String> {
-    if text.contains('/') {
-        return Err(format!(
-            "a class is meant, such as `nginx`; the name of a controller is --controller-class {text}"
-        ));
-    }
-    if text.is_empty() {
-        return Err("expected the name of a class, such as sluicegate".to_owned());
-    }
-    Ok(text.to_owned())
-}
-
-fn positive_duration(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(Duration::ZERO) => Err("must be more than zero".to_owned()),
-        other => other.map_err(|error| error.to_string()),
-    }
-}
-
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum AccessLogFormat {
     Off,
@@ -600,13 +476,6 @@ pub(crate) enum AccessLogFormat {
 pub(crate) enum LogFormat {
     Text,
     Json,
-}
-
-/// A network, or a single address.
-fn network(text: &str) -> Result<IpNet, String> {
-    text.parse::<IpNet>()
-        .or_else(|_| text.parse().map(|address: IpAddr| IpNet::from(address)))
-        .map_err(|_| "expected a network such as 10.0.0.0/8 or an address".to_owned())
 }
 
 #[cfg(test)]
@@ -625,21 +494,6 @@ mod tests {
         for command in Cli::command().get_subcommands_mut() {
             let help = command.render_long_help().to_string();
             assert!(help.contains("Examples:"), "{}", command.get_name());
-        }
-    }
-
-    #[test]
-    fn listen_address_is_an_address_or_none() {
-        assert_eq!("none".parse(), Ok(Listen(None)));
-        assert_eq!("[::1]:80".parse(), Ok(Listen(Some("[::1]:80".parse().unwrap()))));
-        assert!("8080".parse::<Listen>().is_err());
-    }
-
-    #[test]
-    fn secret_is_named_with_its_namespace() {
-        assert_eq!("a/b".parse(), Ok(SecretName("a".to_owned(), "b".to_owned())));
-        for bad in ["", "a", "/a", "a/", "a/b/c"] {
-            assert!(bad.parse::<SecretName>().is_err(), "{bad}");
         }
     }
 
@@ -686,23 +540,5 @@ mod tests {
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn name_of_a_controller_is_no_class() {
-        assert_eq!(class_name("nginx").as_deref(), Ok("nginx"));
-        assert!(
-            class_name("k8s.io/ingress-nginx")
-                .unwrap_err()
-                .contains("--controller-class k8s.io/ingress-nginx")
-        );
-        assert!(class_name("").is_err());
-    }
-
-    #[test]
-    fn network_may_be_a_single_address() {
-        assert_eq!(network("10.1.2.3"), Ok("10.1.2.3/32".parse().unwrap()));
-        assert_eq!(network("10.0.0.0/8"), Ok("10.0.0.0/8".parse().unwrap()));
-        assert!(network("ten").is_err());
     }
 }

@@ -210,7 +210,8 @@ impl Running {
 fn refuse_cluster_ip(args: &RunArgs) -> anyhow::Result<()> {
     if args.ingress.services.service_types.contains(&ServiceType::ClusterIp) {
         anyhow::bail!(
-            "--service-types cluster-ip is not supported yet: it needs local routes for the addresses of Services;              leave ClusterIPs to kube-proxy"
+            "--service-types cluster-ip is not supported yet: it needs local routes for the addresses of Services; \
+             leave ClusterIPs to kube-proxy"
         );
     }
     Ok(())

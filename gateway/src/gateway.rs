@@ -35,7 +35,10 @@ pub struct Gateway {
     /// configured address → open socket and the address that it got
     open: BTreeMap<SocketAddr, (Arc<Socket>, SocketAddr)>,
     l4: Sockets,
+    shared: Arc<Shared>,
     registry: Arc<Registry>,
+    /// What is open is not what was told last.
+    has_moved: bool,
 }
 
 impl Gateway {
@@ -55,7 +58,8 @@ impl Gateway {
         };
         let workers: Vec<Thread> = (0..workers.max(1)).map(start).collect::<io::Result<_>>()?;
         let l4 = Sockets::new(workers.len());
-        Ok(Self { workers, open: BTreeMap::new(), l4, registry: Arc::clone(registry) })
+        let (shared, registry) = (Arc::clone(shared), Arc::clone(registry));
+        Ok(Self { workers, open: BTreeMap::new(), l4, shared, registry, has_moved: false })
     }
 
     /// Opens what `table` has and is not open yet, and applies changed limits. Call before the table is
@@ -72,6 +76,7 @@ impl Gateway {
         }
         let others: Vec<SocketAddr> = self.open.values().map(|(_, actual)| *actual).collect();
         let (orders, failures) = self.l4.open(table, &others);
+        self.tell_occupied();
         self.give(orders);
         errors.extend(failures.into_iter().map(|(address, source)| BindError { address, source }));
         errors
@@ -97,6 +102,7 @@ impl Gateway {
             let _sent = worker.commands.send(Command::Open(Arc::clone(&socket), listener));
         }
         self.open.insert(key, (socket, actual));
+        self.has_moved = true;
         Ok(())
     }
 
@@ -107,10 +113,23 @@ impl Gateway {
         let gone: Vec<SocketAddr> = self.open.keys().copied().filter(|key| !wanted(key)).collect();
         for key in gone {
             self.open.remove(&key);
+            self.has_moved = true;
             self.command(|| Command::Close(Place::Http(key)));
         }
         let orders = self.l4.close();
+        self.tell_occupied();
         self.give(orders);
+    }
+
+    /// Tells where this process listens, before anybody is served there.
+    fn tell_occupied(&mut self) {
+        let has_moved = std::mem::take(&mut self.has_moved);
+        if !self.l4.take_moved() && !has_moved {
+            return;
+        }
+        let http = self.bound().map(|(_, address)| L4Key { address, transport: Transport::Tcp });
+        let l4 = self.l4_bound().map(|(key, address)| L4Key { address, ..key });
+        self.shared.occupied().listens(http.chain(l4));
     }
 
     fn give(&self, orders: Vec<Order>) {

@@ -35,7 +35,6 @@ use tokio::sync::mpsc;
 use self::admin::AdminThread;
 use self::control::{ControlThread, Publishing, Started};
 pub(crate) use self::log::start_log;
-use self::own::Own;
 pub(crate) use self::signals::{Signal, Signals};
 use self::source::{Guarded, Objects};
 use self::status::{Prospect, StatusThread};
@@ -135,15 +134,14 @@ impl Running {
         let settings = run_settings(args)?;
         let binds = [settings.http, settings.https].into_iter().flatten();
         let own_admin = || admin.address().into_iter().flat_map(own::of_both_families);
-        let own = Own::follow(source.server(), own_admin().chain(binds).collect());
-        let source = Guarded::new(source, own.refused());
+        let fixed = own_admin().chain(binds).collect();
+        let refused = own::follow(source.server(), fixed, Arc::clone(&shared));
+        let source = Guarded::new(source, refused);
         let mut control = ControlThread::start(source, publishing, settings, metrics, notes, receiver)?;
         let started = control.started().await.context("the control thread ended before the first table")?;
         check_binds(args, &started)?;
         readiness.ready();
         let addresses = Addresses { listeners: started.listeners.clone(), admin: admin.address() };
-        let listening = addresses.listeners.iter().map(|listener| listener.address).chain(own_admin());
-        own.listens(listening.collect());
         announce(args, workers, &addresses, &started);
         let status = prospect.map(Prospect::start).transpose().context("cannot start writing status")?;
         Ok(Self { control, status, commands, readiness, access_log, admin, addresses })

@@ -14,6 +14,7 @@ mod balance;
 mod binds;
 #[path = "../common/mod.rs"]
 mod common;
+mod loops;
 mod proxy;
 mod relay;
 mod rig;

@@ -147,6 +147,27 @@ fn a_load_balancer_is_served_at_the_address_that_it_asks_for() {
     eventually("the end of the Service", || TcpListener::bind(at).is_ok());
 }
 
+/// Ports of Services come and go with the table, and so does what leads back to them.
+#[test]
+fn a_service_whose_endpoint_is_its_own_address_is_no_loop() {
+    let at = virtual_address();
+    let rig = Rig::start("", &BALANCED);
+    rig.write(&(balanced(at, "") + &slices("web", &[(at, "")])));
+    let loops = "sluicegate_tcp_connections_total{reason=\"Loop\"} ";
+    eventually("a reset for that", || {
+        let _refused_or_reset = ask(at).unwrap_err();
+        let page = rig.gateway.admin("/metrics");
+        page.lines().any(|line| line.strip_prefix(loops).is_some_and(|count| count != "0"))
+    });
+    let page = rig.gateway.admin("/metrics");
+    let accepted =
+        page.lines().filter_map(|line| line.strip_prefix("sluicegate_connections_accepted_total{"));
+    let accepted: u32 = accepted.map(|line| line.split_once(' ').unwrap().1.parse::<u32>().unwrap()).sum();
+    assert!(accepted < 100, "{accepted}");
+    rig.write(&(balanced(at, "") + &slices("web", &[(named("one"), "")])));
+    eventually("another endpoint", || ask(at).is_ok_and(|text| text == "one"));
+}
+
 #[test]
 fn open_connections_outlive_endpoint_changes_and_the_service() {
     let at = virtual_address();

@@ -12,6 +12,7 @@ mod clock;
 mod endpoint;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod occupied;
 mod pick;
 mod queue;
 mod registry;
@@ -24,6 +25,7 @@ use config::table::{Chunks, RouteId, RouteTable};
 
 pub use self::backend::{BackendState, BackendStatus, LiveBackend};
 pub use self::endpoint::{EndpointState, EndpointStatus, HealthStatus};
+pub use self::occupied::Occupied;
 pub use self::pick::{InFlight, PickError, PickRequest};
 use self::route::RouteCells;
 pub use self::route::RouteState;

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use super::registry::Registry;
-use super::{Live, clock};
+use super::{Live, Occupied, clock};
 
 /// What all workers share: the current [`Live`].
 #[derive(Debug)]
@@ -21,6 +21,7 @@ pub struct Shared {
     version: AtomicU64,
     workers: usize,
     published: watch::Sender<u64>,
+    occupied: Occupied,
 }
 
 /// Replaces the current [`Live`]. There is one, on the control thread.
@@ -49,6 +50,7 @@ impl Shared {
             version: AtomicU64::new(0),
             workers,
             published: watch::Sender::new(0),
+            occupied: Occupied::default(),
         });
         let publisher = Publisher {
             shared: Arc::clone(&shared),
@@ -75,6 +77,12 @@ impl Shared {
     /// Number of workers that serve from it.
     pub(crate) const fn workers(&self) -> usize {
         self.workers
+    }
+
+    /// Where this process listens itself.
+    #[must_use]
+    pub const fn occupied(&self) -> &Occupied {
+        &self.occupied
     }
 
     /// True once a table was published.

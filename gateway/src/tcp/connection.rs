@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
-use config::table::{L4Bind, L4Key, OnRemoved, ProxyProtocolIn, ProxyProtocolOut};
+use config::table::{L4Bind, L4Key, OnRemoved, ProxyProtocolIn, ProxyProtocolOut, Transport};
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 
@@ -182,6 +182,7 @@ impl Connection {
             None => 0,
         };
         let mut failed = [0; MOST_TRIES];
+        let mut end = L4End::ConnectFailed;
         for attempt in 0..usize::from(policy.tries).clamp(1, MOST_TRIES) {
             let exclude = failed.get(..attempt).unwrap_or_default();
             let cap = policy.max_connections_per_endpoint;
@@ -201,14 +202,15 @@ impl Connection {
                     counters.retries.add(1);
                 }
             }
-            if self.open(&backend, &in_flight, timeout).await {
-                return Ok(in_flight);
+            match self.open(&backend, &in_flight, timeout).await {
+                Ok(()) => return Ok(in_flight),
+                Err(why) => end = why,
             }
             if let Some(slot) = failed.get_mut(attempt) {
                 *slot = in_flight.endpoint().id;
             }
         }
-        Err(L4End::ConnectFailed)
+        Err(end)
     }
 
     /// The backend that this connection falls to. The table is given up: a connection may outlive many.
@@ -228,14 +230,26 @@ impl Connection {
         Ok(backend)
     }
 
-    /// One attempt. True if the endpoint is connected.
-    async fn open(&mut self, backend: &LiveBackend, in_flight: &InFlight, timeout: Duration) -> bool {
+    /// One attempt. Without an error, the endpoint is connected.
+    async fn open(
+        &mut self,
+        backend: &LiveBackend,
+        in_flight: &InFlight,
+        timeout: Duration,
+    ) -> Result<(), L4End> {
         let endpoint = in_flight.endpoint();
         self.tried = Some(endpoint.address);
         self.attempts = self.attempts.saturating_add(1);
         let counters = endpoint.counters.of(self.worker.index);
         if let Some(counters) = counters {
             counters.requests.add(1);
+        }
+        if self.worker.occupied().has(Transport::Tcp, endpoint.address) {
+            if let Some(counters) = counters {
+                counters.failures.add(1);
+            }
+            backend.report(endpoint, Outcome::ConnectFailed, Instant::now());
+            return Err(L4End::Loop);
         }
         match connect(&mut self.timer, endpoint.address, timeout).await {
             Ok(tcp) => {
@@ -245,7 +259,7 @@ impl Connection {
                 }
                 backend.report(endpoint, Outcome::Success, Instant::now());
                 self.endpoint = Some(Stream::Tcp(tcp));
-                true
+                Ok(())
             }
             Err(error) => {
                 self.worker.metrics.upstream_connect_failures.add(1);
@@ -259,7 +273,7 @@ impl Connection {
                     Some(99) => {}
                     _ => backend.report(endpoint, Outcome::ConnectFailed, Instant::now()),
                 }
-                false
+                Err(L4End::ConnectFailed)
             }
         }
     }

@@ -34,6 +34,8 @@ pub enum L4End {
     NoEndpoint,
     /// Every attempt to connect failed.
     ConnectFailed,
+    /// The endpoint is this gateway itself.
+    Loop,
     /// The backend does not exist.
     BackendNotFound,
     /// A setting of the route is invalid, so it is closed.
@@ -48,7 +50,7 @@ pub enum L4End {
 
 impl L4End {
     /// Every end, in the order of [`Self::index`].
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Closed,
         Self::ClientReset,
         Self::EndpointReset,
@@ -62,6 +64,7 @@ impl L4End {
         Self::EndpointsFull,
         Self::NoEndpoint,
         Self::ConnectFailed,
+        Self::Loop,
         Self::BackendNotFound,
         Self::InvalidSetting,
         Self::NoRoute,
@@ -92,6 +95,7 @@ impl L4End {
             Self::EndpointsFull => "EndpointsFull",
             Self::NoEndpoint => "NoEndpoint",
             Self::ConnectFailed => "ConnectFailed",
+            Self::Loop => "Loop",
             Self::BackendNotFound => "BackendNotFound",
             Self::InvalidSetting => "InvalidSetting",
             Self::NoRoute => "NoRoute",

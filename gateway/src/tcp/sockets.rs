@@ -61,6 +61,8 @@ pub(crate) struct Sockets {
     left: BTreeSet<L4Key>,
     /// Slots that could not be opened.
     failed: BTreeSet<u32>,
+    /// What is held is not what it was.
+    has_moved: bool,
 }
 
 impl Sockets {
@@ -125,6 +127,11 @@ impl Sockets {
             }
         }
         orders
+    }
+
+    /// Whether [`Self::bound`] has changed since this was asked last.
+    pub(crate) fn take_moved(&mut self) -> bool {
+        std::mem::take(&mut self.has_moved)
     }
 
     /// Binds and the addresses that are listened on (they differ for port 0).
@@ -208,6 +215,7 @@ impl Sockets {
     }
 
     fn count(&mut self, key: L4Key, comes: bool) {
+        self.has_moved = true;
         let address = key.address;
         let port = (key.transport, address.port(), address.is_ipv4());
         let (all, wildcards) = self.ports.entry(port).or_default();

@@ -6,14 +6,14 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use config::table::L4Bind;
+use config::table::{L4Bind, Transport};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::flow::{Due, Flow, Flows, Key, Limits};
 use super::socket::{Answers, Meta};
 use super::upstream::{self, Over, Pools, Upstream};
 use super::{Budget, Dropped};
-use crate::live::{LiveBackend, Outcome, RouteState};
+use crate::live::{InFlight, LiveBackend, Outcome, RouteState};
 use crate::tcp::{Counted, L4End, L4Record, Listening};
 use crate::worker::timers::ticks;
 use crate::worker::{Current, Worker};
@@ -321,9 +321,7 @@ impl Relay {
         token: u64,
         key: Key,
     ) -> Result<(), Dropped> {
-        let avoid = [self.avoid];
-        let avoid = if self.avoid == 0 { &[][..] } else { &avoid[..] };
-        let chosen = upstream::choose(around.worker, &current.live, bind, key.client.ip(), avoid)?;
+        let chosen = self.choose(around, (bind, current), key)?;
         if self.attempts > 0 {
             around.worker.metrics.retries.add(1);
         }
@@ -347,6 +345,34 @@ impl Relay {
         self.endpoint = Some(endpoint);
         self.upstream = Some(opened);
         Ok(())
+    }
+
+    /// The endpoint that is next, which is not this gateway itself.
+    fn choose(
+        &self,
+        around: &Surroundings<'_>,
+        (bind, current): (&L4Bind, &Current),
+        key: Key,
+    ) -> Result<(Arc<LiveBackend>, InFlight), Dropped> {
+        let mut avoid = [self.avoid; MOST_TRIES + 1];
+        let mut count = usize::from(self.avoid != 0);
+        for _ in 0..usize::from(bind.policy.tries).clamp(1, MOST_TRIES) {
+            let avoided = avoid.get(..count).unwrap_or_default();
+            let chosen = upstream::choose(around.worker, &current.live, bind, key.client.ip(), avoided)?;
+            let endpoint = chosen.1.endpoint();
+            if !around.worker.occupied().has(Transport::Udp, endpoint.address) {
+                return Ok(chosen);
+            }
+            if let Some(counters) = endpoint.counters.of(around.worker.index) {
+                counters.failures.add(1);
+            }
+            chosen.0.report(endpoint, Outcome::ConnectFailed, Instant::now());
+            if let Some(next) = avoid.get_mut(count) {
+                *next = endpoint.id;
+                count += 1;
+            }
+        }
+        Err(Dropped::Loop)
     }
 
     /// The endpoint has refused: the client's next datagram goes elsewhere.

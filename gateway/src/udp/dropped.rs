@@ -13,6 +13,8 @@ pub enum Dropped {
     NoEndpoint,
     /// Every endpoint that was tried refused.
     Refused,
+    /// The endpoint is this gateway itself.
+    Loop,
     /// The backend does not exist.
     BackendNotFound,
     /// A setting of the route is invalid, so it is closed.
@@ -29,12 +31,13 @@ pub enum Dropped {
 
 impl Dropped {
     /// Every reason, in the order of [`Self::index`].
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::SourceDenied,
         Self::TooMany,
         Self::EndpointsFull,
         Self::NoEndpoint,
         Self::Refused,
+        Self::Loop,
         Self::BackendNotFound,
         Self::InvalidSetting,
         Self::NoRoute,
@@ -58,6 +61,7 @@ impl Dropped {
             Self::EndpointsFull => "EndpointsFull",
             Self::NoEndpoint => "NoEndpoint",
             Self::Refused => "Refused",
+            Self::Loop => "Loop",
             Self::BackendNotFound => "BackendNotFound",
             Self::InvalidSetting => "InvalidSetting",
             Self::NoRoute => "NoRoute",

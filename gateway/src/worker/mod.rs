@@ -22,7 +22,7 @@ use self::timers::Timers;
 use self::watch::Watched;
 use crate::access_log::WorkerLog;
 use crate::http1::head::Field;
-use crate::live::{Live, Shared};
+use crate::live::{Live, Occupied, Shared};
 use crate::metrics::WorkerMetrics;
 use crate::upstream::{Http2Pool, Pool};
 
@@ -123,6 +123,11 @@ impl Worker {
     /// How many workers there are.
     pub(crate) fn workers(&self) -> usize {
         self.shared.workers()
+    }
+
+    /// Where this process listens itself.
+    pub(crate) fn occupied(&self) -> &Occupied {
+        self.shared.occupied()
     }
 
     /// Whether the process is going down.

@@ -78,7 +78,8 @@ impl Rig {
     }
 }
 
-fn text(address: SocketAddr, listener: &str, forward: &str, endpoints: &[SocketAddr]) -> String {
+/// The file of a [`Rig`].
+pub(crate) fn text(address: SocketAddr, listener: &str, forward: &str, endpoints: &[SocketAddr]) -> String {
     let endpoints: Vec<String> = endpoints.iter().map(|address| format!("\"{address}\"")).collect();
     format!(
         "listeners: [{{name: tcp, address: \"{address}\", protocol: tcp{listener}, forward: {{backend: app{forward}}}}}]\n\

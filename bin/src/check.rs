@@ -8,9 +8,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use config::compile::{Compiler, Settings};
 use config::index::{Change, Event, Index};
-use config::report::{Problem, Report, Severity};
+use config::report::{ObjectRef, Problem, Report, Severity};
 use config::table::RouteTable;
 use config::table::explain::LeftOut;
+use controller::ipam::{Assigner, Role, VirtualAddress};
 use controller::source::file::{FileSource, load};
 use serde::Serialize;
 
@@ -27,12 +28,24 @@ pub(crate) struct Compiled {
     pub(crate) objects: usize,
     index: Index,
     compiler: Compiler,
+    assigner: Assigner,
 }
 
 impl Compiled {
     /// The endpoints that a backend has and does not use.
     pub(crate) fn left_out(&self, backend: &str) -> Vec<LeftOut> {
         self.compiler.left_out(&self.index, backend)
+    }
+
+    /// The addresses that Services have.
+    pub(crate) fn addresses(&self) -> Vec<VirtualAddress> {
+        let has_local = |service: &ObjectRef| self.compiler.endpoints_here(&self.index, service) > 0;
+        self.assigner.virtual_addresses(has_local)
+    }
+
+    /// True if the object was read.
+    pub(crate) fn has(&self, object: &ObjectRef) -> bool {
+        self.index.object(object).is_some()
     }
 }
 
@@ -50,9 +63,11 @@ pub(crate) fn compile_once(paths: Vec<PathBuf>, settings: Settings) -> anyhow::R
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    let mut assigner = Assigner::new(settings.services.clone(), Role::Alone);
+    assigner.give(&mut index, &mut change);
     let mut compiler = Compiler::new(settings);
     let (table, report) = compiler.compile(&index, &change, now);
-    Ok(Compiled { table, report, files: read.files, objects, index, compiler })
+    Ok(Compiled { table, report, files: read.files, objects, index, compiler, assigner })
 }
 
 #[derive(Serialize)]

@@ -166,8 +166,9 @@ pub(crate) struct ClusterArgs {
     pub(crate) watch_selector: Option<String>,
 
     /// Folder in which the objects in use are kept, keys among them, for a start while the API server is away; or "none".
-    /// Default: /var/lib/sluicegate in a cluster, if it is there and can be written to
-    #[arg(long, value_name = "PATH", conflicts_with = "config", env = "SLUICEGATE_STATE_DIR", help_heading = CLUSTER)]
+    /// Default: /var/lib/sluicegate in a cluster, if it is there and can be written to. With --config, the addresses that
+    /// pools gave to Services are kept there, if it is given
+    #[arg(long, value_name = "PATH", env = "SLUICEGATE_STATE_DIR", help_heading = CLUSTER)]
     pub(crate) state_dir: Option<StateDir>,
 }
 

@@ -23,6 +23,7 @@ use crate::settings::compile_settings;
 use crate::terminal::Paint;
 
 mod explain_l4;
+mod explain_service;
 
 /// Prints where the request goes; success if a rule takes it.
 pub(crate) fn explain(args: ExplainArgs) -> anyhow::Result<ExitCode> {

@@ -49,12 +49,13 @@ pub enum Event {
     /// No Service may lead to these now, in any order, besides where none ever may: where the gateway itself listens, and
     /// the API server.
     Refused(Vec<SocketAddr>),
-    /// A Service of type LoadBalancer has these addresses now; none takes them away.
+    /// Somebody gives the Service of type LoadBalancer its addresses; or (`None`) nobody does, so that it has those that it
+    /// asks for, as far as anybody may ask for them.
     Assigned {
         /// The Service, which need not be known yet.
         service: ObjectRef,
-        /// In the order in which they are shown.
-        addresses: Vec<IpAddr>,
+        /// What it has.
+        assignment: Option<Assignment>,
     },
     /// A file that an object names has this content now, or cannot be read.
     Loaded {
@@ -63,6 +64,15 @@ pub enum Event {
         /// The bytes, or why there are none.
         content: FileContent,
     },
+}
+
+/// What a Service of type LoadBalancer was given.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Assignment {
+    /// Its addresses, and no others, in the order in which they are shown.
+    pub addresses: Box<[IpAddr]>,
+    /// Why it has less than it asks for: stable reason code, and a text for people.
+    pub lack: Option<(&'static str, String)>,
 }
 
 /// What was read from a file of certificates or keys, which is never shown.
@@ -115,6 +125,21 @@ impl Change {
         self.listeners |= other.listeners;
     }
 
+    /// Objects other than EndpointSlices that came, changed or went, in order.
+    pub fn objects(&self) -> impl Iterator<Item = &ObjectRef> {
+        self.objects.iter()
+    }
+
+    /// The Services with other endpoints than before, in order.
+    pub fn services_with_other_endpoints(&self) -> impl Iterator<Item = ObjectRef> {
+        let service = |(namespace, name): &ServiceKey| ObjectRef {
+            kind: Kind::Service,
+            namespace: Arc::clone(namespace),
+            name: Arc::clone(name),
+        };
+        self.endpoints.iter().map(service)
+    }
+
     /// True if there is nothing to compile.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -158,8 +183,8 @@ pub struct Index {
     zone: Option<Arc<str>>,
     /// Where no Service may lead, sorted.
     refused: Box<[SocketAddr]>,
-    /// Service → addresses that it was given
-    assigned: HashMap<ObjectRef, Box<[IpAddr]>, FixedState>,
+    /// Service → what it was given
+    assigned: HashMap<ObjectRef, Assignment, FixedState>,
     /// Where the API servers say that they are, sorted.
     servers: Box<[SocketAddr]>,
 }
@@ -217,13 +242,12 @@ impl Index {
                 change.refused = self.refused != addresses;
                 self.refused = addresses;
             }
-            Event::Assigned { service, addresses } => {
-                let old = if addresses.is_empty() {
-                    self.assigned.remove(&service)
-                } else {
-                    self.assigned.insert(service.clone(), addresses.into())
+            Event::Assigned { service, assignment } => {
+                let old = match assignment {
+                    Some(assignment) => self.assigned.insert(service.clone(), assignment),
+                    None => self.assigned.remove(&service),
                 };
-                if old.as_deref() != self.assigned.get(&service).map(|addresses| &**addresses) {
+                if old.as_ref() != self.assigned.get(&service) {
                     change.objects.insert(service);
                 }
             }
@@ -415,9 +439,9 @@ impl Index {
         self.classes.iter().filter_map(|reference| Some((reference, self.class(reference)?.1)))
     }
 
-    /// Addresses that the Service was given.
-    pub(crate) fn assigned(&self, service: &ObjectRef) -> &[IpAddr] {
-        self.assigned.get(service).map(|addresses| &**addresses).unwrap_or_default()
+    /// What the Service was given; `None` if nobody gives it anything.
+    pub(crate) fn assigned(&self, service: &ObjectRef) -> Option<&Assignment> {
+        self.assigned.get(service)
     }
 
     /// `None` if the name has never resolved.

@@ -5,7 +5,7 @@
 mod common;
 
 use config::compile::{Compiler, EndpointSettings, ServiceSettings, Settings};
-use config::index::{Change, Event, Index};
+use config::index::{Assignment, Change, Event, Index};
 use config::report::{Kind, ObjectRef};
 use config::table::{L4Bind, RouteTable, Split};
 
@@ -147,21 +147,26 @@ fn addresses_that_were_given_go_before_those_asked_for_and_can_be_taken_away() {
     let mut index = Index::new();
     let mut change = common::apply(&mut index, "f.yaml", &web("", ""));
     let reference = ObjectRef { kind: Kind::Service, namespace: "default".into(), name: "web".into() };
-    let give = |index: &mut Index, addresses: &[&str]| {
-        let addresses = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
-        index.apply(Event::Assigned { service: reference.clone(), addresses })
+    let give = |index: &mut Index, assignment: Option<Assignment>| {
+        index.apply(Event::Assigned { service: reference.clone(), assignment })
     };
-    change.merge(give(&mut index, &["203.0.113.7", "2001:db8::7"]));
+    let addresses = ["203.0.113.7".parse().unwrap(), "2001:db8::7".parse().unwrap()].into();
+    change.merge(give(&mut index, Some(Assignment { addresses, lack: None })));
     let mut compiler = Compiler::new(settings(balanced_only()));
     let binds = outcome(&mut compiler, &index, &change).binds;
     assert_eq!(
         binds,
         ["tcp://203.0.113.7:80 -> default/web:80/tcp", "tcp://[2001:db8::7]:80 -> default/web:80/tcp"]
     );
-    let change = give(&mut index, &[]);
+    let lack = Some(("PoolExhausted", "no address is left".to_owned()));
+    let change = give(&mut index, Some(Assignment { addresses: Box::default(), lack }));
+    let nothing = outcome(&mut compiler, &index, &change);
+    assert!(nothing.binds.is_empty(), "what it asks for is not for the asking any more");
+    assert!(nothing.told.iter().any(|told| told.contains("PoolExhausted")), "{:?}", nothing.told);
+    let change = give(&mut index, None);
     let binds = outcome(&mut compiler, &index, &change).binds;
     assert_eq!(binds, ["tcp://192.0.2.1:80 -> default/web:80/tcp"]);
-    assert!(give(&mut index, &[]).is_empty(), "nothing changed");
+    assert!(give(&mut index, None).is_empty(), "nothing changed");
 }
 
 #[test]

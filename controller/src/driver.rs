@@ -12,6 +12,8 @@ use tokio::sync::mpsc;
 use crate::Publish;
 use crate::dns::Dns;
 use crate::hold_off::HoldOff;
+use crate::ipam::memory::Memory;
+use crate::ipam::{Assigner, Role, VirtualAddress};
 use crate::problems::{ControlMetrics, ProblemLog};
 use crate::source::{Certainty, Source};
 use crate::status::{Note, Notes};
@@ -39,6 +41,12 @@ pub struct Driver<S, P> {
     problems: ProblemLog,
     metrics: Arc<ControlMetrics>,
     status: Notes,
+    /// Who gives addresses to Services.
+    assigner: Assigner,
+    /// Where they are remembered.
+    memory: Option<Memory>,
+    /// What the publisher was told of them.
+    announced: Vec<VirtualAddress>,
     /// How well the source knew at the last compile whose Ingresses are.
     certainty: Certainty,
     /// When to compile although nothing changed: a certificate becomes valid, or expires.
@@ -60,6 +68,9 @@ impl<S: Source, P: Publish> Driver<S, P> {
         Self {
             source,
             publisher,
+            assigner: Assigner::new(settings.services.clone(), Role::Alone),
+            memory: None,
+            announced: Vec::new(),
             index: Index::new(),
             dns: Dns::new(Arc::clone(&metrics), settings.endpoints.ipv4),
             compiler: Compiler::new(settings),
@@ -71,6 +82,25 @@ impl<S: Source, P: Publish> Driver<S, P> {
             certainty: Certainty::Unknown,
             wake: None,
         }
+    }
+
+    /// Services keep the addresses that `memory` has, and it keeps those that they get. Blocks.
+    #[must_use]
+    pub fn remembering(mut self, memory: Memory) -> Self {
+        if self.assigner.is_off() {
+            return self;
+        }
+        match memory.read() {
+            Ok(addresses) => {
+                self.assigner.remember(addresses);
+                self.memory = Some(memory);
+            }
+            Err(error) => tracing::error!(
+                %error,
+                "the addresses of Services cannot be read from --state-dir: they are given anew, and not kept"
+            ),
+        }
+        self
     }
 
     /// Runs until told to stop, or until `commands` is closed. Nothing is published before everything has
@@ -139,6 +169,7 @@ impl<S: Source, P: Publish> Driver<S, P> {
         let start = Instant::now();
         let loaded = self.source.want(&self.index.files(), &self.index.unread_files());
         self.apply(loaded);
+        let are_addresses_touched = self.assign();
         let change = std::mem::take(&mut self.change);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let (table, report) =
@@ -149,6 +180,7 @@ impl<S: Source, P: Publish> Driver<S, P> {
             Instant::now() + at.saturating_sub(now).clamp(Duration::from_secs(1), MAX_SLEEP)
         });
         self.publisher.publish(&table, &report);
+        self.announce(are_addresses_touched, &change);
         let end = Instant::now();
         self.metrics.compiled(&report, table.version, end - start, SystemTime::now());
         self.problems.update(&report);
@@ -166,6 +198,39 @@ impl<S: Source, P: Publish> Driver<S, P> {
             hosts = self.compiler.rebuilt_hosts(),
             "table published"
         );
+    }
+
+    /// Gives addresses to Services; true if there may be something else to announce.
+    fn assign(&mut self) -> bool {
+        if self.assigner.is_off() {
+            return false;
+        }
+        let given = self.assigner.give(&mut self.index, &mut self.change);
+        if given.is_different {
+            // Before any of it is served, so that a restart finds what clients know.
+            if let Some(Err(error)) = self.memory.as_ref().map(|memory| memory.write(&self.assigner.memory()))
+            {
+                tracing::warn!(%error, "the addresses of Services cannot be kept in --state-dir");
+            }
+        }
+        given.is_touched
+    }
+
+    /// Tells the publisher which addresses are served, if they are others than before.
+    fn announce(&mut self, are_touched: bool, change: &Change) {
+        if self.assigner.is_off() {
+            return;
+        }
+        let mut moved = change.services_with_other_endpoints();
+        if !are_touched && !moved.any(|service| self.assigner.needs_local(&service)) {
+            return;
+        }
+        let has_local = |service: &ObjectRef| self.compiler.endpoints_here(&self.index, service) > 0;
+        let addresses = self.assigner.virtual_addresses(has_local);
+        if addresses != self.announced {
+            self.publisher.announce(&addresses);
+            self.announced = addresses;
+        }
     }
 
     /// The Services and EndpointSlices of which the report tells and that are in use, for whoever tells it further.

@@ -18,9 +18,17 @@ use std::sync::Arc;
 use config::report::Report;
 use config::table::RouteTable;
 
+use self::ipam::VirtualAddress;
+
 /// Takes each new table into use: the one seam between control plane and data plane.
 pub trait Publish {
     /// Called after every compile, on the control thread. `table` is complete: nothing is published before
     /// the first full read. An implementation keeps serving its former table if it cannot take this one.
     fn publish(&mut self, table: &Arc<RouteTable>, report: &Arc<Report>);
+
+    /// Called after [`Self::publish`] when the addresses of Services of type LoadBalancer that the table serves are others
+    /// than before, or may be announced from elsewhere. All of them, sorted by Service.
+    fn announce(&mut self, addresses: &[VirtualAddress]) {
+        let _ = addresses;
+    }
 }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use config::table::explain_l4::{L4Explanation, explain_l4};
 use config::table::{L4Key, L4Policy, Transport};
 
-use super::{json_line, line, share_text};
+use super::{explain_service, json_line, line, share_text};
 use crate::check::compile_once;
 use crate::cli::ExplainArgs;
 use crate::settings::compile_settings;
@@ -16,6 +16,9 @@ use crate::terminal::Paint;
 
 /// Prints where the connection goes; success if a backend takes it.
 pub(super) fn explain(args: ExplainArgs) -> anyhow::Result<ExitCode> {
+    if let Some(service) = args.method.strip_prefix("service/") {
+        return explain_service::explain(&args, service);
+    }
     let key = parse(&args.method)?;
     if !args.headers.is_empty() {
         bail!("{key}: what is relayed as it is has no header");
@@ -36,7 +39,7 @@ pub(super) fn explain(args: ExplainArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn parse(url: &str) -> anyhow::Result<L4Key> {
-    const FORM: &str = "give a method and a URL, or tcp://address:port";
+    const FORM: &str = "give a method and a URL, tcp://address:port, or service/namespace/name";
     let (scheme, address) = url.split_once("://").with_context(|| format!("{url:?} has no URL: {FORM}"))?;
     let transport = match scheme {
         "tcp" => Transport::Tcp,

@@ -13,6 +13,7 @@ use config::report::{Kind, Report, Severity};
 use config::table::{Bind, L4Key, RouteId, RouteTable, Transport};
 use controller::Publish;
 use controller::driver::{Command, Driver};
+use controller::ipam::memory::Memory;
 use controller::problems::ControlMetrics;
 use controller::source::Source;
 use controller::status::Notes;
@@ -189,6 +190,7 @@ impl ControlThread {
         settings: Settings,
         metrics: Arc<ControlMetrics>,
         status: Notes,
+        memory: Option<Memory>,
         commands: mpsc::UnboundedReceiver<Command>,
     ) -> io::Result<Self> {
         let (started, was_started) = oneshot::channel();
@@ -199,9 +201,13 @@ impl ControlThread {
         let thread = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
             let _alive = alive;
             match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => drop(
-                    runtime.block_on(Driver::new(source, shared, settings, metrics, status).run(commands)),
-                ),
+                Ok(runtime) => {
+                    let mut driver = Driver::new(source, shared, settings, metrics, status);
+                    if let Some(memory) = memory {
+                        driver = driver.remembering(memory);
+                    }
+                    drop(runtime.block_on(driver.run(commands)));
+                }
                 Err(error) => tracing::error!(%error, "cannot start the control plane"),
             }
         })?;
@@ -287,9 +293,16 @@ mod tests {
         let (lit, fuse) = oneshot::channel();
         let settings = Settings { http: Some("127.0.0.1:0".parse().unwrap()), ..Settings::default() };
         let source = Faulty { fuse, is_first: true };
-        let mut control =
-            ControlThread::start(source, publishing, settings, Arc::default(), Notes::to_nobody(), receiver)
-                .unwrap();
+        let mut control = ControlThread::start(
+            source,
+            publishing,
+            settings,
+            Arc::default(),
+            Notes::to_nobody(),
+            None,
+            receiver,
+        )
+        .unwrap();
         let address = control.started().await.unwrap().listeners[0].address;
         drop(lit);
         control.ended().await;

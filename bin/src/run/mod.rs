@@ -116,6 +116,7 @@ impl Running {
         refuse_cluster_ip(args)?;
         let (notes, prospect) = Prospect::new(args);
         let source = Objects::open(args, &notes).await?;
+        let memory = source::memory(args)?;
         let cluster =
             ClusterFigures { progress: source.progress(), status: prospect.as_ref().map(Prospect::metrics) };
         let workers = worker_count(args);
@@ -137,7 +138,8 @@ impl Running {
         let fixed = own_admin().chain(binds).collect();
         let refused = own::follow(source.server(), fixed, Arc::clone(&shared));
         let source = Guarded::new(source, refused);
-        let mut control = ControlThread::start(source, publishing, settings, metrics, notes, receiver)?;
+        let mut control =
+            ControlThread::start(source, publishing, settings, metrics, notes, memory, receiver)?;
         let started = control.started().await.context("the control thread ended before the first table")?;
         check_binds(args, &started)?;
         readiness.ready();

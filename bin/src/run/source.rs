@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use config::index::Event;
 use controller::cluster;
+use controller::ipam::memory::Memory;
 use controller::source::file::FileSource;
 use controller::source::kube::{KubeSource, Progress, Settings, prepare_state};
 use controller::source::{Batch, Certainty, Source};
@@ -178,6 +179,16 @@ fn settings(args: &RunArgs) -> Settings {
 fn maps(args: &ServiceArgs) -> BTreeSet<(Arc<str>, Arc<str>)> {
     let named = args.tcp_services_configmap.iter().chain(&args.udp_services_configmap);
     named.map(|MapName(namespace, name)| (namespace.as_str().into(), name.as_str().into())).collect()
+}
+
+/// Where the addresses of Services are kept, if that is not in a cluster.
+pub(super) fn memory(args: &RunArgs) -> anyhow::Result<Option<Memory>> {
+    match args.cluster.state_dir.as_ref().filter(|_| !args.cluster.kubernetes) {
+        Some(StateDir(Some(path))) => Memory::open(path).map(Some).with_context(|| {
+            format!("--state-dir: cannot write to {}; choose another folder, or `none`", path.display())
+        }),
+        Some(StateDir(None)) | None => Ok(None),
+    }
 }
 
 /// Where objects are kept.

@@ -6,14 +6,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Compiler;
 use super::backend::BackendKey;
 use super::endpoints::{self, RelayedPort, Scope, Vantage};
 use super::route::{Order, Outcome, Route};
 use super::settings::{ServiceSettings, Settings};
 use super::slots::Slots;
 use super::workshop::Workshop;
-use crate::index::{Index, ServiceKey};
-use crate::report::Problem;
+use crate::index::{Assignment, Index, ServiceKey};
+use crate::report::{ObjectRef, Problem};
 use crate::resource::service::{Service, ServicePort};
 use crate::resource::service_exposure::{Exposure, ServiceKind};
 use crate::resource::{Finding, Object};
@@ -22,8 +23,6 @@ use crate::table::{
     Unavailable,
 };
 
-/// `loadBalancerClass` of Services that are ours.
-pub(super) const LOAD_BALANCER_CLASS: &str = "sluicegate.dev/load-balancer";
 /// Streams may be silent for long: databases keep connections that nobody uses, and the kernel's own tracking, which
 /// Services are used to, waits for days.
 const IDLE: Duration = Duration::from_secs(24 * 3_600);
@@ -47,15 +46,10 @@ struct Kinds {
 
 impl Kinds {
     fn new(settings: &ServiceSettings, exposure: &Exposure) -> Self {
-        let is_ours = match exposure.class.as_deref() {
-            Some(class) => class == LOAD_BALANCER_CLASS,
-            None => settings.classless,
-        };
         // Only what kube-proxy does is left to another proxy.
         let is_for_us = exposure.proxy_name.is_none();
-        let is_load_balancer = exposure.kind == ServiceKind::LoadBalancer;
         Self {
-            load_balancer: settings.load_balancer && is_load_balancer && is_ours,
+            load_balancer: settings.balances(exposure),
             node: settings.node_port && is_for_us && exposure.kind != ServiceKind::ClusterIp,
             cluster: settings.cluster_ip && is_for_us,
         }
@@ -170,17 +164,21 @@ fn balanced(
     exposure: &Exposure,
     findings: &mut Vec<Finding>,
 ) -> Vec<IpAddr> {
-    let given = shop.index.assigned(&object.reference);
-    if !given.is_empty() {
-        return given.to_vec();
+    if let Some(Assignment { addresses, lack }) = shop.index.assigned(&object.reference) {
+        findings.extend(lack.as_ref().map(|(reason, message)| {
+            let finding: fn(&'static str, u32, &'static str, String) -> Finding =
+                if addresses.is_empty() { Finding::error } else { Finding::warning };
+            finding("spec.type", 0, reason, message.clone())
+        }));
+        return addresses.to_vec();
     }
-    let may = |ip: &IpAddr| shop.settings.services.requestable.iter().any(|net| net.contains(ip));
+    let may = |ip: &IpAddr| shop.settings.services.is_requestable(*ip);
     let (allowed, others): (Vec<IpAddr>, Vec<IpAddr>) = exposure.requested.iter().partition(|ip| may(ip));
     if let Some(refused) = others.first() {
         let message = format!("{refused} is not one of the addresses that Services may ask for");
         findings.push(Finding::error("spec.loadBalancerIP", 0, "AddressNotAllowed", message));
     } else if allowed.is_empty() {
-        let message = "it has no address yet; `spec.loadBalancerIP` or the annotation \
+        let message = "it has no address: there is no pool, and neither `spec.loadBalancerIP` nor the annotation \
                        sluicegate.dev/load-balancer-ips asks for one";
         findings.push(Finding::warning("spec.loadBalancerIP", 0, "NoAddress", message.to_owned()));
     }
@@ -242,6 +240,16 @@ pub(super) fn terms(transport: Transport) -> L4Policy {
             L4Policy { idle_timeout: IDLE, max_connections: MOST_CONNECTIONS, ..L4Policy::default() }
         }
         Transport::Udp => L4Policy { idle_timeout: FLOW_IDLE, ..L4Policy::of_datagrams() },
+    }
+}
+
+impl Compiler {
+    /// How many ready endpoints of the Service are on the node that the gateway runs on.
+    #[must_use]
+    pub fn endpoints_here(&self, index: &Index, service: &ObjectRef) -> u32 {
+        let key = (Arc::clone(&service.namespace), Arc::clone(&service.name));
+        let vantage = Vantage::new(&self.settings.endpoints, index);
+        index.service(&key).map_or(0, |(_, service)| endpoints::ready_here(index, vantage, &key, service))
     }
 }
 

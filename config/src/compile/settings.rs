@@ -5,7 +5,11 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::resource::service_exposure::Exposure;
 use crate::table::{BackendPolicy, BindConfig, Certificate, Limits, Listener, RulePolicy, TrustedProxies};
+
+/// `loadBalancerClass` of Services that are ours.
+const LOAD_BALANCER_CLASS: &str = "sluicegate.dev/load-balancer";
 
 /// What the operator decides, outside of any object.
 #[derive(Clone, Debug)]
@@ -108,6 +112,24 @@ impl ServiceSettings {
     #[must_use]
     pub fn is_any(&self) -> bool {
         self.load_balancer || self.node_port || self.cluster_ip
+    }
+
+    /// True if the Service is of type LoadBalancer and ours, and to have addresses: its class is ours, or it has none and
+    /// those are ours as well. One that is being deleted is to have none.
+    #[must_use]
+    pub fn balances(&self, exposure: &Exposure) -> bool {
+        let is_ours = match exposure.class.as_deref() {
+            Some(class) => class == LOAD_BALANCER_CLASS,
+            None => self.classless,
+        };
+        let is_wanted = exposure.wish.as_ref().is_some_and(|wish| !wish.is_deleting);
+        self.load_balancer && is_wanted && is_ours
+    }
+
+    /// True if a Service has `address` by asking for it.
+    #[must_use]
+    pub fn is_requestable(&self, address: IpAddr) -> bool {
+        self.requestable.iter().any(|network| network.contains(&address))
     }
 }
 

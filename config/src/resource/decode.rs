@@ -222,8 +222,7 @@ impl<'a> Decoder<'a> {
             }
             _ => return self.skipped(node, head),
         };
-        self.typed(node, head, kind, wanted, |object: AddressPoolObject, findings| {
-            findings.push(Finding::warning("", 0, "Unsupported", UNUSED.to_owned()));
+        self.typed(node, head, kind, wanted, |object: AddressPoolObject, _| {
             ObjectSpec::AddressPool(Box::new(object.trim()))
         });
     }
@@ -336,10 +335,6 @@ impl<'a> Decoder<'a> {
                     return;
                 }
                 let location = Some(self.location(node.line));
-                if kind == Kind::AddressPool {
-                    let finding = Finding::warning(field, node.line, "Unsupported", UNUSED.to_owned());
-                    self.out.problems.push(finding.into_problem(&reference, location.as_ref()));
-                }
                 self.out.objects.push(Object { reference, location, spec });
             }
             Err(finding) => {
@@ -493,9 +488,8 @@ fn top<'t>(text: &'t str, key: &str) -> Option<&'t str> {
 }
 
 const NATIVE_VERSION: &str = "sluicegate.dev/v1alpha1";
-/// What there is to say about pools and announcements that are right.
-const UNUSED: &str =
-    "it is read and checked, but no addresses are given to Services yet, so it has no effect";
+/// What there is to say about announcements that are right.
+const UNUSED: &str = "it is read and checked, but addresses are not announced yet, so it has no effect";
 const METALLB_VERSION: &str = "metallb.io/v1beta1";
 const SECTIONS: [&str; 4] = ["listeners", "routes", "backends", "addressPools"];
 

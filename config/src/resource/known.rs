@@ -9,7 +9,6 @@ pub(crate) fn unused_fields(name: &str) -> &'static [&'static str] {
             "selfLink",
             "resourceVersion",
             "generation",
-            "deletionTimestamp",
             "deletionGracePeriodSeconds",
             "ownerReferences",
             "finalizers",
@@ -18,7 +17,10 @@ pub(crate) fn unused_fields(name: &str) -> &'static [&'static str] {
             "initializers",
             "uid",
         ],
-        "IngressObject" | "IngressClassObject" | "ServiceObject" => &["apiVersion", "kind", "status"],
+        "IngressObject" | "IngressClassObject" => &["apiVersion", "kind", "status"],
+        "ServiceObject" => &["apiVersion", "kind"],
+        "ServiceStatus" => &["conditions"],
+        "LoadBalancerIngress" => &["hostname", "ipMode", "ports"],
         "EndpointSliceObject" => &["apiVersion", "kind"],
         "SecretObject" => &["apiVersion", "kind", "immutable"],
         "AddressPoolObject" | "L2AdvertisementObject" => &["apiVersion", "kind", "status"],
@@ -26,9 +28,7 @@ pub(crate) fn unused_fields(name: &str) -> &'static [&'static str] {
         "L2Advertisement" => &["preferredNodeSelectors"],
         "ConfigMapObject" => &["apiVersion", "kind", "immutable", "binaryData"],
         "ResourceRef" => &["apiGroup"],
-        "ServiceSpec" => {
-            &["allocateLoadBalancerNodePorts", "externalIPs", "ipFamily", "selector", "topologyKeys"]
-        }
+        "ServiceSpec" => &["allocateLoadBalancerNodePorts", "externalIPs", "ipFamily", "topologyKeys"],
         "SliceEndpointSpec" => &["deprecatedTopology", "hostname", "topology"],
         "SliceTargetRef" => &["apiVersion", "fieldPath", "resourceVersion", "kind", "namespace", "name"],
         "SlicePortSpec" => &["appProtocol"],

@@ -15,6 +15,7 @@ pub(super) struct ObjectMeta {
     pub(super) name: Option<Arc<str>>,
     pub(super) namespace: Option<Arc<str>>,
     pub(super) creation_timestamp: Option<String>,
+    pub(super) deletion_timestamp: Option<String>,
     #[serde(default, deserialize_with = "reader::absent")]
     pub(super) annotations: Text,
     #[serde(default, deserialize_with = "reader::absent")]

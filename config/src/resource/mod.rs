@@ -24,6 +24,7 @@ pub(crate) mod pem;
 mod reader;
 mod secret;
 pub mod service;
+pub mod service_addresses;
 pub mod service_exposure;
 mod suggest;
 pub(crate) mod syntax;

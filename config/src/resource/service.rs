@@ -1,5 +1,6 @@
 //! Service: ports, ExternalName, settings, and how it is reached from outside of its Pods.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use super::annotations::{self, On, Settings};
 use super::ingress::PortRef;
 use super::meta::ObjectMeta;
 use super::reader::{self, At};
+use super::service_addresses::ServiceStatus;
 use super::service_exposure::{self, AffinityConfig, Exposure, ExposureSpec, ServiceKind};
 use super::{Finding, syntax};
 use crate::table::Transport;
@@ -99,6 +101,8 @@ pub(super) struct ServiceObject {
     pub(super) metadata: ObjectMeta,
     #[serde(default, deserialize_with = "reader::absent")]
     spec: ServiceSpec,
+    #[serde(default, deserialize_with = "reader::absent")]
+    status: ServiceStatus,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -130,6 +134,8 @@ struct ServiceSpec {
     internal_traffic_policy: Option<At<String>>,
     health_check_node_port: Option<i64>,
     ip_family_policy: Option<String>,
+    #[serde(default, deserialize_with = "reader::absent")]
+    selector: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -252,8 +258,10 @@ impl ServiceObject {
             health_check: spec.health_check_node_port,
             families: std::mem::take(&mut spec.ip_families),
             family_policy: spec.ip_family_policy.take(),
+            selector: std::mem::take(&mut spec.selector),
         };
-        Some(Box::new(service_exposure::read(kind, &self.metadata, said, cluster_ips, findings)))
+        let meta = (&self.metadata, &self.status);
+        Some(Box::new(service_exposure::read(kind, meta, said, cluster_ips, findings)))
     }
 }
 

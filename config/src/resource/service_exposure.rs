@@ -1,6 +1,7 @@
 //! How a Service is reached by addresses and ports of its own: what the object says of ClusterIP, NodePort and
 //! LoadBalancer. Decides nothing about which of it is served.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use super::Finding;
 use super::annotations::Text;
 use super::meta::ObjectMeta;
 use super::reader::{self, At};
+use super::service_addresses::{self, AddressWish, ServiceStatus};
 use super::syntax;
 use crate::table::SourceRanges;
 
@@ -38,6 +40,8 @@ pub struct Exposure {
     pub class: Option<Arc<str>>,
     /// Addresses that it asks for, in its own order.
     pub requested: Box<[IpAddr]>,
+    /// What else it says about addresses of load balancers; only of [`ServiceKind::LoadBalancer`].
+    pub wish: Option<Box<AddressWish>>,
     /// Clients that its load balancer's addresses serve; everybody when absent. An error closes them: something else was
     /// wanted than can be understood.
     pub source_ranges: Option<Result<Arc<SourceRanges>, Refused>>,
@@ -87,6 +91,7 @@ pub(super) struct ExposureSpec {
     pub(super) health_check: Option<i64>,
     pub(super) families: Vec<String>,
     pub(super) family_policy: Option<String>,
+    pub(super) selector: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -105,15 +110,20 @@ struct ClientIpConfig {
 /// Reads what `spec` and annotations say; `findings` is what is known of its ports already.
 pub(super) fn read(
     kind: ServiceKind,
-    meta: &ObjectMeta,
-    spec: ExposureSpec,
+    (meta, status): (&ObjectMeta, &ServiceStatus),
+    mut spec: ExposureSpec,
     cluster_ips: &[IpAddr],
     mut findings: Vec<Finding>,
 ) -> Exposure {
     let findings = &mut findings;
     let affinity = affinity(&spec, findings);
     let source_ranges = source_ranges(&meta.annotations, &spec.source_ranges, findings);
-    let requested = requested(&meta.annotations, spec.load_balancer_ip.as_ref(), findings);
+    let (requested, misread) = requested(&meta.annotations, spec.load_balancer_ip.as_ref(), findings);
+    let selector = std::mem::take(&mut spec.selector);
+    let wish = (kind == ServiceKind::LoadBalancer).then(|| {
+        let policy = spec.family_policy.as_deref();
+        Box::new(service_addresses::read(meta, status, selector, policy, misread))
+    });
     let external_local = is_local("spec.externalTrafficPolicy", spec.external_policy.as_ref(), findings);
     let internal_local = is_local("spec.internalTrafficPolicy", spec.internal_policy.as_ref(), findings);
     let has = |family: &str, is_family: fn(&IpAddr) -> bool| {
@@ -128,6 +138,7 @@ pub(super) fn read(
         created: meta.creation_timestamp.as_deref().and_then(syntax::timestamp),
         class: spec.class.clone().filter(|class| !class.is_empty()),
         requested,
+        wish,
         source_ranges,
         affinity,
         external_local,
@@ -215,15 +226,20 @@ fn source_ranges(
 /// Addresses that one Service may ask for: each is a socket per port and worker.
 const MOST_REQUESTED: usize = 8;
 
-/// Addresses from the annotations, else from the field.
-fn requested(annotations: &Text, field: Option<&At<String>>, findings: &mut Vec<Finding>) -> Box<[IpAddr]> {
+/// Addresses from the annotations, else from the field; and the first text there that is none.
+fn requested(
+    annotations: &Text,
+    field: Option<&At<String>>,
+    findings: &mut Vec<Finding>,
+) -> (Box<[IpAddr]>, Option<Arc<str>>) {
     let annotation = REQUESTED.iter().find_map(|key| Some((*key, annotations.get(*key)?)));
     let (at, text) = match (annotation, field) {
         (Some((key, text)), _) => (format!("metadata.annotations[{key}]"), text),
         (None, Some(text)) => ("spec.loadBalancerIP".to_owned(), text),
-        (None, None) => return Box::default(),
+        (None, None) => return (Box::default(), None),
     };
     let mut addresses: Vec<IpAddr> = Vec::new();
+    let mut misread = None;
     for part in text.value.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let usable = part.parse::<IpAddr>().ok().map(|ip| ip.to_canonical());
         match usable.filter(|ip| !ip.is_unspecified() && !ip.is_multicast()) {
@@ -236,11 +252,12 @@ fn requested(annotations: &Text, field: Option<&At<String>>, findings: &mut Vec<
             Some(address) if !addresses.contains(&address) => addresses.push(address),
             Some(_) => {}
             None => {
+                misread = misread.or_else(|| Some(Arc::from(part)));
                 let message =
                     format!("`{part}` is not an address that can be a Service's own; it is ignored");
                 findings.push(Finding::error(at.clone(), text.line, "InvalidAddress", message));
             }
         }
     }
-    addresses.into()
+    (addresses.into(), misread)
 }

@@ -10,12 +10,15 @@
 //! 4. Addresses come from the first pool that offers one (see [`Allocator::set_pools`]), the lowest first; a Service that
 //!    shares goes where others with its terms already are.
 
+mod assigner;
+pub mod memory;
 mod outcome;
 mod owners;
 mod pool;
 mod request;
 mod runs;
 mod space;
+mod virtual_address;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -23,9 +26,11 @@ use std::net::IpAddr;
 use config::report::ObjectRef;
 use config::resource::AddressPool;
 
+pub use self::assigner::{Assigner, Desired, Given, Role};
 pub use self::outcome::{Assigned, Conflict, Lack, Outcome, Settled, Withdrawal};
 pub use self::pool::{Overlap, Usage};
 pub use self::request::{Families, Family, Nodes, Request, Sharing};
+pub use self::virtual_address::{Announcement, VirtualAddress};
 
 use self::owners::Owners;
 use self::pool::Pool;
@@ -118,6 +123,12 @@ impl Allocator {
         Some(Outcome { assigned: assigned.collect(), lack: claim.lack.clone() })
     }
 
+    /// The pool that has `address`, whomever it admits; the first one, if several have it.
+    #[must_use]
+    pub fn pool_with(&self, address: IpAddr) -> Option<&ObjectRef> {
+        self.pools.iter().find(|pool| pool.has(address)).map(|pool| &pool.name)
+    }
+
     /// How much of each pool is in use, in the order in which they are looked at.
     pub fn usage(&self) -> impl Iterator<Item = (&ObjectRef, Usage)> {
         self.pools.iter().map(|pool| (&pool.name, pool.usage()))
@@ -138,6 +149,46 @@ impl Allocator {
             self.fill(age);
         }
         self.tell(turns.into_iter().map(|(_, service)| service).collect())
+    }
+
+    /// As [`Self::settle`], for whoever does not decide: hints are from who does. They go before what a Service has, and
+    /// nobody gets anything else.
+    pub fn follow(&mut self) -> Vec<Settled> {
+        let touched = std::mem::take(&mut self.touched);
+        self.obey(&touched);
+        let mut told: BTreeSet<ObjectRef> = touched.into_iter().map(|(_, service)| service).collect();
+        if std::mem::take(&mut self.is_eased) && !self.waiting.is_empty() {
+            let waiting = self.waiting.clone();
+            self.obey(&waiting);
+            told.extend(waiting.into_iter().map(|(_, service)| service));
+            self.is_eased = false;
+        }
+        self.tell(told)
+    }
+
+    /// Gives to each of `turns` what its hint says, or else leaves it what it had.
+    fn obey(&mut self, turns: &BTreeSet<Age>) {
+        let kept = self.let_go(turns);
+        self.keep_hints(turns);
+        for (service, address) in kept {
+            let held = self.claims.get(&service).map(|claim| *Family::of(address).pick(&claim.held));
+            if held != Some(None) || self.take(&service, address).is_err() {
+                self.lost.entry(service).or_default().push((address, Withdrawal::RequestChanged));
+            }
+        }
+        for age in turns {
+            if self.lacks_hint(age) {
+                self.waiting.insert(age.clone());
+            } else {
+                self.waiting.remove(age);
+            }
+        }
+    }
+
+    /// True if the Service does not have all that hints say.
+    fn lacks_hint(&self, age: &Age) -> bool {
+        let Some(Claim { request: Some(request), held, .. }) = self.claims.get(&age.1) else { return false };
+        request.hint.iter().any(|address| *Family::of(*address).pick(held) != Some(*address))
     }
 
     /// What is different for `services` from what was told of them.

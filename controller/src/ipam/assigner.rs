@@ -1,0 +1,491 @@
+//! From objects to requests, and from what the allocator says to what is served, written and announced. Pure: of the index,
+//! it changes nothing but what Services are given.
+//!
+//! In a cluster, the record of who has which address is the status of the Service: one replica decides and writes, and an
+//! address is served, by every replica alike, once it stands there. What stands there is believed only if a pool has it that
+//! is for this Service.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use config::compile::ServiceSettings;
+use config::index::{Assignment, Change, Event, Index};
+use config::report::{Kind, ObjectRef, Problem, Severity};
+use config::resource::service::Service;
+use config::resource::service_addresses::{AddressWish, FamilyPolicy};
+use config::resource::service_exposure::Exposure;
+use config::resource::{AddressPool, L2Advertisement, ObjectSpec};
+
+use super::outcome::{Lack, Outcome};
+use super::request::{Families, Family, Nodes, Request, Sharing};
+use super::virtual_address::{Announcement, VirtualAddress};
+use super::{Allocator, Overlap};
+
+/// Who decides on addresses.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Role {
+    /// We, for ourselves: what is decided is served at once.
+    Alone,
+    /// We, for all replicas: what is decided is served once it is recorded.
+    Leader,
+    /// Another replica: what it records is served, if it may be.
+    Follower,
+}
+
+/// What the status of a Service should say of its addresses.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Desired {
+    /// Its addresses.
+    pub addresses: Box<[IpAddr]>,
+    /// Why it has less than it asks for: stable reason code, and a text for people.
+    pub lack: Option<(&'static str, String)>,
+}
+
+/// What [`Assigner::give`] did.
+#[derive(Debug, Default)]
+pub struct Given {
+    /// Something changed that may have to do with addresses.
+    pub is_touched: bool,
+    /// Some Service has other addresses.
+    pub is_different: bool,
+    /// For whoever writes status, if we lead: `None` for a Service that is not ours, or no longer.
+    pub desired: Vec<(ObjectRef, Option<Desired>)>,
+}
+
+/// What [`Assigner::decide`] decided.
+#[derive(Debug, Default)]
+struct Decisions {
+    /// For the index.
+    events: Vec<Event>,
+    desired: Vec<(ObjectRef, Option<Desired>)>,
+}
+
+/// What is known of a Service of type LoadBalancer that is ours.
+#[derive(Clone, Debug)]
+struct Known {
+    created: Option<i64>,
+    requested: Box<[IpAddr]>,
+    wish: AddressWish,
+    /// Of its ClusterIPs or of what it says of families.
+    families: (bool, bool),
+    ports: Box<[(config::table::Transport, u16)]>,
+    needs_local: bool,
+    /// Pools decide on its addresses.
+    is_managed: bool,
+    /// Addresses that it was given and that were recorded since.
+    confirmed: BTreeSet<IpAddr>,
+    told: Option<Assignment>,
+    desired: Option<Desired>,
+}
+
+/// Gives addresses to Services.
+#[derive(Debug)]
+pub struct Assigner {
+    settings: ServiceSettings,
+    role: Role,
+    allocator: Allocator,
+    pools: BTreeMap<ObjectRef, AddressPool>,
+    advertisements: BTreeMap<ObjectRef, L2Advertisement>,
+    /// namespace → its labels
+    namespaces: BTreeMap<Arc<str>, Arc<BTreeMap<String, String>>>,
+    /// Services of type LoadBalancer that are ours.
+    services: BTreeMap<ObjectRef, Known>,
+    /// Service → what it had before the start
+    remembered: BTreeMap<ObjectRef, Box<[IpAddr]>>,
+    /// Services to be decided on again.
+    touched: BTreeSet<ObjectRef>,
+    are_pools_touched: bool,
+    /// Everything is to be told again.
+    tells_all: bool,
+    overlaps: Vec<Overlap>,
+}
+
+impl Assigner {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new(settings: ServiceSettings, role: Role) -> Self {
+        Self {
+            settings,
+            role,
+            allocator: Allocator::default(),
+            pools: BTreeMap::new(),
+            advertisements: BTreeMap::new(),
+            namespaces: BTreeMap::new(),
+            services: BTreeMap::new(),
+            remembered: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            are_pools_touched: false,
+            tells_all: false,
+            overlaps: Vec::new(),
+        }
+    }
+
+    /// True if there are no Services whose addresses are anybody's business here.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        !self.settings.load_balancer
+    }
+
+    /// Who decides.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// From now on, this is who decides. What was decided and not recorded is forgotten.
+    pub fn set_role(&mut self, role: Role) {
+        if self.role == role {
+            return;
+        }
+        self.role = role;
+        self.allocator = Allocator::default();
+        self.are_pools_touched = true;
+        self.tells_all = true;
+    }
+
+    /// What Services had before the start, where no status says it.
+    pub fn remember(&mut self, addresses: BTreeMap<ObjectRef, Box<[IpAddr]>>) {
+        self.remembered = addresses;
+    }
+
+    /// Takes in `change`, gives Services their addresses in the `index`, and adds to `change` what that changes.
+    pub fn give(&mut self, index: &mut Index, change: &mut Change) -> Given {
+        let is_touched = self.look(index, change);
+        let are_pools_touched = self.are_pools_touched;
+        let Decisions { events, desired } = self.decide();
+        let is_different = !events.is_empty();
+        for event in events {
+            change.merge(index.apply(event));
+        }
+        if are_pools_touched {
+            let problems = self.overlaps.iter().map(|one| overlap(index, one)).collect();
+            change.merge(index.apply(Event::Problems { source: "pools of addresses".into(), problems }));
+        }
+        Given { is_touched, is_different, desired }
+    }
+
+    /// Takes in what changed. True if that may have to do with addresses.
+    fn look(&mut self, index: &Index, change: &Change) -> bool {
+        let mut is_touched = self.are_pools_touched || !self.touched.is_empty();
+        for reference in change.objects() {
+            let spec = index.object(reference).map(|object| &object.spec);
+            match (reference.kind, spec) {
+                (Kind::Service, Some(ObjectSpec::Service(service))) => self.service(reference, Some(service)),
+                (Kind::Service, _) => self.service(reference, None),
+                (Kind::Namespace, Some(ObjectSpec::Namespace(labels))) => {
+                    self.namespaces.insert(Arc::clone(&reference.name), Arc::new(labels.clone()));
+                    self.namespace_changed(&reference.name);
+                }
+                (Kind::Namespace, _) => {
+                    self.namespaces.remove(&reference.name);
+                    self.namespace_changed(&reference.name);
+                }
+                (Kind::AddressPool | Kind::IPAddressPool, Some(ObjectSpec::AddressPool(pool))) => {
+                    self.pools.insert(reference.clone(), (**pool).clone());
+                    self.are_pools_touched = true;
+                }
+                (Kind::AddressPool | Kind::IPAddressPool, _) => {
+                    self.pools.remove(reference);
+                    self.are_pools_touched = true;
+                }
+                (Kind::L2Advertisement, Some(ObjectSpec::L2Advertisement(advertisement))) => {
+                    self.advertisements.insert(reference.clone(), (**advertisement).clone());
+                    is_touched = true;
+                }
+                (Kind::L2Advertisement, _) => {
+                    self.advertisements.remove(reference);
+                    is_touched = true;
+                }
+                _ => {}
+            }
+        }
+        is_touched || self.are_pools_touched || !self.touched.is_empty()
+    }
+
+    fn service(&mut self, reference: &ObjectRef, service: Option<&Service>) {
+        let known = service.and_then(|service| known(&self.settings, service));
+        let former = match known {
+            Some(known) => self.services.insert(reference.clone(), known),
+            None => self.services.remove(reference),
+        };
+        if let (Some(former), Some(now)) = (former.as_ref(), self.services.get_mut(reference)) {
+            now.confirmed.clone_from(&former.confirmed);
+            now.told.clone_from(&former.told);
+            now.desired.clone_from(&former.desired);
+        }
+        if former.is_some() || self.services.contains_key(reference) {
+            self.touched.insert(reference.clone());
+        }
+    }
+
+    fn namespace_changed(&mut self, namespace: &Arc<str>) {
+        let first = ObjectRef { kind: Kind::Service, namespace: Arc::clone(namespace), name: Arc::from("") };
+        let services = self.services.range(first..).map(|(service, _)| service);
+        self.touched.extend(services.take_while(|service| service.namespace == *namespace).cloned());
+    }
+
+    /// Decides on everything that changed.
+    fn decide(&mut self) -> Decisions {
+        if std::mem::take(&mut self.are_pools_touched) {
+            self.overlaps = self.allocator.set_pools(&self.pools);
+            self.touched.extend(self.services.keys().cloned());
+        }
+        let mut touched = std::mem::take(&mut self.touched);
+        for service in &touched {
+            let request = self.request(service);
+            self.allocator.request(service, request);
+        }
+        let settled = match self.role {
+            Role::Alone | Role::Leader => self.allocator.settle(),
+            Role::Follower => self.allocator.follow(),
+        };
+        touched.extend(settled.into_iter().map(|settled| settled.service));
+        if std::mem::take(&mut self.tells_all) {
+            touched.extend(self.services.keys().cloned());
+            self.services.values_mut().for_each(|known| known.desired = None);
+        }
+        let mut decisions = Decisions::default();
+        for service in touched {
+            self.tell(service, &mut decisions);
+        }
+        decisions
+    }
+
+    /// What the Service asks pools for; `None` if nothing, or not pools.
+    fn request(&mut self, service: &ObjectRef) -> Option<Request> {
+        let has = |address: &IpAddr| self.allocator.pool_with(*address).is_some();
+        let has_pools = !self.pools.is_empty();
+        let known = self.services.get_mut(service)?;
+        let may_ask = |address: &IpAddr| self.settings.is_requestable(*address) && !has(address);
+        let only_asks = !known.requested.is_empty()
+            && known.wish.pool.is_none()
+            && known.wish.misread.is_none()
+            && known.requested.iter().all(may_ask);
+        known.is_managed = has_pools && !only_asks;
+        if !known.is_managed {
+            known.confirmed.clear();
+            return None;
+        }
+        let AddressWish { misread, pool, sharing_key, selector, labels, recorded, .. } = &known.wish;
+        let nodes = if known.needs_local {
+            Nodes::WithPods { namespace: Arc::clone(&service.namespace), selector: selector.clone() }
+        } else {
+            Nodes::All
+        };
+        let confirmed = || known.confirmed.iter().copied().collect();
+        let hint = match self.role {
+            Role::Alone => self.remembered.get(service).cloned().unwrap_or_default(),
+            // Somebody has emptied the status, and whoever leads will fill it again.
+            Role::Leader | Role::Follower if recorded.is_empty() => confirmed(),
+            Role::Leader | Role::Follower => recorded.clone(),
+        };
+        Some(Request {
+            created: known.created,
+            families: families(known),
+            addresses: known.requested.clone(),
+            misread: misread.clone(),
+            pool: pool.clone(),
+            sharing: sharing_key.as_ref().map(|key| Sharing { key: Arc::clone(key), nodes }),
+            ports: known.ports.clone(),
+            labels: Arc::clone(labels),
+            namespace_labels: self.namespaces.get(&service.namespace).cloned().unwrap_or_default(),
+            hint,
+        })
+    }
+
+    /// Tells what is different for `service`.
+    fn tell(&mut self, service: ObjectRef, decisions: &mut Decisions) {
+        let leads = self.role == Role::Leader;
+        let Some(known) = self.services.get_mut(&service) else {
+            decisions.events.push(Event::Assigned { service: service.clone(), assignment: None });
+            if leads {
+                decisions.desired.push((service, None));
+            }
+            return;
+        };
+        let outcome = known.is_managed.then(|| self.allocator.outcome(&service)).flatten();
+        let assignment = outcome.as_ref().map(|outcome| assignment(self.role, known, outcome));
+        if known.told != assignment {
+            known.told.clone_from(&assignment);
+            decisions.events.push(Event::Assigned { service: service.clone(), assignment });
+        }
+        if leads {
+            let desired = match outcome {
+                Some(Outcome { assigned, lack }) => Desired {
+                    addresses: assigned.iter().map(|one| one.address).collect(),
+                    lack: lack.as_ref().map(shown),
+                },
+                None => asked(&self.settings, known),
+            };
+            if known.desired.as_ref() != Some(&desired) {
+                known.desired = Some(desired.clone());
+                decisions.desired.push((service, Some(desired)));
+            }
+        }
+    }
+
+    /// What Services have, for a process that decides alone to remember.
+    #[must_use]
+    pub fn memory(&self) -> BTreeMap<ObjectRef, Box<[IpAddr]>> {
+        let given = self.services.iter().filter_map(|(service, known)| {
+            let addresses = &known.told.as_ref()?.addresses;
+            (!addresses.is_empty()).then(|| (service.clone(), addresses.clone()))
+        });
+        given.collect()
+    }
+
+    /// The addresses that are served, where each may be announced from; `has_local` says whether a Service has a ready
+    /// endpoint on this node.
+    pub fn virtual_addresses(&self, has_local: impl Fn(&ObjectRef) -> bool) -> Vec<VirtualAddress> {
+        let mut all = Vec::new();
+        for (service, known) in &self.services {
+            let Some(told) = &known.told else {
+                let asked = asked(&self.settings, known).addresses;
+                all.extend(asked.iter().map(|address| VirtualAddress {
+                    address: *address,
+                    service: service.clone(),
+                    pool: None,
+                    announcements: Box::default(),
+                    needs_local: known.needs_local,
+                    has_local: known.needs_local && has_local(service),
+                }));
+                continue;
+            };
+            for address in &told.addresses {
+                let outcome = self.allocator.outcome(service);
+                let pool = outcome.into_iter().flat_map(|outcome| outcome.assigned);
+                let pool = pool.into_iter().find(|one| one.address == *address).map(|one| one.pool);
+                all.push(VirtualAddress {
+                    address: *address,
+                    service: service.clone(),
+                    announcements: pool
+                        .as_ref()
+                        .map_or_else(Box::default, |pool| self.announcements(pool, &known.wish.labels)),
+                    pool,
+                    needs_local: known.needs_local,
+                    has_local: known.needs_local && has_local(service),
+                });
+            }
+        }
+        all
+    }
+
+    /// Whether the Service is one whose endpoints on this node matter.
+    #[must_use]
+    pub fn needs_local(&self, service: &ObjectRef) -> bool {
+        self.services.get(service).is_some_and(|known| known.needs_local)
+    }
+
+    /// From where addresses of `pool` are announced for a Service with these `labels`. A pool of ours that no advertisement
+    /// names is announced everywhere, one of MetalLB's nowhere, as with MetalLB.
+    fn announcements(&self, pool: &ObjectRef, labels: &BTreeMap<String, String>) -> Box<[Announcement]> {
+        let Some(known) = self.pools.get(pool) else { return Box::default() };
+        let mut named =
+            self.advertisements.values().filter(|one| one.announces(&pool.name, &known.labels)).peekable();
+        if named.peek().is_none() && pool.kind == Kind::AddressPool {
+            return Box::new([Announcement::default()]);
+        }
+        let is_for = |one: &&L2Advertisement| {
+            let selectors = &one.service_selectors;
+            selectors.is_empty() || selectors.iter().any(|selector| selector.selects(labels))
+        };
+        let announcement = |one: &L2Advertisement| Announcement {
+            interfaces: one.interfaces.clone().into(),
+            node_selectors: one.node_selectors.clone().into(),
+        };
+        named.filter(is_for).map(announcement).collect()
+    }
+}
+
+/// What is served of `outcome` now.
+fn assignment(role: Role, known: &mut Known, outcome: &Outcome) -> Assignment {
+    let assigned: BTreeSet<IpAddr> = outcome.assigned.iter().map(|one| one.address).collect();
+    let recorded = known.wish.recorded.iter().copied().collect();
+    match role {
+        Role::Alone => known.confirmed = assigned,
+        Role::Leader => {
+            known.confirmed.retain(|address| assigned.contains(address));
+            known.confirmed.extend(assigned.intersection(&recorded));
+        }
+        // It gets nothing that was not recorded.
+        Role::Follower => known.confirmed = assigned,
+    }
+    let lack = outcome.lack.as_ref().filter(|_| role != Role::Follower).map(shown);
+    Assignment { addresses: known.confirmed.iter().copied().collect(), lack }
+}
+
+fn shown(lack: &Lack) -> (&'static str, String) {
+    (lack.reason(), lack.to_string())
+}
+
+/// What a Service has that no pool decides on.
+fn asked(settings: &ServiceSettings, known: &Known) -> Desired {
+    let may = |address: &&IpAddr| settings.is_requestable(**address);
+    let addresses: Box<[IpAddr]> = known.requested.iter().filter(may).copied().collect();
+    let lack = match known.requested.iter().find(|address| !may(address)) {
+        Some(refused) => Some((
+            "AddressNotAllowed",
+            format!("{refused} is not one of the addresses that Services may ask for"),
+        )),
+        None if addresses.is_empty() => {
+            Some(("NoPool", "there is no pool, and it asks for no address".to_owned()))
+        }
+        None => None,
+    };
+    Desired { addresses, lack }
+}
+
+/// The Service as one of type LoadBalancer that is ours, if it is one.
+fn known(settings: &ServiceSettings, service: &Service) -> Option<Known> {
+    let exposure: &Exposure = service.exposure.as_deref().filter(|exposure| settings.balances(exposure))?;
+    Some(Known {
+        created: exposure.created,
+        requested: exposure.requested.clone(),
+        wish: exposure.wish.as_deref()?.clone(),
+        families: (exposure.ipv4, exposure.ipv6),
+        ports: service.ports.iter().map(|port| (port.transport, port.port)).collect(),
+        needs_local: exposure.external_local,
+        is_managed: false,
+        confirmed: BTreeSet::new(),
+        told: None,
+        desired: None,
+    })
+}
+
+fn families(known: &Known) -> Families {
+    match known.wish.families {
+        FamilyPolicy::Prefer => Families::Prefer,
+        FamilyPolicy::Require => Families::Require,
+        FamilyPolicy::Single => match known.families {
+            (_, true) if known.prefers_ipv6() => Families::One(Family::V6),
+            _ => Families::One(Family::V4),
+        },
+    }
+}
+
+impl Known {
+    /// Of one family only, it is IPv6.
+    fn prefers_ipv6(&self) -> bool {
+        let (ipv4, ipv6) = self.families;
+        ipv6 && !ipv4
+    }
+}
+
+fn overlap(index: &Index, Overlap { pool, other, address }: &Overlap) -> Problem {
+    Problem {
+        object: other.clone(),
+        location: index.object(other).and_then(|object| object.location.clone()),
+        field: "spec.addresses".to_owned(),
+        severity: Severity::Warning,
+        reason: "OverlappingPools",
+        message: format!(
+            "{address}, and perhaps more, is in {pool} as well; each address is given once, by whichever pool is looked at \
+             first"
+        ),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is a failed test")]
+mod tests;

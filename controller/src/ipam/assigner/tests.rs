@@ -1,0 +1,233 @@
+use config::resource::decode;
+
+use super::*;
+
+/// An assigner with what it knows.
+struct Rig {
+    index: Index,
+    assigner: Assigner,
+    /// Service → what its status should say, as whoever writes it knows
+    desired: BTreeMap<String, String>,
+}
+
+impl Rig {
+    fn new(role: Role) -> Self {
+        let requestable = vec!["203.0.113.0/24".parse().unwrap()];
+        let settings = ServiceSettings { load_balancer: true, requestable, ..ServiceSettings::default() };
+        let settings = ServiceSettings { classless: true, ..settings };
+        Self { index: Index::new(), assigner: Assigner::new(settings, role), desired: BTreeMap::new() }
+    }
+
+    fn apply(&mut self, text: &str) -> Given {
+        let decoded = decode(&"f.yaml".into(), text.as_bytes());
+        assert!(decoded.problems.is_empty(), "{:?}", decoded.problems);
+        let mut change = Change::default();
+        for object in decoded.objects {
+            change.merge(self.index.apply(Event::Apply(object)));
+        }
+        self.give(change)
+    }
+
+    fn delete(&mut self, kind: Kind, namespace: &str, name: &str) -> Given {
+        let object = ObjectRef { kind, namespace: namespace.into(), name: name.into() };
+        let change = self.index.apply(Event::Delete(object));
+        self.give(change)
+    }
+
+    fn become_(&mut self, role: Role) -> Given {
+        self.assigner.set_role(role);
+        self.give(Change::default())
+    }
+
+    fn give(&mut self, mut change: Change) -> Given {
+        let given = self.assigner.give(&mut self.index, &mut change);
+        for (service, desired) in &given.desired {
+            let shown = desired.as_ref().map_or_else(
+                || "not ours".to_owned(),
+                |desired| {
+                    let addresses = desired.addresses.iter().map(ToString::to_string);
+                    let lack = desired.lack.as_ref().map(|(reason, _)| (*reason).to_owned());
+                    addresses.chain(lack).collect::<Vec<_>>().join(" ")
+                },
+            );
+            self.desired.insert(service.name.to_string(), shown);
+        }
+        given
+    }
+
+    /// `service=address` of everything that is served.
+    fn served(&self) -> String {
+        let all = self.assigner.virtual_addresses(|_| true);
+        all.iter().map(|one| format!("{}={}", one.service.name, one.address)).collect::<Vec<_>>().join(" ")
+    }
+}
+
+fn pool(name: &str, addresses: &str) -> String {
+    format!(
+        "---\napiVersion: sluicegate.dev/v1alpha1\nkind: AddressPool\nmetadata: {{name: {name}}}\nspec: {{addresses: [{addresses}]}}\n"
+    )
+}
+
+fn service(name: &str, spec: &str, recorded: &str) -> String {
+    let recorded: Vec<String> = recorded
+        .split(' ')
+        .filter(|ip| !ip.is_empty())
+        .map(|ip| format!("{{ip: {ip}, ipMode: Proxy}}"))
+        .collect();
+    format!(
+        "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{type: LoadBalancer, ports: [{{port: 80}}]{spec}}}\n\
+         status: {{loadBalancer: {{ingress: [{}]}}}}\n",
+        recorded.join(", ")
+    )
+}
+
+#[test]
+fn alone_what_is_decided_is_served_and_remembered() {
+    let mut rig = Rig::new(Role::Alone);
+    rig.apply(
+        &(pool("a", "192.0.2.1-192.0.2.9") + &service("web", "", "192.0.2.7") + &service("db", "", "")),
+    );
+    assert_eq!(rig.served(), "db=192.0.2.1 web=192.0.2.2", "a status in a file is nobody's record");
+    let memory = rig.assigner.memory();
+    let mut again = Rig::new(Role::Alone);
+    again.assigner.remember(memory);
+    again.apply(&(pool("a", "192.0.2.1-192.0.2.9") + &service("web", "", "")));
+    assert_eq!(again.served(), "web=192.0.2.2");
+}
+
+#[test]
+fn a_leader_serves_what_is_recorded_and_says_what_should_be() {
+    let mut rig = Rig::new(Role::Leader);
+    let pools = pool("a", "192.0.2.1-192.0.2.9");
+    rig.apply(&(pools.clone() + &service("web", "", "")));
+    assert_eq!((rig.served().as_str(), rig.desired["web"].as_str()), ("", "192.0.2.1"));
+    let given = rig.apply(&service("web", "", "192.0.2.1"));
+    assert_eq!(rig.served(), "web=192.0.2.1");
+    assert!(given.desired.is_empty(), "nothing else is to be written");
+    // Somebody empties the status: traffic goes on.
+    rig.apply(&service("web", "", ""));
+    assert_eq!(rig.served(), "web=192.0.2.1");
+    rig.apply(&service("web", "", "192.0.2.5"));
+    assert_eq!(rig.served(), "web=192.0.2.1", "an address in use is not moved by a status");
+    // The next one begins with what is recorded.
+    let mut next = Rig::new(Role::Follower);
+    next.apply(&(pools + &service("web", "", "192.0.2.3") + &service("young", "", "")));
+    assert_eq!(next.served(), "web=192.0.2.3");
+    next.become_(Role::Leader);
+    assert_eq!(next.served(), "web=192.0.2.3");
+    assert_eq!((next.desired["web"].as_str(), next.desired["young"].as_str()), ("192.0.2.3", "192.0.2.1"));
+    next.become_(Role::Follower);
+    next.apply(&service("young", "", "192.0.2.8"));
+    assert_eq!(next.served(), "web=192.0.2.3 young=192.0.2.8", "what was not recorded is forgotten");
+}
+
+#[test]
+fn a_follower_believes_what_a_pool_may_give_and_no_more() {
+    let mut rig = Rig::new(Role::Follower);
+    rig.apply(&service("early", "", "192.0.2.4"));
+    assert_eq!(rig.served(), "", "there is no pool yet");
+    let shop = "---\napiVersion: sluicegate.dev/v1alpha1\nkind: AddressPool\nmetadata: {name: shop}\n\
+                spec: {addresses: [198.51.100.0/24], serviceAllocation: {namespaces: [shop]}}\n";
+    rig.apply(&(pool("a", "192.0.2.1-192.0.2.9") + shop));
+    assert_eq!(rig.served(), "early=192.0.2.4");
+    rig.apply(&(service("forged", "", "203.0.113.9") + &service("thief", "", "198.51.100.1")));
+    assert_eq!(rig.served(), "early=192.0.2.4");
+    rig.apply(&service("second", "", "192.0.2.4"));
+    assert_eq!(rig.served(), "early=192.0.2.4", "whoever has it keeps it");
+    rig.delete(Kind::Service, "default", "early");
+    assert_eq!(rig.served(), "second=192.0.2.4");
+    assert!(rig.desired.is_empty(), "a follower writes nothing");
+}
+
+#[test]
+fn a_follower_follows_when_services_swap_addresses() {
+    let mut rig = Rig::new(Role::Follower);
+    let both = service("one", "", "192.0.2.1") + &service("two", "", "192.0.2.2");
+    rig.apply(&(pool("a", "192.0.2.1-192.0.2.9") + &both));
+    rig.apply(&service("one", "", "192.0.2.2"));
+    assert_eq!(rig.served(), "one=192.0.2.1 two=192.0.2.2", "the other still has it");
+    rig.apply(&service("two", "", "192.0.2.1"));
+    assert_eq!(rig.served(), "one=192.0.2.2 two=192.0.2.1");
+    rig.apply(&service("two", "", "192.0.2.3"));
+    assert_eq!(rig.served(), "one=192.0.2.2 two=192.0.2.3");
+}
+
+#[test]
+fn whoever_is_not_ours_any_more_has_nothing() {
+    let mut rig = Rig::new(Role::Leader);
+    rig.apply(&(pool("a", "192.0.2.1") + &service("web", "", "192.0.2.1")));
+    assert_eq!(rig.served(), "web=192.0.2.1");
+    rig.apply("apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {ports: [{port: 80}]}\n");
+    assert_eq!((rig.served().as_str(), rig.desired["web"].as_str()), ("", "not ours"));
+    rig.apply(&service("theirs", ", loadBalancerClass: example.com/other", "192.0.2.1"));
+    assert!(!rig.desired.contains_key("theirs"));
+    rig.apply(&service("next", ", loadBalancerClass: sluicegate.dev/load-balancer", ""));
+    assert_eq!(rig.desired["next"], "192.0.2.1");
+    rig.apply(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: next, deletionTimestamp: '2026-01-01T00:00:00Z'}\n\
+         spec: {type: LoadBalancer, ports: [{port: 80}]}\n",
+    );
+    assert_eq!(rig.desired["next"], "not ours", "it is being deleted");
+}
+
+#[test]
+fn what_may_be_asked_for_and_is_in_no_pool_is_had_by_asking() {
+    let mut rig = Rig::new(Role::Leader);
+    let asking = service("web", ", loadBalancerIP: 203.0.113.7", "");
+    rig.apply(&asking);
+    assert_eq!((rig.served().as_str(), rig.desired["web"].as_str()), ("web=203.0.113.7", "203.0.113.7"));
+    rig.apply(&(pool("a", "192.0.2.1") + &service("other", ", loadBalancerIP: 198.51.100.1", "")));
+    assert_eq!(rig.served(), "web=203.0.113.7");
+    assert_eq!(rig.desired["other"], "AddressNotInPool");
+    // A pool that has it decides from now on.
+    rig.apply(&(pool("b", "203.0.113.7") + &service("rival", ", loadBalancerIP: 203.0.113.7", "")));
+    assert_eq!(rig.desired["rival"], "203.0.113.7");
+    assert_eq!(rig.desired["web"], "AddressInUse");
+}
+
+#[test]
+fn labels_of_namespaces_choose_pools() {
+    let mut rig = Rig::new(Role::Alone);
+    rig.apply(
+        "---\napiVersion: sluicegate.dev/v1alpha1\nkind: AddressPool\nmetadata: {name: blue}\nspec: {addresses: [192.0.2.1], \
+         serviceAllocation: {namespaceSelectors: [{matchLabels: {team: blue}}]}}\n",
+    );
+    rig.apply(&service("web", "", ""));
+    assert_eq!(rig.served(), "");
+    rig.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: default, labels: {team: blue}}\n");
+    assert_eq!(rig.served(), "web=192.0.2.1");
+    rig.delete(Kind::Namespace, "", "default");
+    assert_eq!(rig.served(), "");
+}
+
+#[test]
+fn advertisements_say_from_where_addresses_are_announced() {
+    let mut rig = Rig::new(Role::Alone);
+    let metallb = "---\napiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: old, namespace: m}\n\
+                   spec: {addresses: [192.0.2.1]}\n";
+    rig.apply(&(metallb.to_owned() + &service("web", "", "")));
+    let announcements = |rig: &Rig| rig.assigner.virtual_addresses(|_| true)[0].announcements.clone();
+    assert!(announcements(&rig).is_empty(), "as with MetalLB");
+    rig.apply(&pool("ours", "192.0.2.1"));
+    rig.delete(Kind::IPAddressPool, "m", "old");
+    assert_eq!(*announcements(&rig), [Announcement::default()]);
+    let advertisement = |spec: &str| {
+        let text = format!(
+            "apiVersion: metallb.io/v1beta1\nkind: L2Advertisement\nmetadata: {{name: l, namespace: m}}\nspec: {{{spec}}}\n"
+        );
+        decode(&"l.yaml".into(), text.as_bytes()).objects.remove(0)
+    };
+    for (spec, interfaces) in [
+        ("ipAddressPools: [ours], interfaces: [eth1]", vec!["eth1"]),
+        ("interfaces: [eth2]", vec!["eth2"]),
+        ("ipAddressPools: [others], interfaces: [eth1]", vec![]),
+    ] {
+        let change = rig.index.apply(Event::Apply(advertisement(spec)));
+        assert!(rig.give(change).is_touched);
+        let all = announcements(&rig);
+        assert_eq!(all[0].interfaces.iter().map(|name| &**name).collect::<Vec<_>>(), interfaces, "{spec}");
+    }
+    let change = rig.index.apply(Event::Apply(advertisement("serviceSelectors: [{matchLabels: {a: b}}]")));
+    rig.give(change);
+    assert!(announcements(&rig).is_empty());
+}

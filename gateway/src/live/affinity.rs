@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use foldhash::quality::RandomState;
 
+use super::endpoint::EndpointState;
+
 /// Parts with a lock of their own.
 const SHARDS: usize = 16;
 /// Clients that a part remembers.
@@ -22,8 +24,14 @@ const SAMPLE: usize = 32;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Place {
     pub(super) address: SocketAddr,
-    /// [`EndpointState::id`](super::EndpointState::id).
+    /// [`EndpointState::id`].
     pub(super) id: u64,
+}
+
+impl Place {
+    pub(super) fn of(endpoint: &EndpointState) -> Self {
+        Self { address: endpoint.address, id: endpoint.id }
+    }
 }
 
 /// `client → where it was last, and when`.
@@ -51,22 +59,47 @@ impl Affinity {
         (now.saturating_duration_since(*seen) <= timeout).then_some(*place)
     }
 
+    /// Remembers that `client` is at `place` now, unless another of its connections has found a place since `unusable`
+    /// was all there was: then that one, which is for all of them.
+    pub(super) fn settle(
+        &self,
+        client: IpAddr,
+        place: Place,
+        unusable: Option<Place>,
+        now: Instant,
+        timeout: Duration,
+    ) -> Option<Place> {
+        let mut shard = self.shard(client)?.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, seen)) = shard.get(&client).copied()
+            && known != place
+            && Some(known) != unusable
+            && now.saturating_duration_since(seen) <= timeout
+        {
+            return Some(known);
+        }
+        insert(&mut shard, client, place, now);
+        None
+    }
+
     /// Remembers where `client` is now. If too many are remembered, one of those that were away longest goes.
     pub(super) fn remember(&self, client: IpAddr, place: Place, now: Instant) {
         let Some(shard) = self.shard(client) else { return };
-        let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        if shard.len() >= MOST && !shard.contains_key(&client) {
-            let oldest = shard.iter().take(SAMPLE).min_by_key(|(_, (_, seen))| *seen);
-            if let Some(oldest) = oldest.map(|(client, _)| *client) {
-                shard.remove(&oldest);
-            }
-        }
-        shard.insert(client, (place, now));
+        insert(&mut shard.lock().unwrap_or_else(PoisonError::into_inner), client, place, now);
     }
 
     fn shard(&self, client: IpAddr) -> Option<&Mutex<Shard>> {
         self.shards.get((self.hasher.hash_one(client) >> 32) as usize % SHARDS)
     }
+}
+
+fn insert(shard: &mut Shard, client: IpAddr, place: Place, now: Instant) {
+    if shard.len() >= MOST && !shard.contains_key(&client) {
+        let oldest = shard.iter().take(SAMPLE).min_by_key(|(_, (_, seen))| *seen);
+        if let Some(oldest) = oldest.map(|(client, _)| *client) {
+            shard.remove(&oldest);
+        }
+    }
+    shard.insert(client, (place, now));
 }
 
 #[cfg(test)]
@@ -92,6 +125,22 @@ mod tests {
         assert_eq!(affinity.find(client(1), start + timeout, timeout), Some(place(7)));
         assert_eq!(affinity.find(client(1), start + timeout + Duration::from_millis(1), timeout), None);
         assert_eq!(affinity.find(client(2), start, timeout), None);
+    }
+
+    #[test]
+    fn the_first_place_that_can_be_used_is_for_all_connections_of_a_client() {
+        let (affinity, now) = (Affinity::new(), Instant::now());
+        let timeout = Duration::from_secs(10);
+        let settle = |at, unusable: Option<u64>, now| {
+            affinity.settle(client(1), place(at), unusable.map(place), now, timeout)
+        };
+        assert_eq!(settle(7, None, now), None);
+        assert_eq!(settle(8, None, now), Some(place(7)));
+        assert_eq!(settle(7, None, now), None);
+        assert_eq!(settle(8, Some(7), now), None, "its endpoint may not be used any more");
+        assert_eq!(settle(9, Some(7), now), Some(place(8)));
+        assert_eq!(settle(9, None, now + timeout * 2), None, "it was away for too long");
+        assert_eq!(affinity.find(client(1), now + timeout * 2, timeout), Some(place(9)));
     }
 
     #[test]

@@ -118,12 +118,39 @@ impl LiveBackend {
         let Some(timeout) = affinity else { return self.pick(request) };
         let known = self.state.affinity.get_or_init(Affinity::new);
         let former = known.find(client, request.now, timeout);
-        let picked = match former.and_then(|place| self.pick_at(place, request)) {
-            Some(picked) => picked,
-            None => self.pick(request)?,
-        };
-        let endpoint = picked.endpoint();
-        known.remember(client, Place { address: endpoint.address, id: endpoint.id }, request.now);
+        if let Some((place, picked)) = former.and_then(|place| Some((place, self.pick_at(place, request)?))) {
+            known.remember(client, place, request.now);
+            return Ok(picked);
+        }
+        let picked = self.pick(request)?;
+        let mut unusable = former;
+        for _ in 0..MOST_LOST {
+            let place = Place::of(picked.endpoint());
+            // Connections that come at once each look for a place; the first one to find it decides.
+            let Some(other) = known.settle(client, place, unusable, request.now, timeout) else { break };
+            match self.pick_at(other, request) {
+                Some(theirs) => return Ok(theirs),
+                None => unusable = Some(other),
+            }
+        }
+        Ok(picked)
+    }
+
+    /// As [`Self::wait_for_slot`] after [`Self::pick_for`], for the same client.
+    ///
+    /// # Errors
+    /// As [`Self::wait_for_slot`].
+    pub async fn wait_for(
+        &self,
+        client: IpAddr,
+        affinity: Option<Duration>,
+        request: &PickRequest<'_>,
+    ) -> Result<InFlight, PickError> {
+        let picked = self.wait_for_slot(request).await?;
+        if affinity.is_some() {
+            let known = self.state.affinity.get_or_init(Affinity::new);
+            known.remember(client, Place::of(picked.endpoint()), Instant::now());
+        }
         Ok(picked)
     }
 

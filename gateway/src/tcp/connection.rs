@@ -189,7 +189,9 @@ impl Connection {
             let (now, worker) = (Instant::now(), self.worker.index);
             let request = PickRequest { hash, exclude, now, worker, cap, is_sticky: true };
             let picked = match backend.pick_for(self.source.ip(), policy.affinity, &request) {
-                Err(PickError::AtCapacity) => Box::pin(backend.wait_for_slot(&request)).await,
+                Err(PickError::AtCapacity) => {
+                    Box::pin(backend.wait_for(self.source.ip(), policy.affinity, &request)).await
+                }
                 other => other,
             };
             let in_flight = picked.map_err(|error| match error {

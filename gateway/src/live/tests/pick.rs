@@ -108,6 +108,31 @@ fn capped_picks_from_many_threads_never_exceed_the_cap() {
     assert!(backend.endpoints.iter().all(|endpoint| endpoint.in_flight() == 0));
 }
 
+#[test]
+fn first_connections_of_a_client_that_come_at_once_go_to_one_endpoint() {
+    const THREADS: usize = 4;
+    let (backend, _publisher) = published(8, policy());
+    let start = std::sync::Barrier::new(THREADS);
+    for round in 0..500_u32 {
+        let client = std::net::IpAddr::from(std::net::Ipv4Addr::from_bits(round));
+        let affinity = Some(Duration::from_secs(60));
+        let chosen: Vec<u64> = std::thread::scope(|scope| {
+            let pick = |worker| {
+                let (backend, start) = (&backend, &start);
+                scope.spawn(move || {
+                    start.wait();
+                    let request = PickRequest { worker, ..request(Instant::now()) };
+                    backend.pick_for(client, affinity, &request).unwrap().endpoint().id
+                })
+            };
+            let threads: Vec<_> = (0..THREADS).map(pick).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(chosen.iter().all(|id| *id == chosen[0]), "{chosen:?}");
+    }
+    assert!(backend.endpoints.iter().all(|endpoint| endpoint.in_flight() == 0));
+}
+
 fn balance() -> impl Strategy<Value = Balance> {
     prop_oneof![
         Just(Balance::RoundRobin),

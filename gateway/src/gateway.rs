@@ -12,11 +12,8 @@ use config::table::{Bind, L4Key, RouteTable, Transport, overlaps};
 use crate::access_log::AccessLog;
 use crate::live::Shared;
 use crate::metrics::Registry;
-use crate::tcp::{Order, Sockets, probe, raw_socket};
+use crate::tcp::{BACKLOG, Order, Sockets, probe, raw_socket};
 use crate::worker::{self, Command, Place, Socket, Thread};
-
-/// Connections that the kernel queues per socket before they are accepted.
-const BACKLOG: i32 = 4_096;
 
 /// A Bind that cannot be opened.
 #[derive(Debug, thiserror::Error)]

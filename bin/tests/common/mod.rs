@@ -45,11 +45,15 @@ pub fn run(args: &[&str]) -> (i32, String, String) {
 }
 
 fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(binary());
+    let mut command = without_settings(Command::new(binary()));
+    command.args(args);
+    command
+}
+
+fn without_settings(mut command: Command) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SLUICEGATE_")) {
         command.env_remove(name);
     }
-    command.args(args);
     command
 }
 
@@ -131,6 +135,24 @@ impl Gateway {
 
     /// The same without waiting; no address is known before [`Self::wait_until_ready`].
     pub fn launch(args: &[&str]) -> Self {
+        Self::launch_by(command, args)
+    }
+
+    /// As [`Self::start`], with no more than so many file descriptors.
+    pub fn start_with_files(files: u32, config: &Path, args: &[&str]) -> Self {
+        let limited = |args: &[&str]| {
+            let mut shell = without_settings(Command::new("sh"));
+            let script = format!("ulimit -n {files} && exec \"$0\" \"$@\"");
+            shell.arg("-c").arg(script).arg(binary()).args(args);
+            shell
+        };
+        let args = [&["--config", config.to_str().expect("path is UTF-8")], args].concat();
+        let mut gateway = Self::launch_by(limited, &args);
+        gateway.wait_until_ready();
+        gateway
+    }
+
+    fn launch_by(command: impl Fn(&[&str]) -> Command, args: &[&str]) -> Self {
         let mut all = vec!["run"];
         for default in
             [["--http", "127.0.0.1:0"], ["--https", "none"], ["--admin", "127.0.0.1:0"], ["--workers", "2"]]

@@ -4,9 +4,9 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread;
 
-use crate::common::eventually;
+use crate::common::{Gateway, eventually, free_address, get};
 use crate::relay::pattern;
-use crate::rig::{Rig, echo, endpoint, named, read_all, reset};
+use crate::rig::{Rig, connect, echo, endpoint, named, read_all, reset, try_connect};
 
 fn descriptors(rig: &Rig) -> u64 {
     rig.metric("process_open_fds")
@@ -132,4 +132,54 @@ fn pieces_of_all_sizes_both_ways_are_byte_exact() {
     writing.join().unwrap();
     rig.wait_ended("Closed", 1);
     assert!(rig.metric("sluicegate_spliced_bytes_total") > 1_000_000);
+}
+
+/// Descriptors are the process's: relayed connections have a quarter of them in number, and HTTP goes on.
+#[test]
+fn relayed_connections_leave_descriptors_for_http() {
+    const FILES: u32 = 400;
+    const MOST: usize = 100;
+    let web = crate::common::Backend::start("web");
+    let (one, two, http) = (free_address(), free_address(), free_address());
+    let tcp = |name: &str, address| {
+        format!(
+            "- {{name: {name}, address: \"{address}\", protocol: tcp, forward: {{backend: app, maxConnections: 0}}}}\n"
+        )
+    };
+    let text = format!(
+        "listeners:\n{}{}- {{name: web, address: \"{http}\"}}\nroutes: [{{backend: web}}]\nbackends:\n\
+         - {{name: app, endpoints: [\"{}\"]}}\n- {{name: web, endpoints: [\"{}\"]}}\n",
+        tcp("one", one),
+        tcp("two", two),
+        echo(),
+        web.address
+    );
+    let folder = tempfile::TempDir::new().unwrap();
+    let file = folder.path().join("edge.yaml");
+    std::fs::write(&file, text).unwrap();
+    let gateway = Gateway::start_with_files(FILES, &file, &["--http", "none"]);
+    let mut open: Vec<TcpStream> = Vec::new();
+    for number in 0..MOST {
+        let mut client = connect(if number % 2 == 0 { one } else { two });
+        client.write_all(b"x").unwrap();
+        client.read_exact(&mut [0]).unwrap();
+        open.push(client);
+    }
+    for address in [one, two] {
+        let beyond = try_connect(address).and_then(|mut client| read_all(&mut client));
+        assert_eq!(beyond.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
+    assert_eq!(get(http, "any", "/").status, 200);
+    let page = gateway.admin("/metrics");
+    for line in [
+        "sluicegate_tcp_connections_total{reason=\"TooMany\"} 2",
+        "sluicegate_limit_hits_total{limit=\"descriptors\"} 2",
+    ] {
+        assert!(page.lines().any(|known| known == line), "{line}: {page}");
+    }
+    open.truncate(MOST - 1);
+    eventually("room again", || {
+        let mut client = connect(one);
+        client.write_all(b"x").is_ok() && client.read_exact(&mut [0]).is_ok()
+    });
 }

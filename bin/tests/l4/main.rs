@@ -22,3 +22,4 @@ mod terms;
 mod udp;
 mod udp_life;
 mod udp_rig;
+mod udp_room;

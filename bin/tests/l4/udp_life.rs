@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::common::{PATIENCE, eventually};
-use crate::udp_rig::{UdpRig, ask, ask_again, client, echo, free_udp, text};
+use crate::udp_rig::{UdpRig, ask, ask_again, client, client_from, echo, free_udp, text};
 
 #[test]
 fn a_flow_of_a_removed_endpoint_moves_with_the_next_datagram_and_others_stay() {
@@ -155,7 +155,7 @@ fn a_flood_replaces_its_own_flows_and_those_in_use_stay() {
         &[backend.address],
         &["--workers", "1"],
     );
-    let used: Vec<UdpSocket> = (0..40).map(|_| rig.client()).collect();
+    let used: Vec<UdpSocket> = (1..=40).map(|client| client_from(client, rig.address)).collect();
     for client in used.iter().chain(&used) {
         assert_eq!(ask(client, b"mine"), b"mine");
     }

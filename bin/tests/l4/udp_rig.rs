@@ -35,6 +35,15 @@ impl UdpRig {
         Self { gateway, address, folder }
     }
 
+    /// Listeners over `text`, of which one is at `address`, by one worker that has no more than so many descriptors.
+    pub(crate) fn start_with_files(files: u32, address: SocketAddr, text: &str) -> Self {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("edge.yaml");
+        std::fs::write(&file, text).unwrap();
+        let gateway = Gateway::start_with_files(files, &file, &["--http", "none", "--workers", "1"]);
+        Self { gateway, address, folder }
+    }
+
     /// Other endpoints from now on; waits until they are served.
     pub(crate) fn change(&self, forward: &str, endpoints: &[SocketAddr]) {
         self.write(&text(self.address, forward, endpoints));
@@ -96,6 +105,14 @@ pub(crate) fn free_udp(ip: IpAddr) -> SocketAddr {
 pub(crate) fn client(to: SocketAddr) -> UdpSocket {
     let any = if to.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
     let socket = UdpSocket::bind(any).unwrap();
+    socket.connect(to).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+/// The same from this address of loopback.
+pub(crate) fn client_from(last: u8, to: SocketAddr) -> UdpSocket {
+    let socket = UdpSocket::bind((Ipv4Addr::new(127, 0, 9, last), 0)).unwrap();
     socket.connect(to).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket

@@ -272,6 +272,51 @@ fn the_local_policy_uses_endpoints_of_this_node_and_tells_health_checks() {
     eventually("a closed port", || is_refused(health));
 }
 
+/// A Service with a health check on `port`, of which one endpoint is here.
+fn checked(name: &str, port: u16) -> String {
+    let spec = format!(
+        "type: LoadBalancer, loadBalancerIP: 127.7.0.9, ports: [{{port: {}}}], externalTrafficPolicy: Local, \
+         healthCheckNodePort: {port}",
+        free_address().port()
+    );
+    service(name, &spec) + &slices(name, &[(named("x"), ", nodeName: n1")])
+}
+
+const CHECKED: [&str; 4] = ["--service-types", "load-balancer,node-port", "--node-name", "n1"];
+
+#[test]
+fn health_checks_are_answered_however_many_connections_say_nothing() {
+    let port = free_address().port();
+    let _rig = Rig::start(&checked("web", port), &CHECKED);
+    let health = SocketAddr::from(([127, 0, 0, 1], port));
+    eventually("an open port", || TcpStream::connect(health).is_ok());
+    let idle: Vec<TcpStream> = (0..400).map(|_| TcpStream::connect(health).unwrap()).collect();
+    for _ in 0..5 {
+        assert_eq!(get(health, "node", "/").status, 200);
+    }
+    // Who says nothing is not waited for.
+    for mut one in idle {
+        one.set_read_timeout(Some(PATIENCE)).unwrap();
+        assert!(!matches!(one.read(&mut [0]), Ok(1..)));
+    }
+}
+
+#[test]
+fn a_health_check_port_goes_from_one_service_to_another_at_once() {
+    let port = free_address().port();
+    let rig = Rig::start(&(checked("one", port) + &checked("two", free_address().port())), &CHECKED);
+    let health = SocketAddr::from(([127, 0, 0, 1], port));
+    let name = || {
+        let body = TcpStream::connect(health).is_ok().then(|| get(health, "node", "/").body);
+        body.and_then(|body| Some(body.split_once("\"name\":\"")?.1.split_once('"')?.0.to_owned()))
+    };
+    eventually("the first", || name().is_some_and(|name| name == "one"));
+    let started = std::time::Instant::now();
+    rig.write(&checked("two", port));
+    eventually("the second", || name().is_some_and(|name| name == "two"));
+    assert!(started.elapsed() < std::time::Duration::from_secs(10), "{:?}", started.elapsed());
+}
+
 #[test]
 fn a_service_whose_address_is_taken_costs_only_itself() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -4,19 +4,22 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use config::table::ServiceCheck;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
 use super::{Phase, Readiness};
 use crate::live::Shared;
+use crate::udp::host_of;
 
 /// Whoever asks must have done so by then.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(1);
+/// And must have taken the answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Ports that could not be opened are tried again after this.
 const AGAIN: Duration = Duration::from_secs(15);
@@ -33,7 +36,7 @@ pub async fn serve_service_checks(
 ) {
     let all = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
     let addresses = addresses.unwrap_or_else(|| all.into());
-    let room = Arc::new(Semaphore::new(MOST));
+    let guests = Arc::<Guests>::default();
     let mut open: BTreeMap<SocketAddr, Task> = BTreeMap::new();
     let mut failing: BTreeMap<SocketAddr, ()> = BTreeMap::new();
     let mut versions = shared.subscribe();
@@ -47,22 +50,24 @@ pub async fn serve_service_checks(
             };
             checks.flat_map(|(slot, check)| at(slot, check)).collect()
         };
-        open.retain(|address, task| wanted.get(address) == Some(&task.slot));
+        open.retain(|address, _| wanted.contains_key(address));
         failing.retain(|address, ()| wanted.contains_key(address));
         for (address, slot) in wanted {
-            if open.contains_key(&address) {
+            if let Some(task) = open.get(&address) {
+                task.slot.store(slot, Ordering::Relaxed);
                 continue;
             }
             match listen(address) {
                 Ok(listener) => {
                     failing.remove(&address);
+                    let slot = Arc::new(AtomicU32::new(slot));
                     let answers = Answers {
                         shared: Arc::clone(&shared),
                         readiness: Arc::clone(&readiness),
-                        slot,
+                        slot: Arc::clone(&slot),
                         port: address.port(),
                     };
-                    let serving = tokio::spawn(serve(listener, answers, Arc::clone(&room)));
+                    let serving = tokio::spawn(serve(listener, answers, Arc::clone(&guests)));
                     open.insert(address, Task { slot, serving: serving.abort_handle() });
                 }
                 // Without IPv6, its wildcard is nothing to tell about.
@@ -83,7 +88,8 @@ pub async fn serve_service_checks(
 
 /// A port that is served; closed when dropped.
 struct Task {
-    slot: u32,
+    /// Whose it is: it may go from one Service to another.
+    slot: Arc<AtomicU32>,
     serving: AbortHandle,
 }
 
@@ -119,18 +125,47 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 struct Answers {
     shared: Arc<Shared>,
     readiness: Arc<Readiness>,
-    slot: u32,
+    slot: Arc<AtomicU32>,
     port: u16,
 }
 
-async fn serve(listener: TcpListener, answers: Answers, room: Arc<Semaphore>) {
+/// Who is connected, over all Services; the oldest first.
+#[derive(Default)]
+struct Guests(Mutex<Vec<Guest>>);
+
+struct Guest {
+    /// See [`host_of`].
+    host: IpAddr,
+    task: AbortHandle,
+}
+
+impl Guests {
+    /// Serves one more. If there are too many, the host with the most connections loses its oldest: whoever holds many
+    /// keeps nobody else from being answered.
+    fn serve(&self, peer: SocketAddr, answering: impl Future<Output = ()> + Send + 'static) {
+        let mut guests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        guests.retain(|guest| !guest.task.is_finished());
+        if guests.len() >= MOST {
+            let mut counts: BTreeMap<IpAddr, usize> = BTreeMap::new();
+            for guest in guests.iter() {
+                *counts.entry(guest.host).or_default() += 1;
+            }
+            let most = counts.values().copied().max().unwrap_or_default();
+            let oldest = guests.iter().position(|guest| counts.get(&guest.host) == Some(&most));
+            if let Some(oldest) = oldest {
+                guests.remove(oldest).task.abort();
+            }
+        }
+        guests.push(Guest { host: host_of(peer.ip()), task: tokio::spawn(answering).abort_handle() });
+    }
+}
+
+async fn serve(listener: TcpListener, answers: Answers, guests: Arc<Guests>) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
-                let Ok(permit) = Arc::clone(&room).try_acquire_owned() else { continue };
+            Ok((stream, peer)) => {
                 let answers = answers.clone();
-                tokio::spawn(async move {
-                    let _permit = permit;
+                guests.serve(peer, async move {
                     // Whoever asks and does not listen has nothing to be told.
                     let _ = tokio::time::timeout(TIMEOUT, answer(stream, &answers)).await;
                 });
@@ -142,15 +177,17 @@ async fn serve(listener: TcpListener, answers: Answers, room: Arc<Semaphore>) {
 
 /// One request, one answer; whatever is asked, it is about the Service.
 async fn answer(mut stream: TcpStream, answers: &Answers) -> io::Result<()> {
-    let mut head = Vec::with_capacity(512);
-    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
-        if head.len() >= HEAD || stream.read_buf(&mut head).await? == 0 {
-            return Ok(());
-        }
+    let asked = tokio::time::timeout(HEAD_TIMEOUT, has_asked(&mut stream)).await;
+    if !matches!(asked, Ok(Ok(true))) {
+        return Ok(());
     }
     let text = {
         let live = answers.shared.load();
-        let check = live.table.service_checks.at(answers.slot).filter(|check| check.port == answers.port);
+        let check = live
+            .table
+            .service_checks
+            .at(answers.slot.load(Ordering::Relaxed))
+            .filter(|check| check.port == answers.port);
         check.map(|check| response(check, answers.readiness.phase() == Phase::Ready))
     };
     let Some(text) = text else { return Ok(()) };
@@ -159,6 +196,17 @@ async fn answer(mut stream: TcpStream, answers: &Answers) -> io::Result<()> {
     // A close with something unread would reset what was sent.
     while stream.read(&mut [0; 256]).await? > 0 {}
     Ok(())
+}
+
+/// Whether a whole head has come.
+async fn has_asked(stream: &mut TcpStream) -> io::Result<bool> {
+    let mut head = Vec::with_capacity(512);
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+        if head.len() >= HEAD || stream.read_buf(&mut head).await? == 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// As kube-proxy answers: <https://kubernetes.io/docs/reference/networking/virtual-ips/>.

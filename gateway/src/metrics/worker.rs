@@ -47,11 +47,13 @@ pub enum LimitHit {
     Http2Other,
     /// An HTTP/2 client that took nothing of a response for `body_idle_timeout`, or next to nothing.
     Http2Stall,
+    /// Relayed TCP connections had the share of file descriptors that is theirs.
+    Descriptors,
 }
 
 impl LimitHit {
     /// Every limit, in the order of [`Self::index`].
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::HeadBytes,
         Self::HeadFields,
         Self::RequestLine,
@@ -70,6 +72,7 @@ impl LimitHit {
         Self::Http2FieldBlock,
         Self::Http2Other,
         Self::Http2Stall,
+        Self::Descriptors,
     ];
 
     /// Position in [`Self::ALL`].
@@ -100,6 +103,7 @@ impl LimitHit {
             Self::Http2FieldBlock => "http2_field_block",
             Self::Http2Other => "http2_other",
             Self::Http2Stall => "http2_stall",
+            Self::Descriptors => "descriptors",
         }
     }
 }

@@ -17,9 +17,30 @@ use config::table::{L4Bind, L4Key, ProxyProtocolIn};
 use tokio::net::TcpStream;
 
 pub use self::outcome::{L4End, L4Record};
-pub(crate) use self::sockets::{Order, Sockets, probe, raw_socket};
+pub(crate) use self::sockets::{BACKLOG, Order, Sockets, probe, raw_socket};
 use crate::live::Live;
+use crate::metrics::LimitHit;
 use crate::worker::Worker;
+
+/// File descriptors that the process may have; as good as any number if nobody says.
+pub(crate) fn descriptors() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
+}
+
+/// Room for TCP connections over all Binds: descriptors are the process's, and HTTP wants to live as well.
+#[derive(Debug)]
+pub(crate) struct Room {
+    open: AtomicUsize,
+    most: usize,
+}
+
+impl Room {
+    /// A quarter of the descriptors in number, of which each needs two: one to the client, one to the endpoint.
+    pub(crate) fn of_process() -> Self {
+        Self { open: AtomicUsize::new(0), most: (descriptors() / 4).max(1) }
+    }
+}
 
 /// A Bind as the workers see it.
 #[derive(Debug)]
@@ -29,11 +50,22 @@ pub(crate) struct Listening {
     pub(crate) slot: AtomicU32,
     /// Open connections over all workers.
     open: AtomicUsize,
+    /// Of which it takes, besides.
+    room: Option<Arc<Room>>,
+}
+
+/// Why there is no room for another connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Full {
+    /// The Bind has as many as it may have.
+    Bind,
+    /// All Binds together have.
+    Process,
 }
 
 impl Listening {
-    pub(crate) fn new(key: L4Key, slot: u32) -> Self {
-        Self { key, slot: AtomicU32::new(slot), open: AtomicUsize::new(0) }
+    pub(crate) fn new(key: L4Key, slot: u32, room: Option<Arc<Room>>) -> Self {
+        Self { key, slot: AtomicU32::new(slot), open: AtomicUsize::new(0), room }
     }
 
     /// What is in force for it now; `None` if the table no longer has it.
@@ -41,11 +73,16 @@ impl Listening {
         live.table.l4.at(self.slot.load(Ordering::Relaxed)).filter(|bind| bind.key == self.key)
     }
 
-    /// Counts a connection in, unless there are `most` (0 = any number).
-    pub(crate) fn admit(self: &Arc<Self>, most: u32) -> Option<Counted> {
+    /// Counts a connection in, unless there are `most` (0 = any number), or too many of all Binds.
+    pub(crate) fn admit(self: &Arc<Self>, most: u32) -> Result<Counted, Full> {
         let before = self.open.fetch_add(1, Ordering::Relaxed);
+        let room = self.room.as_ref();
+        let is_room = room.is_none_or(|room| room.open.fetch_add(1, Ordering::Relaxed) < room.most);
         let counted = Counted(Arc::clone(self));
-        (most == 0 || before < most as usize).then_some(counted)
+        if most != 0 && before >= most as usize {
+            return Err(Full::Bind);
+        }
+        if is_room { Ok(counted) } else { Err(Full::Process) }
     }
 }
 
@@ -56,6 +93,9 @@ pub(crate) struct Counted(Arc<Listening>);
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
+        if let Some(room) = &self.0.room {
+            room.open.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -69,8 +109,13 @@ pub(crate) fn admit(worker: &Rc<Worker>, listening: &Arc<Listening>, stream: Tcp
         Some(bind) => match refusal(bind, peer) {
             Some(why) => Err(why),
             None => match listening.admit(bind.policy.max_connections) {
-                Some(counted) => Ok((Arc::clone(bind), counted)),
-                None => Err(L4End::TooMany),
+                Ok(counted) => Ok((Arc::clone(bind), counted)),
+                Err(full) => {
+                    if full == Full::Process {
+                        worker.metrics.limit_hit(LimitHit::Descriptors);
+                    }
+                    Err(L4End::TooMany)
+                }
             },
         },
     };

@@ -13,11 +13,11 @@ use std::time::Duration;
 use config::table::{Backend, Chunks, L4Bind, L4Key, RouteTable, Split, Transport, overlaps};
 use socket2::{Domain, Protocol, Socket as RawSocket, TcpKeepalive, Type};
 
-use super::Listening;
+use super::{Listening, Room};
 use crate::udp;
 
 /// Connections that the kernel queues per socket before they are accepted.
-const BACKLOG: i32 = 4_096;
+pub(crate) const BACKLOG: i32 = 4_096;
 
 /// What a Bind has of the kernel.
 #[derive(Debug)]
@@ -44,9 +44,11 @@ pub(crate) enum Order {
 }
 
 /// See the module's documentation.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Sockets {
     workers: usize,
+    /// For the connections of all TCP Binds.
+    room: Arc<Room>,
     held: BTreeMap<L4Key, Entry>,
     /// what travels there, port, and whether it is of IPv4 → how many sockets, and how many of them on every address
     ports: HashMap<(Transport, u16, bool), (usize, usize)>,
@@ -67,7 +69,19 @@ pub(crate) struct Sockets {
 
 impl Sockets {
     pub(crate) fn new(workers: usize) -> Self {
-        Self { workers, ..Self::default() }
+        Self {
+            workers,
+            room: Arc::new(Room::of_process()),
+            held: BTreeMap::new(),
+            ports: HashMap::new(),
+            users: HashMap::new(),
+            binds: Chunks::default(),
+            backends: Chunks::default(),
+            touched: BTreeSet::new(),
+            left: BTreeSet::new(),
+            failed: BTreeSet::new(),
+            has_moved: false,
+        }
     }
 
     /// Opens what `table` has and is not open yet. To be called before it is published. What fails is tried again at the
@@ -203,7 +217,8 @@ impl Sockets {
         let (held, order) = if listens {
             let listener = || listen(key.transport, actual, bind.free_bind);
             let listeners = (0..self.workers).map(|_| listener()).collect::<io::Result<_>>()?;
-            let listening = Arc::new(Listening::new(key, slot));
+            let room = (key.transport == Transport::Tcp).then(|| Arc::clone(&self.room));
+            let listening = Arc::new(Listening::new(key, slot, room));
             (Held::Open(Arc::clone(&listening)), Some(Order::Open(listening, listeners)))
         } else {
             (Held::Reserved { _socket: reserve(key.transport, actual, bind.free_bind)? }, None)

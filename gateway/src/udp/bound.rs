@@ -1,15 +1,18 @@
 //! One Bind in one worker: its socket, its flows, and what is in force for it.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use config::table::{L4Bind, Transport};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
-use super::flow::{Due, Flow, Flows, Key, Limits};
+use super::flow::{Due, Flow, Flows, Key, Limits, Most};
+use super::shares::Shares;
 use super::socket::{Answers, Meta};
 use super::upstream::{self, Over, Pools, Upstream};
 use super::{Budget, Dropped};
@@ -45,6 +48,8 @@ pub(super) struct Surroundings<'e> {
     pub(super) worker: &'e Worker,
     pub(super) poll: &'e OwnedFd,
     pub(super) budget: &'e Budget,
+    /// Flows of one client that are kept in any case, over all Binds.
+    pub(super) most_kept: u32,
     /// Number of the Bind in this worker.
     pub(super) index: u32,
 }
@@ -63,13 +68,17 @@ pub(super) struct Bound {
     flows: Flows<Relay>,
     bind: Option<Arc<L4Bind>>,
     pools: Pools,
-    current: Option<std::rc::Rc<Current>>,
+    current: Option<Rc<Current>>,
 }
 
 impl Bound {
-    pub(super) fn new(listening: Arc<Listening>, socket: UdpSocket) -> io::Result<Self> {
+    pub(super) fn new(
+        listening: Arc<Listening>,
+        socket: UdpSocket,
+        shares: Rc<RefCell<Shares>>,
+    ) -> io::Result<Self> {
         let local = socket.local_addr()?;
-        let (flows, pools) = (Flows::default(), Pools::default());
+        let (flows, pools) = (Flows::new(shares), Pools::default());
         Ok(Self { listening, socket, local, flows, bind: None, pools, current: None })
     }
 
@@ -84,7 +93,7 @@ impl Bound {
     /// Takes up the table that is in force; flows learn whether their endpoints are still wanted.
     pub(super) fn follow(&mut self, around: &Surroundings<'_>) {
         let current = around.worker.live();
-        if self.current.as_ref().is_some_and(|known| std::rc::Rc::ptr_eq(known, &current)) {
+        if self.current.as_ref().is_some_and(|known| Rc::ptr_eq(known, &current)) {
             return;
         }
         let bind = self.listening.bind(&current.live).cloned();
@@ -114,7 +123,32 @@ impl Bound {
         self.pools = pools;
     }
 
-    /// Sends a client's datagram on.
+    /// How many flows may have to go when there is no room.
+    pub(super) const fn doubts(&self) -> usize {
+        self.flows.doubts()
+    }
+
+    /// Ends a flow that may have to go when there is no room; false if there is none.
+    pub(super) fn evict(&mut self, around: &Surroundings<'_>) -> bool {
+        let Some(victim) = self.flows.victim() else { return false };
+        self.end(around, victim, L4End::Evicted);
+        true
+    }
+
+    /// Whether [`Self::forward`] would open one more socket.
+    pub(super) fn wants_socket(&self, meta: Meta) -> bool {
+        let key = self.key(meta);
+        match self.flows.find(&key).and_then(|id| self.flows.at(id)) {
+            Some(flow) => flow.value.upstream.is_none(),
+            None => self.bind.as_ref().is_some_and(|bind| is_let_in(bind, key.client.ip())),
+        }
+    }
+
+    fn key(&self, meta: Meta) -> Key {
+        Key { client: meta.from, local: meta.to.unwrap_or_else(|| self.local.ip()) }
+    }
+
+    /// Sends a client's datagram on. There must be room for a socket if it [wants](Self::wants_socket) one.
     pub(super) fn forward(&mut self, around: &Surroundings<'_>, meta: Meta, bytes: &[u8]) {
         let metrics = &around.worker.metrics;
         metrics.udp_received(bytes.len());
@@ -127,14 +161,13 @@ impl Bound {
         if meta.is_cut {
             return Err(Dropped::TooLarge);
         }
-        let local = meta.to.unwrap_or_else(|| self.local.ip());
-        let key = Key { client: meta.from, local };
+        let key = self.key(meta);
         let id = match self.flows.find(&key) {
             Some(id) => id,
             None => self.begin(around, key)?,
         };
         let now = around.worker.timers.now();
-        self.flows.heard_client(id, now);
+        self.flows.heard_client(id, now, self.most(around));
         let Self { bind: Some(bind), current: Some(current), flows, .. } = self else {
             return Err(Dropped::NoRoute);
         };
@@ -147,22 +180,27 @@ impl Bound {
         sent
     }
 
+    /// How many flows of one client are kept in any case.
+    fn most(&self, around: &Surroundings<'_>) -> Most {
+        let most = self.bind.as_ref().map_or(0, |bind| bind.policy.max_connections);
+        let of_worker = most / u32::try_from(around.worker.workers()).unwrap_or(u32::MAX).max(1);
+        let here = if most == 0 { u32::MAX } else { share(of_worker) };
+        Most { here, all: around.most_kept }
+    }
+
     /// Makes room for a flow, and makes it.
     fn begin(&mut self, around: &Surroundings<'_>, key: Key) -> Result<u32, Dropped> {
         let bind = self.bind.clone().ok_or(Dropped::NoRoute)?;
         if !is_let_in(&bind, key.client.ip()) {
             return Err(Dropped::SourceDenied);
         }
-        if around.budget.is_spent() {
-            let victim = self.flows.victim().ok_or(Dropped::NoRoom)?;
-            self.end(around, victim, L4End::Evicted);
-        }
         let counted = match self.listening.admit(bind.policy.max_connections) {
-            Some(counted) => counted,
-            None => {
-                let victim = self.flows.victim().ok_or(Dropped::TooMany)?;
-                self.end(around, victim, L4End::Evicted);
-                self.listening.admit(bind.policy.max_connections).ok_or(Dropped::TooMany)?
+            Ok(counted) => counted,
+            Err(_) => {
+                if !self.evict(around) {
+                    return Err(Dropped::TooMany);
+                }
+                self.listening.admit(bind.policy.max_connections).map_err(|_| Dropped::TooMany)?
             }
         };
         let route = self.current.as_ref().and_then(|current| current.live.routes.at(bind.route.0).cloned());
@@ -263,6 +301,11 @@ impl Bound {
         }
         worker.log.borrow_mut().write_l4(&record, SystemTime::now());
     }
+}
+
+/// What one client may have of so many flows and be sure to keep: its part is small, but a few are everybody's.
+pub(super) fn share(of: u32) -> u32 {
+    (of / 16).max(4)
 }
 
 fn is_let_in(bind: &L4Bind, client: IpAddr) -> bool {

@@ -4,11 +4,15 @@
 //! All operations take constant time. A flow is in two queues: by its age, and by its last use, of which there is one for
 //! flows that may be sacrificed and one for those that may not. Never sends, receives or closes anything.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 
 use foldhash::quality::RandomState;
 use slab::Slab;
+
+use super::shares::Shares;
 
 const NONE: u32 = u32::MAX;
 
@@ -27,8 +31,17 @@ pub(super) enum Stage {
     Fresh,
     /// The endpoint has answered, and the client has said nothing since.
     Answered,
-    /// The client went on after an answer.
+    /// The client went on after an answer, and has not too many such flows.
     Assured,
+}
+
+/// Most flows of one client that can be [`Stage::Assured`] at a time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Most {
+    /// Of this table.
+    pub(super) here: u32,
+    /// Of all tables of the worker.
+    pub(super) all: u32,
 }
 
 /// Longest times; 0 = any.
@@ -106,10 +119,22 @@ pub(super) struct Flows<T> {
     age: Ends,
     doubtful: Ends,
     assured: Ends,
+    /// How many are in the queue of the doubtful.
+    doubts: usize,
+    /// Assured flows of each client, here and in all tables of the worker.
+    here: Shares,
+    all: Rc<RefCell<Shares>>,
 }
 
 impl<T> Default for Flows<T> {
     fn default() -> Self {
+        Self::new(Rc::default())
+    }
+}
+
+impl<T> Flows<T> {
+    /// No flow. `all` is shared with the other tables of the worker.
+    pub(super) fn new(all: Rc<RefCell<Shares>>) -> Self {
         Self {
             // Clients choose their keys, so the hash is seeded.
             index: HashMap::with_hasher(RandomState::default()),
@@ -117,11 +142,12 @@ impl<T> Default for Flows<T> {
             age: Ends::default(),
             doubtful: Ends::default(),
             assured: Ends::default(),
+            doubts: 0,
+            here: Shares::default(),
+            all,
         }
     }
-}
 
-impl<T> Flows<T> {
     pub(super) fn find(&self, key: &Key) -> Option<u32> {
         self.index.get(key).copied()
     }
@@ -132,6 +158,11 @@ impl<T> Flows<T> {
 
     pub(super) fn at_mut(&mut self, id: u32) -> Option<&mut Flow<T>> {
         self.flows.get_mut(id as usize)
+    }
+
+    /// How many flows may have to go when there is no room.
+    pub(super) const fn doubts(&self) -> usize {
+        self.doubts
     }
 
     pub(super) fn ids(&self) -> impl Iterator<Item = u32> {
@@ -147,6 +178,7 @@ impl<T> Flows<T> {
         self.index.insert(key, id);
         self.push(Queue::Age, id);
         self.push(Queue::Doubtful, id);
+        self.doubts += 1;
         (id, before)
     }
 
@@ -156,19 +188,32 @@ impl<T> Flows<T> {
         self.unlink(queue, id);
         let flow = self.flows.try_remove(id as usize)?;
         self.index.remove(&flow.key);
+        match queue {
+            Queue::Assured => {
+                self.here.give(flow.key.client.ip());
+                self.all.borrow_mut().give(flow.key.client.ip());
+            }
+            Queue::Doubtful | Queue::Age => self.doubts -= 1,
+        }
         // What a flood has made large is given back.
         if self.flows.is_empty() && self.flows.capacity() > 1_024 {
-            *self = Self::default();
+            *self = Self::new(Rc::clone(&self.all));
         }
         Some(flow)
     }
 
     /// The client has sent a datagram.
-    pub(super) fn heard_client(&mut self, id: u32, now: u32) {
+    pub(super) fn heard_client(&mut self, id: u32, now: u32, most: Most) {
         let Some(flow) = self.flows.get_mut(id as usize) else { return };
-        let before = flow.stage;
-        if before == Stage::Answered {
+        let (before, client) = (flow.stage, flow.key.client.ip());
+        let is_kept = before == Stage::Answered
+            && self.here.has_room(client, most.here)
+            && self.all.borrow().has_room(client, most.all);
+        if is_kept {
             flow.stage = Stage::Assured;
+            self.doubts -= 1;
+            self.here.take(client);
+            self.all.borrow_mut().take(client);
         } else if flow.used == now {
             return;
         }

@@ -8,6 +8,7 @@
 mod bound;
 mod dropped;
 mod flow;
+mod shares;
 mod socket;
 mod upstream;
 
@@ -26,17 +27,21 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
 use tokio::task::JoinHandle;
 
-use self::bound::{Bound, Surroundings, token};
+use self::bound::{Bound, Surroundings, share, token};
 pub use self::dropped::Dropped;
-use self::socket::{Answers, BATCH, Received};
+use self::shares::Shares;
+pub(crate) use self::shares::host_of;
+use self::socket::{Answers, BATCH, Meta, Received};
 pub(crate) use self::socket::{prepare, refuse};
-use crate::tcp::{L4End, Listening};
+use crate::tcp::{L4End, Listening, descriptors};
 use crate::worker::Worker;
 
 /// Sockets that are looked at between two looks at everything else that the worker has to do.
 const EVENTS: usize = 256;
 /// Batches that are taken from one Bind at a time.
 const ROUNDS: usize = 4;
+/// Flows that are given up for one datagram, at most: those whose endpoint refused free no socket.
+const MOST_EVICTED: usize = 64;
 
 /// What a worker does with datagrams.
 #[derive(Debug)]
@@ -138,17 +143,20 @@ struct Budget {
 }
 
 impl Budget {
-    /// Half of what the process may have, and half of the ports that the kernel gives out: HTTP and TCP, and other
+    /// A quarter of what the process may have, and half of the ports that the kernel gives out: HTTP and TCP, and other
     /// programs, want to live as well.
     fn of(workers: usize) -> Self {
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        let descriptors = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
-        let most = descriptors.min(local_ports()) / 2 / workers.max(1);
+        let most = (descriptors() / 4).min(local_ports() / 2) / workers.max(1);
         Self { most: most.max(1), used: Cell::new(0) }
     }
 
     const fn is_spent(&self) -> bool {
         self.used.get() >= self.most
+    }
+
+    /// How many descriptors of one client's flows are kept in any case.
+    fn share(&self) -> u32 {
+        share(u32::try_from(self.most).unwrap_or(u32::MAX))
     }
 
     fn take(&self) {
@@ -174,7 +182,10 @@ struct Engine {
     worker: Rc<Worker>,
     poll: Rc<OwnedFd>,
     budget: Budget,
+    shares: Rc<RefCell<Shares>>,
     binds: Slab<Bound>,
+    /// The Bind that gives up flows while there is no room, and how many before another look at all.
+    victim: (usize, usize),
     keys: std::collections::HashMap<L4Key, usize>,
     events: Vec<epoll::Event>,
     received: Received,
@@ -196,7 +207,9 @@ impl Engine {
             worker: Rc::clone(worker),
             poll: Rc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?),
             budget: Budget::of(worker.workers()),
+            shares: Rc::default(),
             binds: Slab::new(),
+            victim: (0, 0),
             keys: std::collections::HashMap::new(),
             events: Vec::with_capacity(EVENTS),
             received: Received::default(),
@@ -207,7 +220,7 @@ impl Engine {
     fn open(&mut self, listening: Arc<Listening>, socket: UdpSocket) -> io::Result<()> {
         let key = listening.key;
         self.close(key);
-        let bound = Bound::new(listening, socket)?;
+        let bound = Bound::new(listening, socket, Rc::clone(&self.shares))?;
         let entry = self.binds.vacant_entry();
         let index = u32::try_from(entry.key()).map_err(io::Error::other)?;
         let data = epoll::EventData::new_u64(token(index, None));
@@ -251,6 +264,8 @@ impl Engine {
         if ready.is_err() || self.events.is_empty() {
             return true;
         }
+        // A panic may have left some.
+        self.answers.clear();
         let mut pending = None;
         let mut events = std::mem::take(&mut self.events);
         for event in events.drain(..) {
@@ -281,25 +296,70 @@ impl Engine {
         if self.answers.is_empty() {
             return;
         }
-        if let Some(bound) = index.and_then(|index| self.binds.get(index)) {
-            bound.flush(&self.worker, &mut self.answers);
+        match index.and_then(|index| self.binds.get(index)) {
+            Some(bound) => bound.flush(&self.worker, &mut self.answers),
+            // They must not leave from another Bind's address.
+            None => self.answers.clear(),
+        }
+    }
+
+    /// Makes room for one more socket, if that can be done: the Bind with the most flows that have not shown that
+    /// somebody is there gives up the one of them that was silent for longest. So a flood costs its own flows.
+    fn make_room(&mut self) -> bool {
+        for _ in 0..MOST_EVICTED {
+            if !self.budget.is_spent() {
+                return true;
+            }
+            let Self { worker, poll, budget, binds, victim, .. } = self;
+            let is_stale = victim.1 == 0 || binds.get(victim.0).is_none_or(|bound| bound.doubts() == 0);
+            if is_stale {
+                let most = binds.iter().max_by_key(|(_, bound)| bound.doubts());
+                let Some((index, doubts)) = most.map(|(index, bound)| (index, bound.doubts())) else {
+                    return false;
+                };
+                // Another one has hardly more before a quarter of these is gone.
+                *victim = (index, doubts.div_ceil(4));
+            }
+            victim.1 = victim.1.saturating_sub(1);
+            let Some(bound) = binds.get_mut(victim.0) else { return false };
+            if !bound.evict(&surroundings(worker, poll, budget, victim.0)) {
+                return false;
+            }
+        }
+        !self.budget.is_spent()
+    }
+
+    /// Forwards one datagram of a batch.
+    fn forward(&mut self, index: usize, meta: Meta, position: usize) {
+        let wants_room =
+            self.budget.is_spent() && self.binds.get(index).is_some_and(|bound| bound.wants_socket(meta));
+        let has_room = !wants_room || self.make_room();
+        let Self { worker, poll, budget, binds, received, .. } = self;
+        let Some(bound) = binds.get_mut(index) else { return };
+        if has_room {
+            bound.forward(&surroundings(worker, poll, budget, index), meta, received.bytes(position));
+        } else {
+            worker.metrics.udp_received(meta.len);
+            worker.metrics.udp_dropped(Dropped::NoRoom);
         }
     }
 
     /// Forwards what is queued at a Bind.
     fn receive(&mut self, index: usize) {
-        let Self { worker, poll, budget, binds, received, .. } = self;
-        let Some(bound) = binds.get_mut(index) else { return };
-        let around = surroundings(worker, poll, budget, index);
-        bound.follow(&around);
-        for _ in 0..ROUNDS {
+        for round in 0..ROUNDS {
+            let Self { worker, poll, budget, binds, received, .. } = self;
+            let Some(bound) = binds.get_mut(index) else { return };
+            if round == 0 {
+                bound.follow(&surroundings(worker, poll, budget, index));
+            }
             let count = match received.receive(bound.socket(), bound.local()) {
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => return tracing::debug!(bind = %bound.local(), %error, "cannot receive"),
             };
-            for (index, meta) in received.metas.iter().enumerate() {
-                bound.forward(&around, *meta, received.bytes(index));
+            for position in 0..count {
+                let Some(meta) = self.received.metas.get(position).copied() else { break };
+                self.forward(index, meta, position);
             }
             if count < BATCH {
                 return;
@@ -314,5 +374,6 @@ fn surroundings<'e>(
     budget: &'e Budget,
     index: usize,
 ) -> Surroundings<'e> {
-    Surroundings { worker, poll, budget, index: u32::try_from(index).unwrap_or(u32::MAX) }
+    let index = u32::try_from(index).unwrap_or(u32::MAX);
+    Surroundings { worker, poll, budget, most_kept: budget.share(), index }
 }

@@ -205,6 +205,12 @@ impl Answers {
         self.arena.get_mut(self.used..).and_then(|rest| rest.get_mut(..LARGEST)).unwrap_or_default()
     }
 
+    /// Forgets all.
+    pub(super) fn clear(&mut self) {
+        self.list.clear();
+        self.used = 0;
+    }
+
     pub(super) fn push(&mut self, to: SocketAddr, from: IpAddr, len: usize) {
         self.list.push((Some(to.into()), from, len));
         self.used += len;
@@ -227,8 +233,7 @@ impl Answers {
             at += self.list.iter().skip(first).take(sent).map(|(_, _, len)| len).sum::<usize>();
             first += sent;
         }
-        self.list.clear();
-        self.used = 0;
+        self.clear();
     }
 
     /// Sends those that have one address of ours.

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::Worker;
 use super::timers::TICK;
+use crate::tcp::BACKLOG;
 
 /// Accepts until `end`, then takes what is queued: its clients were told that they are connected. No other connection is
 /// accepted while `admit` waits.
@@ -39,9 +40,11 @@ pub(crate) async fn accept(
             }
         }
     }
-    // The reactor may not have heard of the youngest ones yet.
+    // The reactor may not have heard of the youngest ones yet. Those that come after them go to another socket, or are
+    // refused: whoever connects faster than this takes them must not keep the worker from everything else.
     let Ok(listener) = listener.into_std() else { return };
-    while let Ok((stream, address)) = listener.accept() {
+    for _ in 0..=BACKLOG {
+        let Ok((stream, address)) = listener.accept() else { return };
         let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
         if let Ok(stream) = stream {
             admit(stream, address).await;

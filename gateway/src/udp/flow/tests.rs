@@ -3,8 +3,18 @@ use std::collections::BTreeMap;
 use super::*;
 
 fn key(client: u16, local: u8) -> Key {
-    Key { client: SocketAddr::from(([10, 0, 0, 1], client)), local: IpAddr::from([127, 0, 0, local]) }
+    Key {
+        client: SocketAddr::from(([10, 0, 0, host(client)], client)),
+        local: IpAddr::from([127, 0, 0, local]),
+    }
 }
+
+/// Ports are spread over three clients.
+fn host(client: u16) -> u8 {
+    u8::try_from(client % 3).unwrap()
+}
+
+const MOST: Most = Most { here: u32::MAX, all: u32::MAX };
 
 const LIMITS: Limits = Limits { idle: 10, lifetime: 0 };
 
@@ -31,7 +41,7 @@ fn a_key_never_has_two_flows() {
 fn a_flow_is_due_when_nobody_has_said_anything_for_the_idle_time() {
     let mut flows = Flows::default();
     let (id, _) = flows.insert(key(1, 1), 0, ());
-    flows.heard_client(id, 5);
+    flows.heard_client(id, 5, MOST);
     assert_eq!(flows.due(14, LIMITS), None);
     flows.heard_endpoint(id, 14);
     assert_eq!(flows.due(23, LIMITS), None);
@@ -51,7 +61,7 @@ fn a_flow_is_due_at_the_end_of_its_life_however_busy_it_is() {
     let (id, _) = flows.insert(key(1, 1), 0, ());
     let limits = Limits { idle: 10, lifetime: 30 };
     for now in 0..30 {
-        flows.heard_client(id, now);
+        flows.heard_client(id, now, MOST);
         assert_eq!(flows.due(now, limits), None);
     }
     assert_eq!(flows.due(30, limits), Some((id, Due::Lifetime)));
@@ -62,7 +72,7 @@ fn the_victim_is_the_longest_silent_flow_that_has_not_shown_that_somebody_is_the
     let mut flows = Flows::default();
     let (assured, _) = flows.insert(key(1, 1), 0, ());
     flows.heard_endpoint(assured, 0);
-    flows.heard_client(assured, 0);
+    flows.heard_client(assured, 0, MOST);
     assert_eq!(flows.victim(), None);
     let (answered, _) = flows.insert(key(2, 1), 0, ());
     let (fresh, _) = flows.insert(key(3, 1), 1, ());
@@ -70,6 +80,30 @@ fn the_victim_is_the_longest_silent_flow_that_has_not_shown_that_somebody_is_the
     assert_eq!(flows.victim(), Some(fresh));
     flows.remove(fresh);
     assert_eq!(flows.victim(), Some(answered));
+}
+
+#[test]
+fn a_client_with_many_flows_has_some_that_must_go_when_there_is_no_room() {
+    let all = Rc::<RefCell<Shares>>::default();
+    let mut tables: [Flows<()>; 2] = std::array::from_fn(|_| Flows::new(Rc::clone(&all)));
+    let most = Most { here: 2, all: 3 };
+    let mut stages = |table: usize, client| {
+        let flows = &mut tables[table];
+        let id = flows.find(&key(client, 1)).unwrap_or_else(|| flows.insert(key(client, 1), 0, ()).0);
+        flows.heard_endpoint(id, 0);
+        flows.heard_client(id, 0, most);
+        flows.at(id).unwrap().stage
+    };
+    let (assured, answered) = (Stage::Assured, Stage::Answered);
+    assert_eq!([0, 3, 6].map(|client| stages(0, client)), [assured, assured, answered]);
+    assert_eq!([0, 3].map(|client| stages(1, client)), [assured, answered]);
+    assert_eq!(stages(1, 1), assured, "another client");
+    let gone = tables[0].find(&key(0, 1)).unwrap();
+    tables[0].remove(gone);
+    let id = tables[1].find(&key(3, 1)).unwrap();
+    tables[1].heard_client(id, 0, most);
+    assert_eq!(tables[1].at(id).unwrap().stage, assured, "there is room again");
+    assert_eq!((tables[0].doubts(), tables[1].doubts()), (1, 0));
 }
 
 /// What a flow should be, kept without any cleverness.
@@ -87,6 +121,7 @@ struct Plain {
 fn simulate(seed: u64, steps: u32) {
     let mut random = fastrand::Rng::with_seed(seed);
     let most = random.usize(1..40);
+    let shares = Most { here: random.u32(1..20), all: random.u32(1..20) };
     let limits = Limits { idle: random.u32(0..20), lifetime: random.u32(0..60) };
     let (mut flows, mut model) = (Flows::default(), BTreeMap::<(u16, u8), Plain>::new());
     let (mut now, mut moves) = (0, 0_u64);
@@ -110,32 +145,38 @@ fn simulate(seed: u64, steps: u32) {
                     }
                 }
             }
-            _ => match model.get_mut(&name) {
-                Some(plain) => {
-                    flows.heard_client(plain.id, now);
-                    if plain.stage == Stage::Answered {
-                        (plain.stage, plain.used, plain.moved) = (Stage::Assured, now, moves);
-                    } else if plain.used != now {
-                        (plain.used, plain.moved) = (now, moves);
+            _ => {
+                let is_kept = |(other, plain): &(&(u16, u8), &Plain)| {
+                    host(other.0) == host(name.0) && plain.stage == Stage::Assured
+                };
+                let kept = u32::try_from(model.iter().filter(is_kept).count()).unwrap();
+                match model.get_mut(&name) {
+                    Some(plain) => {
+                        flows.heard_client(plain.id, now, shares);
+                        if plain.stage == Stage::Answered && kept < shares.here.min(shares.all) {
+                            (plain.stage, plain.used, plain.moved) = (Stage::Assured, now, moves);
+                        } else if plain.used != now {
+                            (plain.used, plain.moved) = (now, moves);
+                        }
+                    }
+                    None => {
+                        let doubtful = model.iter().filter(|(_, plain)| plain.stage != Stage::Assured);
+                        let oldest = doubtful.min_by_key(|(_, plain)| plain.moved).map(|(name, _)| *name);
+                        assert_eq!(flows.victim().and_then(|id| flows.at(id)).map(|flow| flow.value), oldest);
+                        let has_room = model.len() < most || oldest.is_some();
+                        if let (true, Some(oldest)) = (model.len() >= most, oldest) {
+                            model.remove(&oldest);
+                            flows.remove(flows.victim().unwrap()).unwrap();
+                        }
+                        if has_room {
+                            let (id, before) = flows.insert(key(name.0, name.1), now, name);
+                            assert!(before.is_none());
+                            let plain = Plain { id, stage: Stage::Fresh, born: now, used: now, moved: moves };
+                            model.insert(name, plain);
+                        }
                     }
                 }
-                None => {
-                    let doubtful = model.iter().filter(|(_, plain)| plain.stage != Stage::Assured);
-                    let oldest = doubtful.min_by_key(|(_, plain)| plain.moved).map(|(name, _)| *name);
-                    assert_eq!(flows.victim().and_then(|id| flows.at(id)).map(|flow| flow.value), oldest);
-                    let has_room = model.len() < most || oldest.is_some();
-                    if let (true, Some(oldest)) = (model.len() >= most, oldest) {
-                        model.remove(&oldest);
-                        flows.remove(flows.victim().unwrap()).unwrap();
-                    }
-                    if has_room {
-                        let (id, before) = flows.insert(key(name.0, name.1), now, name);
-                        assert!(before.is_none());
-                        let plain = Plain { id, stage: Stage::Fresh, born: now, used: now, moved: moves };
-                        model.insert(name, plain);
-                    }
-                }
-            },
+            }
         }
         while let Some((id, due)) = flows.due(now, limits) {
             let name = flows.remove(id).unwrap().value;
@@ -149,6 +190,8 @@ fn simulate(seed: u64, steps: u32) {
         assert!(!model.values().any(|one| over(one.used, limits.idle) || over(one.born, limits.lifetime)));
         assert!(model.len() <= most);
         assert_eq!(flows.ids().count(), model.len());
+        let doubts = model.values().filter(|plain| plain.stage != Stage::Assured).count();
+        assert_eq!(flows.doubts(), doubts, "seed {seed}");
         for (name, plain) in &model {
             assert_eq!(flows.find(&key(name.0, name.1)), Some(plain.id), "seed {seed}");
             let flow = flows.at(plain.id).unwrap();

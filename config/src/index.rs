@@ -204,6 +204,7 @@ impl Index {
             Event::Delete(reference) => {
                 if let Some(old) = self.objects.remove(&reference) {
                     self.unlink(&old, &mut change);
+                    self.look_at_servers(&reference, &mut change);
                 }
                 self.obscure.forget(&reference);
             }
@@ -283,7 +284,27 @@ impl Index {
                 _ => None,
             });
         }
+        let reference = object.reference.clone();
         self.link(object, change);
+        self.look_at_servers(&reference, change);
+    }
+
+    /// Where the API servers are now, if `slice` is the one that says so.
+    fn look_at_servers(&mut self, slice: &ObjectRef, change: &mut Change) {
+        if slice.kind != Kind::EndpointSlice || !is_of_servers(slice) {
+            return;
+        }
+        let addresses = match self.object(slice).map(|object| &object.spec) {
+            Some(ObjectSpec::EndpointSlice(slice)) => {
+                let ports = || slice.ports.iter().filter_map(|port| port.port);
+                let at = |ip: IpAddr| ports().map(move |port| SocketAddr::new(ip, port));
+                slice.endpoints.iter().flat_map(|endpoint| at(endpoint.address)).collect()
+            }
+            _ => Vec::new(),
+        };
+        let servers = sorted(addresses);
+        change.refused |= self.servers != servers;
+        self.servers = servers;
     }
 
     fn link(&mut self, object: Object, change: &mut Change) {
@@ -295,15 +316,6 @@ impl Index {
                     slices.insert(at, object.reference.clone());
                 }
                 change.endpoints.insert(key);
-            }
-            if is_of_servers(&object.reference) {
-                let endpoints = slice.endpoints.iter();
-                let addresses = endpoints.flat_map(|endpoint| {
-                    let ports = slice.ports.iter().filter_map(|port| port.port);
-                    ports.map(|port| SocketAddr::new(endpoint.address, port))
-                });
-                self.servers = sorted(addresses.collect());
-                change.refused = true;
             }
         } else {
             change.objects.insert(object.reference.clone());
@@ -328,10 +340,6 @@ impl Index {
                     }
                 }
                 change.endpoints.insert(key);
-            }
-            if is_of_servers(&old.reference) {
-                self.servers = Box::default();
-                change.refused = true;
             }
         } else {
             change.objects.insert(old.reference.clone());
@@ -507,5 +515,35 @@ fn wanted_files(spec: &ObjectSpec) -> Vec<&Arc<str>> {
         ObjectSpec::Listener(listener) => listener.tls.iter().flat_map(|tls| tls.files()).collect(),
         ObjectSpec::Backend(backend) => backend.speech.tls.iter().flat_map(|tls| tls.files()).collect(),
         _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resource::decode_json;
+
+    fn servers(address: &str, zone: &str) -> Event {
+        let json = format!(
+            r#"{{"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": {{"name": "kubernetes",
+                "namespace": "default", "labels": {{"kubernetes.io/service-name": "kubernetes"}}}}, "addressType": "IPv4",
+                "ports": [{{"port": 6443}}], "endpoints": [{{"addresses": ["{address}"], "zone": "{zone}"}}]}}"#
+        );
+        Event::Apply(decode_json(Kind::EndpointSlice, json.as_bytes()).object.unwrap())
+    }
+
+    #[test]
+    fn only_other_addresses_of_api_servers_are_looked_at_for_all_services() {
+        let mut index = Index::new();
+        let at: SocketAddr = "10.0.0.1:6443".parse().unwrap();
+        assert!(index.apply(servers("10.0.0.1", "a")).refused);
+        assert!(!index.apply(servers("10.0.0.1", "b")).refused);
+        assert!(index.refuses(at));
+        assert!(index.apply(servers("10.0.0.2", "b")).refused);
+        assert!(!index.refuses(at));
+        let (namespace, name) = ("default".into(), "kubernetes".into());
+        let gone = Event::Delete(ObjectRef { kind: Kind::EndpointSlice, namespace, name });
+        assert!(index.apply(gone.clone()).refused);
+        assert!(!index.apply(gone).refused);
     }
 }

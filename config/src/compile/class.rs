@@ -207,9 +207,7 @@ impl Compiler {
             let problems = match index.class(&reference) {
                 Some((object, class)) => {
                     let findings = self.classes.findings(&reference.name, class).into_iter();
-                    findings
-                        .map(|finding| finding.into_problem(&reference, object.location.as_ref()))
-                        .collect()
+                    findings.map(|finding| object.problem(finding)).collect()
                 }
                 None => Vec::new(),
             };

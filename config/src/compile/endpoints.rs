@@ -126,7 +126,8 @@ struct Found<'a> {
 /// What there is to say of addresses that are refused.
 const NOWHERE: &str = "no Service may lead to the gateway's own host, link or listeners, to a metadata service or to the API server";
 
-/// The endpoints of `port` of a Service that take requests, sorted by address, each address once.
+/// The endpoints of `port` of a Service that take requests, sorted by address, each address once; with `upstream`, the
+/// Service's own address instead.
 pub(super) fn service(
     index: &Index,
     vantage: Vantage<'_>,
@@ -134,7 +135,29 @@ pub(super) fn service(
     port: u16,
     upstream: bool,
 ) -> Resolved {
+    let port = RelayedPort { port, transport: Transport::Tcp, scope: Scope::Cluster };
+    resolve(index, vantage, key, (port, "requests are answered 503"), upstream)
+}
+
+/// The endpoints that bytes for a port of a Service are relayed to.
+pub(super) fn relayed(index: &Index, vantage: Vantage<'_>, key: &ServiceKey, port: RelayedPort) -> Resolved {
+    let otherwise = match port.transport {
+        Transport::Tcp => "connections are refused",
+        Transport::Udp => "datagrams are dropped",
+    };
+    resolve(index, vantage, key, (port, otherwise), false)
+}
+
+/// The endpoints of a port; `otherwise` is what happens if there are none, for people.
+fn resolve(
+    index: &Index,
+    vantage: Vantage<'_>,
+    key: &ServiceKey,
+    (port, otherwise): (RelayedPort, &str),
+    upstream: bool,
+) -> Resolved {
     let Some((object, service)) = index.service(key) else { return Resolved::default() };
+    let RelayedPort { port, transport, scope } = port;
     let mut findings = Vec::new();
     let mut names = Vec::new();
     let endpoints = match &service.external_name {
@@ -152,48 +175,22 @@ pub(super) fn service(
                 if vantage.allows_endpoint(address) {
                     vec![plain(address)]
                 } else {
-                    let message = format!("{address} is refused: {NOWHERE}; requests are answered 503");
+                    let message = format!("{address} is refused: {NOWHERE}; {otherwise}");
                     findings.push(Finding::warning("spec.clusterIP", 0, "RefusedAddress", message));
                     Vec::new()
                 }
             }
             other => {
                 findings.extend(other.and_then(Result::err).map(no_upstream));
-                let spec = service.port(&PortRef::Number(port));
-                let use_ = Use { scope: Scope::Cluster, otherwise: "requests are answered 503" };
+                let spec = service.port_of(transport, &PortRef::Number(port));
+                let use_ = Use { scope, otherwise };
                 spec.map(|spec| sliced(index, vantage, (key, service), (spec, use_), &mut findings))
                     .unwrap_or_default()
             }
         },
     };
-    let problem = |finding: Finding| finding.into_problem(&object.reference, object.location.as_ref());
-    Resolved { endpoints, problems: findings.into_iter().map(problem).collect(), names }
-}
-
-/// The endpoints that bytes for a port of a Service are relayed to.
-pub(super) fn relayed(index: &Index, vantage: Vantage<'_>, key: &ServiceKey, port: RelayedPort) -> Resolved {
-    let Some((object, service)) = index.service(key) else { return Resolved::default() };
-    let mut findings = Vec::new();
-    let mut names = Vec::new();
-    let otherwise = match port.transport {
-        Transport::Tcp => "connections are refused",
-        Transport::Udp => "datagrams are dropped",
-    };
-    let endpoints = match (&service.external_name, port.transport) {
-        (Some(Ok(name)), _) => {
-            names.push(Arc::clone(name));
-            external(index, vantage, name, port.port, &mut findings)
-        }
-        (Some(Err(_)), _) => Vec::new(),
-        (None, transport) => {
-            let spec = service.port_of(transport, &PortRef::Number(port.port));
-            let use_ = Use { scope: port.scope, otherwise };
-            spec.map(|spec| sliced(index, vantage, (key, service), (spec, use_), &mut findings))
-                .unwrap_or_default()
-        }
-    };
-    let problem = |finding: Finding| finding.into_problem(&object.reference, object.location.as_ref());
-    Resolved { endpoints, problems: findings.into_iter().map(problem).collect(), names }
+    let problems = findings.into_iter().map(|finding| object.problem(finding)).collect();
+    Resolved { endpoints, problems, names }
 }
 
 /// The endpoints of `port` of a Service that get no requests.
@@ -274,17 +271,17 @@ pub(super) fn ready_here(index: &Index, vantage: Vantage<'_>, key: &ServiceKey, 
 
 /// What the endpoints of a port are for.
 #[derive(Clone, Copy)]
-struct Use {
+struct Use<'a> {
     scope: Scope,
     /// What happens if there are none, for people.
-    otherwise: &'static str,
+    otherwise: &'a str,
 }
 
 fn sliced(
     index: &Index,
     vantage: Vantage<'_>,
     (key, service): (&ServiceKey, &Service),
-    (spec, Use { scope, otherwise }): (&ServicePort, Use),
+    (spec, Use { scope, otherwise }): (&ServicePort, Use<'_>),
     findings: &mut Vec<Finding>,
 ) -> Vec<Endpoint> {
     let port = spec.port;
@@ -547,5 +544,5 @@ pub(super) fn unknown_protocol(object: &Object, port: u16, text: &str) -> crate:
          the annotation sluicegate.dev/backend-protocol goes before it"
     );
     let finding = Finding::warning("spec.ports.appProtocol", 0, "UnknownProtocol", message);
-    finding.into_problem(&object.reference, object.location.as_ref())
+    object.problem(finding)
 }

@@ -40,8 +40,7 @@ type Target = (Share, Option<Arc<Settings>>);
 
 /// Compiles `ingress`, which is known to be ours.
 pub(super) fn compile(shop: &mut Workshop<'_>, object: &Object, ingress: &Ingress, id: RouteId) -> Outcome {
-    let problem =
-        |finding: &Finding| finding.clone().into_problem(&object.reference, object.location.as_ref());
+    let problem = |finding: &Finding| object.problem(finding.clone());
     let mut work = Compilation {
         shop,
         object,
@@ -342,7 +341,7 @@ impl Compilation<'_, '_> {
     }
 
     fn tell(&mut self, finding: Finding) {
-        self.problems.push(finding.into_problem(&self.object.reference, self.object.location.as_ref()));
+        self.problems.push(self.object.problem(finding));
     }
 }
 

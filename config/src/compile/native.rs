@@ -97,8 +97,7 @@ impl Listeners {
                             }
                         );
                         let finding = Finding::error("address", 0, "Conflict", message);
-                        let problem = finding.into_problem(&object.reference, object.location.as_ref());
-                        listeners.problems.push((object.reference.clone(), problem));
+                        listeners.problems.push((object.reference.clone(), object.problem(finding)));
                     }
                     first.listeners.extend(config.listeners.iter().cloned());
                 }
@@ -146,7 +145,7 @@ pub(super) fn compile(
     let mut tell = |at: &str, reason, message| {
         let field = format!("{}.{at}", native.field);
         let finding = Finding::error(field, 0, reason, message);
-        problems.push(finding.into_problem(&object.reference, object.location.as_ref()));
+        problems.push(object.problem(finding));
     };
     let binds = binds(shop, &object.reference, native, &mut tell);
     let mut held = BTreeSet::new();
@@ -381,10 +380,7 @@ pub(super) fn endpoints(index: &Index, name: &str) -> Resolved {
     } else {
         None
     };
-    let problem = |(reason, message)| {
-        Finding::warning("endpoints", 0, reason, message)
-            .into_problem(&object.reference, object.location.as_ref())
-    };
+    let problem = |(reason, message)| object.problem(Finding::warning("endpoints", 0, reason, message));
     let problems = message.map(problem).into_iter().collect();
     let endpoint = |(address, (weight, dns_name))| Endpoint { address, weight, identity: None, dns_name };
     Resolved { endpoints: weights.into_iter().map(endpoint).collect(), problems, names }

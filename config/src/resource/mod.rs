@@ -69,6 +69,11 @@ pub struct Object {
 }
 
 impl Object {
+    /// What was found in it, as a problem of it.
+    pub(crate) fn problem(&self, finding: Finding) -> Problem {
+        finding.into_problem(&self.reference, self.location.as_ref())
+    }
+
     /// The Secrets and ConfigMaps that it names, each once. They are of its own namespace.
     #[must_use]
     pub fn material(&self) -> BTreeSet<ObjectRef> {

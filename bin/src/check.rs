@@ -9,8 +9,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use config::compile::{Compiler, Settings};
 use config::index::{Change, Event, Index};
 use config::report::{ObjectRef, Problem, Report, Severity};
-use config::table::RouteTable;
 use config::table::explain::LeftOut;
+use config::table::{L4Key, RouteTable};
 use controller::ipam::{Assigner, Role, VirtualAddress};
 use controller::source::file::{FileSource, load};
 use serde::Serialize;
@@ -35,6 +35,11 @@ impl Compiled {
     /// The endpoints that a backend has and does not use.
     pub(crate) fn left_out(&self, backend: &str) -> Vec<LeftOut> {
         self.compiler.left_out(&self.index, backend)
+    }
+
+    /// What those are told who want this socket and do not have it.
+    pub(crate) fn losers(&self, key: L4Key) -> Vec<Problem> {
+        self.compiler.losers(key)
     }
 
     /// The addresses that Services have.

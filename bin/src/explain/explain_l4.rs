@@ -24,7 +24,8 @@ pub(super) fn explain(args: ExplainArgs) -> anyhow::Result<ExitCode> {
         bail!("{key}: what is relayed as it is has no header");
     }
     let compiled = compile_once(args.config, compile_settings(&args.ingress)?)?;
-    let mut explanation = explain_l4(&compiled.table, &compiled.report, key, args.from);
+    let mut explanation = explain_l4(&compiled.table, key, args.from);
+    explanation.others = compiled.losers(explanation.bind.unwrap_or(key));
     for share in &mut explanation.backends {
         share.left_out = share.backend.iter().flat_map(|backend| compiled.left_out(&backend.name)).collect();
     }

@@ -3,15 +3,15 @@
 //! Whatever object wants such a Bind says so in [`Route::l4`]; who gets it is decided here alone.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 
 use super::Workshop;
 use super::backend::BackendKey;
-use super::route::{Order, Outcome, Route, Share, split};
-use super::slots::Slots;
+use super::route::{Outcome, Route, Share, split};
+use super::slots::Keyed;
 use crate::report::{Kind, ObjectRef, Problem};
 use crate::resource::native::{BackendSpec, EndpointHost};
 use crate::resource::native_l4::Forward;
@@ -29,8 +29,9 @@ pub(super) struct L4Binds {
     owned: HashMap<IpAddr, BTreeSet<L4Key>, FixedState>,
     /// Keys to be looked at again.
     dirty: BTreeSet<L4Key>,
-    slots: Slots<L4Key, ()>,
-    pub(super) table: Chunks<L4Bind>,
+    /// Addresses of Services of which all keys are to be looked at again: they may have another owner.
+    disputed: BTreeSet<IpAddr>,
+    binds: Keyed<L4Key, L4Bind>,
 }
 
 /// A Bind that somebody else has.
@@ -91,8 +92,7 @@ impl L4Binds {
         let ip = key.address.ip();
         let Some(keys) = self.owned.get_mut(&ip) else { return };
         if keys.remove(&key) {
-            // They may have another owner now.
-            self.dirty.extend(keys.iter());
+            self.disputed.insert(ip);
         }
         if keys.is_empty() {
             self.owned.remove(&ip);
@@ -109,16 +109,24 @@ impl L4Binds {
             let below = self.single.get(&(key.transport, key.address.port())).into_iter().flatten();
             self.dirty.extend(below.filter(|one| one.address.is_ipv4() == key.address.is_ipv4()));
         }
-        self.dirty.extend(
-            self.owned.get(&key.address.ip()).filter(|keys| keys.contains(&key)).into_iter().flatten(),
-        );
+        if self.keys_of_owner(key).is_some() {
+            self.disputed.insert(key.address.ip());
+        }
         self.dirty.insert(key);
     }
 
-    /// The oldest Service with the address of `key`: those of other namespaces have none of its ports, since whoever has
-    /// one port of an address could ask for certificates in the name of whoever has another.
-    fn owner<'r>(&self, key: L4Key, of: &impl Fn(u32) -> Option<&'r Route>) -> Option<&'r ObjectRef> {
-        let keys = self.owned.get(&key.address.ip()).filter(|keys| keys.contains(&key))?;
+    /// The keys of the address of `key`, if that is a Service's.
+    fn keys_of_owner(&self, key: L4Key) -> Option<&BTreeSet<L4Key>> {
+        self.owned.get(&key.address.ip()).filter(|keys| keys.contains(&key))
+    }
+
+    /// The oldest Service with one of `keys`, which have one address: those of other namespaces have none of its ports,
+    /// since whoever has one port of an address could ask for certificates in the name of whoever has another.
+    fn owner<'r>(
+        &self,
+        keys: &BTreeSet<L4Key>,
+        of: &impl Fn(u32) -> Option<&'r Route>,
+    ) -> Option<&'r ObjectRef> {
         let routes = keys.iter().filter_map(|key| self.members.get(key)).flatten().filter_map(|id| of(*id));
         let services = routes.filter(|route| route.order.object.kind == Kind::Service);
         Some(&services.min_by(|a, b| a.order.cmp(&b.order))?.order.object)
@@ -132,12 +140,10 @@ impl L4Binds {
         of: &impl Fn(u32) -> Option<&'r Route>,
         http: &impl Fn(SocketAddr) -> Option<String>,
     ) -> (Option<String>, Option<&'r Route>) {
-        let unspecified = match key.address.ip() {
-            ip if ip.is_unspecified() => return (None, None),
-            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        };
-        let all = L4Key { address: SocketAddr::new(unspecified, key.address.port()), ..key };
+        if key.address.ip().is_unspecified() {
+            return (None, None);
+        }
+        let all = key.on_all();
         let by_http = Some(all.address).filter(|_| key.transport == Transport::Tcp).and_then(http);
         let members = self.members.get(&all).into_iter().flatten().filter_map(|id| of(*id));
         let is_later = |route: &Route| route.order.object.kind != Kind::Listener;
@@ -153,13 +159,19 @@ impl L4Binds {
         http: impl Fn(SocketAddr) -> Option<String>,
     ) -> Rebuilt {
         let mut rebuilt = Rebuilt::default();
+        let disputed = std::mem::take(&mut self.disputed);
+        self.dirty.extend(disputed.iter().filter_map(|ip| self.owned.get(ip)).flatten());
+        // address → its owner: many keys of one address are looked at together
+        let mut owners: HashMap<IpAddr, Option<&ObjectRef>, FixedState> = HashMap::default();
         for key in std::mem::take(&mut self.dirty) {
             let members = self.members.get(&key).map(Vec::as_slice).unwrap_or_default();
             let mut routes: Vec<&Route> = members.iter().filter_map(|id| route(*id)).collect();
             routes.sort_by(|a, b| a.order.cmp(&b.order));
             let here = http(key.address).filter(|_| key.transport == Transport::Tcp);
             let (http_on_all, first_on_all) = self.has_all(key, &route, &http);
-            let owner = self.owner(key, &route);
+            let owner = self
+                .keys_of_owner(key)
+                .and_then(|keys| *owners.entry(key.address.ip()).or_insert_with(|| self.owner(keys, &route)));
             let refusal = |route: &Route| {
                 let object = &route.order.object;
                 let is_operators = object.kind == Kind::Listener;
@@ -188,24 +200,14 @@ impl L4Binds {
             }
             rebuilt.told.push((key, taken));
             let bind = winner.and_then(|route| route.l4.iter().find(|bind| bind.key == key));
-            rebuilt.changed |= self.set(key, bind);
+            rebuilt.changed |= self.binds.set(&key, bind.cloned());
         }
         rebuilt
     }
 
-    fn set(&mut self, key: L4Key, bind: Option<&Arc<L4Bind>>) -> bool {
-        let Some(bind) = bind else {
-            let Some(id) = self.slots.id(&key) else { return false };
-            self.slots.remove(&key);
-            self.table.set(id, None);
-            return true;
-        };
-        let id = self.slots.reserve(&key);
-        if self.table.at(id).is_some_and(|old| old == bind) {
-            return false;
-        }
-        self.table.set(id, Some(Arc::clone(bind)));
-        true
+    /// Each Bind with its route.
+    pub(super) fn table(&self) -> &Chunks<L4Bind> {
+        self.binds.table()
     }
 }
 
@@ -217,7 +219,7 @@ pub(super) fn conflict(object: &Object, key: L4Key, taken: &Taken) -> Problem {
         Kind::ConfigMap => "data",
         _ => "address",
     };
-    Finding::error(field, 0, "Conflict", message).into_problem(&object.reference, object.location.as_ref())
+    object.problem(Finding::error(field, 0, "Conflict", message))
 }
 
 /// Whether an endpoint is the listener itself, as far as addresses tell.
@@ -245,8 +247,7 @@ pub(super) fn compile(
     let mut problems = Vec::new();
     let mut tell = |at: &str, reason, message: String| {
         let field = format!("{}.{at}", forward.field);
-        let finding = Finding::error(field, 0, reason, message);
-        problems.push(finding.into_problem(&object.reference, object.location.as_ref()));
+        problems.push(object.problem(Finding::error(field, 0, reason, message)));
     };
     let mut held = BTreeSet::new();
     let mut services = BTreeSet::new();
@@ -287,18 +288,6 @@ pub(super) fn compile(
         target: split(&shares),
         policy: shop.l4_policies.intern(forward.policy.clone()),
     };
-    let route = Route {
-        order: Order { created: None, rank: 0, object: object.reference.clone() },
-        binds: Arc::new([]),
-        l4: [Arc::new(bind)].into(),
-        entries: Box::new([]),
-        backends: held.into_iter().collect(),
-        services: services.into_iter().collect(),
-        claims: Box::new([]),
-        tls: Box::new([]),
-        roots: Box::new([]),
-        materials: Box::new([]),
-        passthrough_field: "".into(),
-    };
+    let route = Route::of_binds(object, None, vec![Arc::new(bind)], held, services.into_iter().collect());
     Outcome { route: Some(route), problems }
 }

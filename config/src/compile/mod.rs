@@ -42,9 +42,8 @@ use self::l4_route::L4Binds;
 use self::native::Listeners;
 use self::report::Owner;
 use self::route::{Outcome, Route};
-use self::service::ServiceChecks;
 use self::settings::ingress_bind;
-use self::slots::Slots;
+use self::slots::{Keyed, Slots};
 use self::tls::{Claim, Tools, origins_of};
 use self::vault::{Lack, Origin, User, Vault};
 use self::workshop::{BackendSlot, Workshop};
@@ -54,7 +53,7 @@ use crate::resource::ObjectSpec;
 use crate::shared::Shared;
 use crate::table::{
     Backend, BackendPolicy, Certificate, Chunks, Hostname, L4Policy, RouteId, RouteInfo, RouteTable,
-    RulePolicy, TlsPolicy,
+    RulePolicy, ServiceCheck, TlsPolicy,
 };
 
 /// The namespace of native backends, as dependencies of routes.
@@ -78,7 +77,7 @@ pub struct Compiler {
     native_namespace: Arc<str>,
     groups: Groups,
     l4: L4Binds,
-    service_checks: ServiceChecks,
+    service_checks: Keyed<ServiceKey, ServiceCheck>,
     /// Native routes tell the binds of Ingresses apart.
     is_split: bool,
     vault: Vault,
@@ -141,7 +140,7 @@ impl Compiler {
             native_namespace: NATIVE.into(),
             groups: Groups::default(),
             l4: L4Binds::default(),
-            service_checks: ServiceChecks::default(),
+            service_checks: Keyed::default(),
             is_split: false,
             vault,
             default_certificate: None,
@@ -175,7 +174,8 @@ impl Compiler {
             changed |= self.compile_backend(index, id, &mut work);
         }
         for service in std::mem::take(&mut work.services) {
-            changed |= self.service_checks.look(index, &self.settings, &service);
+            let check = service::check(index, &self.settings, &service);
+            changed |= self.service_checks.set(&service, check.map(Arc::new));
         }
         self.rebuild_hosts(index, &mut work);
         changed |= self.rebuild_l4(index, &mut work);
@@ -186,8 +186,8 @@ impl Compiler {
             self.table = Arc::new(RouteTable {
                 version: self.table.version + 1,
                 binds,
-                l4: self.l4.table.clone(),
-                service_checks: self.service_checks.table.clone(),
+                l4: self.l4.table().clone(),
+                service_checks: self.service_checks.table().clone(),
                 routes: self.route_table.clone(),
                 backends: self.backend_table.clone(),
             });
@@ -431,8 +431,7 @@ impl Compiler {
                 Verdict::Ours => {}
                 Verdict::Foreign => return nothing,
                 Verdict::Nobody(finding) => {
-                    let problem = finding.into_problem(&object.reference, object.location.as_ref());
-                    return Outcome { route: None, problems: vec![problem] };
+                    return Outcome { route: None, problems: vec![object.problem(finding)] };
                 }
             },
             ObjectSpec::Route(_) => {}

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::Compiler;
 use super::backend::BackendKey;
 use super::groups::Group;
 use super::hosts::Loss;
@@ -18,7 +19,7 @@ pub(super) enum Owner {
     Host(Group, Hostname),
     TlsHost(Group, Hostname),
     Listener(Group),
-    /// A listener that relays, about where it relays to.
+    /// A listener, Service or ConfigMap that wants Binds that relay, about all but who gets them.
     Relaying(ObjectRef),
     /// A Bind that relays, about who gets it.
     L4(L4Key),
@@ -26,6 +27,16 @@ pub(super) enum Owner {
     Origin(Origin),
     /// The operator's default certificate.
     Default,
+}
+
+impl Compiler {
+    /// What those are told, by object, who want this socket to relay what comes there and do not have it.
+    #[must_use]
+    pub fn losers(&self, key: L4Key) -> Vec<Problem> {
+        let mut told = self.problems.get(&Owner::L4(key)).cloned().unwrap_or_default();
+        told.sort_by(|a, b| a.object.cmp(&b.object));
+        told
+    }
 }
 
 /// Everything that is to be said, by object and field.
@@ -63,7 +74,7 @@ pub(super) fn conflict(index: &Index, host: &Hostname, loss: &Loss) -> Option<Pr
             loss.winner
         );
         let finding = Finding::warning(field, 0, "Conflict", message);
-        return Some(finding.into_problem(&object.reference, object.location.as_ref()));
+        return Some(object.problem(finding));
     }
     let finding = match path {
         Some(path) => {
@@ -86,5 +97,5 @@ pub(super) fn conflict(index: &Index, host: &Hostname, loss: &Loss) -> Option<Pr
             Finding::warning("spec.defaultBackend", line, "Conflict", message)
         }
     };
-    Some(finding.into_problem(&object.reference, object.location.as_ref()))
+    Some(object.problem(finding))
 }

@@ -1,6 +1,7 @@
 //! What a user's route object amounts to, whatever kind it is, and the one constructor of rules.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use super::tls::{Claim, TlsEntry};
 use super::vault::Origin;
 use crate::index::ServiceKey;
 use crate::report::{ObjectRef, Problem};
+use crate::resource::Object;
 use crate::table::{
     Action, BackendId, Candidate, Hostname, L4Bind, Matcher, PathMatch, Redirect, RouteId, Rule, RulePolicy,
     Split, Unavailable, WeightedBackend,
@@ -37,6 +39,31 @@ pub(super) struct Route {
     pub(super) materials: Box<[Origin]>,
     /// The field that asks for passthrough.
     pub(super) passthrough_field: Box<str>,
+}
+
+impl Route {
+    /// A route of nothing but Binds that relay, with the backends that it holds and the Services that it names.
+    pub(super) fn of_binds(
+        object: &Object,
+        created: Option<i64>,
+        l4: Vec<Arc<L4Bind>>,
+        held: BTreeSet<BackendId>,
+        services: Vec<ServiceKey>,
+    ) -> Self {
+        Self {
+            order: Order { created, rank: 0, object: object.reference.clone() },
+            binds: Arc::new([]),
+            l4: l4.into(),
+            entries: Box::new([]),
+            backends: held.into_iter().collect(),
+            services: services.into(),
+            claims: Box::new([]),
+            tls: Box::new([]),
+            roots: Box::new([]),
+            materials: Box::new([]),
+            passthrough_field: "".into(),
+        }
+    }
 }
 
 /// Age, then name: who wins a conflict.

@@ -2,24 +2,23 @@
 //! addresses those are and on which terms; who gets an address that several want is decided elsewhere.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Compiler;
 use super::backend::BackendKey;
 use super::endpoints::{self, RelayedPort, Scope, Vantage};
-use super::route::{Order, Outcome, Route};
+use super::route::{Outcome, Route};
 use super::settings::{ServiceSettings, Settings};
-use super::slots::Slots;
 use super::workshop::Workshop;
 use crate::index::{Assignment, Index, ServiceKey};
-use crate::report::{ObjectRef, Problem};
+use crate::report::ObjectRef;
 use crate::resource::service::{Service, ServicePort};
 use crate::resource::service_exposure::{Exposure, ServiceKind};
 use crate::resource::{Finding, Object};
 use crate::table::{
-    BackendId, Chunks, L4Bind, L4Key, L4Policy, RouteId, ServiceCheck, SourceRanges, Split, Transport,
+    ALL_ADDRESSES, BackendId, L4Bind, L4Key, L4Policy, RouteId, ServiceCheck, SourceRanges, Split, Transport,
     Unavailable,
 };
 
@@ -121,33 +120,9 @@ pub(super) fn compile(shop: &mut Workshop<'_>, object: &Object, service: &Servic
                        refused";
         findings.push(Finding::error("spec.externalTrafficPolicy", 0, "UnknownNode", message.to_owned()));
     }
-    let problem = |finding: Finding| finding.into_problem(&object.reference, object.location.as_ref());
-    let problems: Vec<Problem> = findings.into_iter().map(problem).collect();
-    let route = route(object, exposure.created, l4, held, vec![key]);
+    let problems = findings.into_iter().map(|finding| object.problem(finding)).collect();
+    let route = Route::of_binds(object, exposure.created, l4, held, vec![key]);
     Outcome { route: Some(route), problems }
-}
-
-/// A route of nothing but binds.
-pub(super) fn route(
-    object: &Object,
-    created: Option<i64>,
-    l4: Vec<Arc<L4Bind>>,
-    held: BTreeSet<BackendId>,
-    services: Vec<ServiceKey>,
-) -> Route {
-    Route {
-        order: Order { created, rank: 0, object: object.reference.clone() },
-        binds: Arc::new([]),
-        l4: l4.into(),
-        entries: Box::new([]),
-        backends: held.into_iter().collect(),
-        services: services.into(),
-        claims: Box::new([]),
-        tls: Box::new([]),
-        roots: Box::new([]),
-        materials: Box::new([]),
-        passthrough_field: "".into(),
-    }
 }
 
 fn is_of_node(shop: &Workshop<'_>, id: BackendId) -> bool {
@@ -205,8 +180,7 @@ fn ways(
     ways.extend(balanced.iter().map(|ip| way(ip, port.port, true, external, Clients::InRanges)));
     if let Some(node_port) = port.node_port.filter(|_| kinds.node) {
         let families = |ip: &IpAddr| if ip.is_ipv4() { exposure.ipv4 } else { exposure.ipv6 };
-        const ALL: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
-        let addresses = node_addresses.unwrap_or(&ALL).iter().filter(|ip| families(ip));
+        let addresses = node_addresses.unwrap_or(&ALL_ADDRESSES).iter().filter(|ip| families(ip));
         ways.extend(addresses.map(|ip| way(ip, node_port, false, external, Clients::All)));
     }
     if kinds.cluster {
@@ -253,33 +227,8 @@ impl Compiler {
     }
 }
 
-/// What health checks of Services are told.
-#[derive(Debug, Default)]
-pub(super) struct ServiceChecks {
-    slots: Slots<ServiceKey, ()>,
-    pub(super) table: Chunks<ServiceCheck>,
-}
-
-impl ServiceChecks {
-    /// Looks at a Service again; true if there is something else to tell.
-    pub(super) fn look(&mut self, index: &Index, settings: &Settings, key: &ServiceKey) -> bool {
-        let Some(check) = check(index, settings, key) else {
-            let Some(id) = self.slots.id(key) else { return false };
-            self.slots.remove(key);
-            self.table.set(id, None);
-            return true;
-        };
-        let id = self.slots.reserve(key);
-        if self.table.at(id).is_some_and(|old| **old == check) {
-            return false;
-        }
-        self.table.set(id, Some(Arc::new(check)));
-        true
-    }
-}
-
-/// What there is to tell of a Service, if it has a port for that.
-fn check(index: &Index, settings: &Settings, key: &ServiceKey) -> Option<ServiceCheck> {
+/// What health checks of a Service are told, if it has a port for that.
+pub(super) fn check(index: &Index, settings: &Settings, key: &ServiceKey) -> Option<ServiceCheck> {
     let (_, service) = index.service(key)?;
     let exposure = service.exposure.as_ref().filter(|exposure| exposure.external_local)?;
     let port = exposure.health_check?;

@@ -2,20 +2,20 @@
 //! `PORT: "NAMESPACE/SERVICE:PORT[:PROXY[:PROXY]]"`. A line that is wrong costs only itself.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::backend::BackendKey;
 use super::endpoints::{RelayedPort, Scope};
-use super::route::Outcome;
+use super::route::{Outcome, Route};
 use super::service;
 use super::workshop::Workshop;
 use crate::index::ServiceKey;
 use crate::resource::ingress::PortRef;
 use crate::resource::{Finding, Object, Secret, syntax};
 use crate::table::{
-    BackendId, L4Bind, L4Key, L4Policy, ProxyProtocolIn, ProxyProtocolOut, RouteId, Split, Transport,
-    TrustedProxies, Unavailable,
+    ALL_ADDRESSES, BackendId, L4Bind, L4Key, L4Policy, ProxyProtocolIn, ProxyProtocolOut, RouteId, Split,
+    Transport, TrustedProxies, Unavailable,
 };
 
 /// What a line says.
@@ -74,16 +74,14 @@ pub(super) fn compile(shop: &mut Workshop<'_>, object: &Object, map: &Secret, id
             }
         }
     }
-    let problem = |finding: Finding| finding.into_problem(&object.reference, object.location.as_ref());
-    let problems = findings.into_iter().map(problem).collect();
-    let route = service::route(object, map.created, l4, held, services.into_iter().collect());
+    let problems = findings.into_iter().map(|finding| object.problem(finding)).collect();
+    let route = Route::of_binds(object, map.created, l4, held, services.into_iter().collect());
     Outcome { route: Some(route), problems }
 }
 
 /// All addresses of the host, as ingress-nginx has it.
 fn addresses(shop: &Workshop<'_>, port: u16) -> Vec<SocketAddr> {
-    let v6 = shop.settings.endpoints.ipv6.then_some(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
-    let all = [IpAddr::V4(Ipv4Addr::UNSPECIFIED)].into_iter().chain(v6);
+    let all = ALL_ADDRESSES.into_iter().filter(|ip| ip.is_ipv4() || shop.settings.endpoints.ipv6);
     all.map(|ip| SocketAddr::new(ip, port)).collect()
 }
 

@@ -3,8 +3,11 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
+use std::sync::Arc;
 
 use foldhash::quality::FixedState;
+
+use crate::table::Chunks;
 
 #[derive(Debug)]
 pub(super) struct Slots<K, V> {
@@ -60,5 +63,41 @@ impl<K: Clone + Eq + Hash, V> Slots<K, V> {
         let id = self.ids.remove(key)?;
         self.free.insert(id);
         self.values.get_mut(id as usize)?.take()
+    }
+}
+
+/// Values of a table, each at the slot of its key.
+#[derive(Debug)]
+pub(super) struct Keyed<K, T> {
+    slots: Slots<K, ()>,
+    table: Chunks<T>,
+}
+
+impl<K, T> Default for Keyed<K, T> {
+    fn default() -> Self {
+        Self { slots: Slots::default(), table: Chunks::default() }
+    }
+}
+
+impl<K: Clone + Eq + Hash, T: PartialEq> Keyed<K, T> {
+    /// All values by slot; a slot is kept while its key has a value.
+    pub(super) fn table(&self) -> &Chunks<T> {
+        &self.table
+    }
+
+    /// Gives `key` this value, or takes it away; true if that is another one than before.
+    pub(super) fn set(&mut self, key: &K, value: Option<Arc<T>>) -> bool {
+        let Some(value) = value else {
+            let Some(id) = self.slots.id(key) else { return false };
+            self.slots.remove(key);
+            self.table.set(id, None);
+            return true;
+        };
+        let id = self.slots.reserve(key);
+        if self.table.at(id).is_some_and(|old| *old == value) {
+            return false;
+        }
+        self.table.set(id, Some(value));
+        true
     }
 }

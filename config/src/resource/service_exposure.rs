@@ -44,7 +44,7 @@ pub struct Exposure {
     pub wish: Option<Box<AddressWish>>,
     /// Clients that its load balancer's addresses serve; everybody when absent. An error closes them: something else was
     /// wanted than can be understood.
-    pub source_ranges: Option<Result<Arc<SourceRanges>, Refused>>,
+    pub source_ranges: Option<Result<Arc<SourceRanges>, Unreadable>>,
     /// `sessionAffinity: ClientIP`.
     pub affinity: Option<Duration>,
     /// `externalTrafficPolicy: Local`.
@@ -76,7 +76,7 @@ pub enum ServiceKind {
 
 /// Networks of clients that cannot be understood.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Refused;
+pub struct Unreadable;
 
 /// Those fields of a Service's `spec` that concern this.
 #[derive(Debug, Default)]
@@ -192,7 +192,7 @@ fn source_ranges(
     annotations: &Text,
     field: &[At<String>],
     findings: &mut Vec<Finding>,
-) -> Option<Result<Arc<SourceRanges>, Refused>> {
+) -> Option<Result<Arc<SourceRanges>, Unreadable>> {
     let (at, parts): (String, Vec<(&str, u32)>) = if field.is_empty() {
         let text = annotations.get(SOURCE_RANGES)?;
         // Empty, it is as if it were not there.
@@ -216,7 +216,7 @@ fn source_ranges(
                     text.trim()
                 );
                 findings.push(Finding::error(at, line, "InvalidSourceRange", message));
-                return Some(Err(Refused));
+                return Some(Err(Unreadable));
             }
         }
     }

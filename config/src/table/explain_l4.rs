@@ -1,7 +1,7 @@
 //! Where a connection or datagram that is relayed goes, and why, or why it is refused. For people; the gateway never
 //! calls it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::RouteTable;
 use super::explain::{Share, shares};
 use super::l4::{L4Bind, L4Key, L4Policy, ProxyProtocolIn};
-use crate::report::{ObjectRef, Problem, Report};
+use crate::report::{ObjectRef, Problem};
 
 /// What becomes of a connection or datagram.
 #[derive(Clone, Debug, Serialize)]
@@ -30,20 +30,14 @@ pub struct L4Explanation {
     pub policy: Option<Arc<L4Policy>>,
     /// The backends that it may go to.
     pub backends: Vec<Share>,
-    /// What was said about objects that want the same address and do not have it.
+    /// What was said about objects that want the same socket and do not have it; empty until it is filled in.
     pub others: Vec<Problem>,
 }
 
 /// Explains what becomes of whatever comes to `to` from the client `from`; of any client when absent.
 #[must_use]
-pub fn explain_l4(table: &RouteTable, report: &Report, to: L4Key, from: Option<IpAddr>) -> L4Explanation {
-    let bind = find(table, to);
-    let address = bind.map_or(to, |bind| bind.key);
-    let is_about = |problem: &&Problem| {
-        problem.reason == "Conflict" && problem.message.starts_with(&format!("{address} "))
-    };
-    let others = report.problems.iter().filter(is_about).cloned().collect();
-    let Some(bind) = bind else {
+pub fn explain_l4(table: &RouteTable, to: L4Key, from: Option<IpAddr>) -> L4Explanation {
+    let Some(bind) = find(table, to) else {
         return L4Explanation {
             bind: None,
             listener: None,
@@ -53,7 +47,7 @@ pub fn explain_l4(table: &RouteTable, report: &Report, to: L4Key, from: Option<I
             route: None,
             policy: None,
             backends: Vec::new(),
-            others,
+            others: Vec::new(),
         };
     };
     let info = table.routes.at(bind.route.0);
@@ -69,21 +63,14 @@ pub fn explain_l4(table: &RouteTable, report: &Report, to: L4Key, from: Option<I
         route: Some(route),
         policy: Some(Arc::clone(&bind.policy)),
         backends,
-        others,
+        others: Vec::new(),
     }
 }
 
 /// The socket that the kernel gives it to: that of the very address, or else the wildcard's.
 fn find(table: &RouteTable, to: L4Key) -> Option<&Arc<L4Bind>> {
-    let at = |address: SocketAddr| {
-        let key = L4Key { address, ..to };
-        table.l4.iter().map(|(_, bind)| bind).find(move |bind| bind.key == key)
-    };
-    let any: IpAddr = match to.address.ip() {
-        IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
-    };
-    at(to.address).or_else(|| at(SocketAddr::new(any, to.address.port())))
+    let at = |key: L4Key| table.l4.iter().map(|(_, bind)| bind).find(move |bind| bind.key == key);
+    at(to).or_else(|| at(to.on_all()))
 }
 
 fn refusal(bind: &L4Bind, from: Option<IpAddr>, backends: &[Share]) -> Option<String> {

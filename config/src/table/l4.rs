@@ -40,6 +40,19 @@ pub struct L4Key {
     pub transport: Transport,
 }
 
+/// All addresses of the host, of either family: what wildcards listen on.
+pub const ALL_ADDRESSES: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+
+impl L4Key {
+    /// The same port on all addresses of its family.
+    #[must_use]
+    pub fn on_all(self) -> Self {
+        let [v4, v6] = ALL_ADDRESSES;
+        let all = if self.address.is_ipv4() { v4 } else { v6 };
+        Self { address: SocketAddr::new(all, self.address.port()), ..self }
+    }
+}
+
 impl fmt::Display for L4Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}", self.transport, self.address)
@@ -233,11 +246,8 @@ fn is_within<T: Copy + Ord>(ranges: &[(T, T)], value: T) -> bool {
 /// Whether two sockets of one port would take the same packets if one of them were not more specific.
 #[must_use]
 pub fn overlaps(a: SocketAddr, b: SocketAddr) -> bool {
-    let any = |address: SocketAddr| match address.ip() {
-        IpAddr::V4(ip) => ip == Ipv4Addr::UNSPECIFIED,
-        IpAddr::V6(ip) => ip == Ipv6Addr::UNSPECIFIED,
-    };
-    a.port() == b.port() && a.is_ipv4() == b.is_ipv4() && (a.ip() == b.ip() || any(a) || any(b))
+    let is_any = a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() == b.port() && a.is_ipv4() == b.is_ipv4() && (a.ip() == b.ip() || is_any)
 }
 
 #[cfg(test)]

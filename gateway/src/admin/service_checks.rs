@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use config::table::ServiceCheck;
+use config::table::{ALL_ADDRESSES, ServiceCheck};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
@@ -34,8 +34,7 @@ pub async fn serve_service_checks(
     readiness: Arc<Readiness>,
     addresses: Option<Box<[IpAddr]>>,
 ) {
-    let all = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
-    let addresses = addresses.unwrap_or_else(|| all.into());
+    let addresses = addresses.unwrap_or_else(|| ALL_ADDRESSES.into());
     let guests = Arc::<Guests>::default();
     let mut open: BTreeMap<SocketAddr, Task> = BTreeMap::new();
     let mut failing: BTreeMap<SocketAddr, ()> = BTreeMap::new();

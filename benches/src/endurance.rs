@@ -6,14 +6,11 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use tokio::task::{JoinHandle, LocalSet};
 
 use crate::process::{self, Proxy};
-
-/// How many new tables the one worker has taken up.
-const SWAPS: &str = "sluicegate_worker_swaps_total";
 
 /// What all connections of a run have done.
 #[derive(Debug, Default)]
@@ -87,15 +84,15 @@ pub async fn change(
     let all = connections.len();
     let begin = Instant::now();
     let memory = process::pss_bytes(proxy.pid())?;
-    let (first, mut seen, mut writes) = (swaps(proxy)?, 0, 0);
+    let (first, mut seen, mut writes) = (proxy.swaps()?, 0, 0);
     while seen < changes && counts.open.get() == all {
         writes += 1;
         write(writes)?;
         // One change must be in before the next is made, or bursts would be taken in as one.
-        while swaps(proxy)? == first + seen {
+        while proxy.swaps()? == first + seen {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        seen = swaps(proxy)? - first;
+        seen = proxy.swaps()? - first;
     }
     let open = counts.open.get();
     counts.stopped.set(true);
@@ -119,11 +116,4 @@ pub async fn change(
         "memory": [memory, process::pss_bytes(proxy.pid())?],
         "good": failed == 0 && open == all && seen >= changes,
     }))
-}
-
-fn swaps(proxy: &Proxy) -> Result<u64> {
-    match proxy.metric(SWAPS, "")? {
-        Some(count) => Ok(count as u64),
-        None => bail!("the proxy has no metric {SWAPS}"),
-    }
 }

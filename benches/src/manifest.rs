@@ -100,9 +100,16 @@ pub fn secret(name: &str, leaf: &Leaf) -> Value {
 /// # Errors
 /// Those of the file system.
 pub fn write(directory: &Path, name: &str, objects: &[Value]) -> Result<()> {
-    let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+    put(directory, name, &json!({"apiVersion": "v1", "kind": "List", "items": objects}))
+}
+
+/// Puts `file` into `directory/name` in one step.
+///
+/// # Errors
+/// Those of the file system.
+pub fn put(directory: &Path, name: &str, file: &Value) -> Result<()> {
     let temporary = directory.join(format!(".{name}.new"));
-    fs::write(&temporary, serde_json::to_vec(&list)?)?;
+    fs::write(&temporary, serde_json::to_vec(file)?)?;
     fs::rename(&temporary, directory.join(name))?;
     Ok(())
 }

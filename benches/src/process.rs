@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+/// How many new tables the workers have taken up.
+const SWAPS: &str = "sluicegate_worker_swaps_total";
+
 /// A sluicegate that ends with this value.
 #[derive(Debug)]
 pub struct Proxy {
@@ -99,6 +102,17 @@ impl Proxy {
         let (_, text) = self.admin_get("/metrics")?;
         Ok(sum_of(&text, name, label))
     }
+
+    /// How many new tables its one worker has taken up.
+    ///
+    /// # Errors
+    /// If `/metrics` does not answer or does not tell.
+    pub fn swaps(&self) -> Result<u64> {
+        match self.metric(SWAPS, "")? {
+            Some(count) => Ok(count as u64),
+            None => bail!("the proxy has no metric {SWAPS}"),
+        }
+    }
 }
 
 impl Drop for Proxy {
@@ -175,6 +189,21 @@ pub fn pss_bytes(pid: u32) -> Result<u64> {
     Ok(total)
 }
 
+/// CPU time of this thread, which a busy machine does not lengthen; zero where `/proc` does not tell.
+#[must_use]
+pub fn thread_cpu_time() -> Duration {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    Duration::from_nanos(text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0))
+}
+
+/// Resident set of this process in bytes; 0 where `/proc` does not tell.
+#[must_use]
+pub fn resident_bytes() -> usize {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: usize = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    pages * 4_096
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,5 +221,7 @@ mod tests {
     fn this_process_has_used_cpu_and_memory() {
         assert!(cpu_nanos(std::process::id()).unwrap() > 0);
         assert!(pss_bytes(std::process::id()).unwrap() > 0);
+        assert!(thread_cpu_time() > Duration::ZERO);
+        assert!(resident_bytes() > 0);
     }
 }

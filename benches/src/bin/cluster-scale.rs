@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use benches::process::{resident_bytes, thread_cpu_time};
 use clap::Parser;
 use config::compile::{Compiler, Settings};
 use config::index::{Change, Event, Index};
@@ -43,7 +44,7 @@ struct Args {
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let (small, before) = (resident(), live_bytes());
+    let (small, before) = (resident_bytes(), live_bytes());
     println!("empty process: {} resident", mib(small));
     let (_shared, mut publisher) = Shared::new(2);
     let (mut index, mut compiler) = (Index::new(), Compiler::new(settings()));
@@ -64,7 +65,7 @@ fn main() -> anyhow::Result<()> {
         publisher.publish(table);
         Ok(())
     })?;
-    let (retained, process) = (live_bytes().saturating_sub(before), resident());
+    let (retained, process) = (live_bytes().saturating_sub(before), resident_bytes());
     println!("all of it: {} retained, {} resident", mib(retained), mib(process));
     let decode = slices.0 + services.0 + ingresses.0;
     println!("decode and index: {decode:?} of CPU time");
@@ -103,15 +104,15 @@ fn largest(args: &Args, publisher: &mut Publisher) -> anyhow::Result<Duration> {
     let mut times = Vec::new();
     for round in 1..=20 {
         let json = part_of_largest(round % args.slices.max(1), round);
-        let began = cpu_time();
+        let began = thread_cpu_time();
         let change = receive(&mut index, Kind::EndpointSlice, &json)?;
-        let decoded = cpu_time();
+        let decoded = thread_cpu_time();
         let (table, _) = compiler.compile(&index, &change, 0);
-        let compiled = cpu_time();
+        let compiled = thread_cpu_time();
         let endpoints = table.backends.at(0).context("no backend")?.endpoints.len();
         ensure!(endpoints == args.slices as usize * 1_000, "{endpoints} endpoints");
         publisher.publish(table);
-        let published = cpu_time();
+        let published = thread_cpu_time();
         let (decode, compile) = (decoded.saturating_sub(began), compiled.saturating_sub(decoded));
         times.push((published.saturating_sub(decoded), compile, decode));
     }
@@ -138,15 +139,15 @@ fn stage<T>(
     count: u32,
     work: impl FnOnce() -> anyhow::Result<T>,
 ) -> anyhow::Result<(Duration, T)> {
-    let (heap, start) = (live_bytes(), cpu_time());
+    let (heap, start) = (live_bytes(), thread_cpu_time());
     let value = work()?;
-    let time = cpu_time().saturating_sub(start);
+    let time = thread_cpu_time().saturating_sub(start);
     let heap = live_bytes().saturating_sub(heap);
     println!(
         "{what}: {time:?} of CPU time, {} retained ({} bytes each), {} resident",
         mib(heap),
         heap / count.max(1) as usize,
-        mib(resident())
+        mib(resident_bytes())
     );
     Ok((time, value))
 }
@@ -155,12 +156,6 @@ fn receive(index: &mut Index, kind: Kind, json: &str) -> anyhow::Result<Change> 
     let received = decode_json(kind, json.as_bytes());
     ensure!(received.problems.is_empty(), "{:?}", received.problems.first());
     Ok(index.apply(Event::Apply(received.object.context("did not decode")?)))
-}
-
-/// CPU time of this thread, which a busy machine does not lengthen.
-fn cpu_time() -> Duration {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    Duration::from_nanos(text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0))
 }
 
 /// Bytes that were allocated and not freed; 0 where nobody counts.
@@ -173,13 +168,6 @@ fn live_bytes() -> usize {
 fn live_bytes() -> usize {
     let stats = ALLOCATOR.stats();
     stats.bytes_allocated.saturating_sub(stats.bytes_deallocated)
-}
-
-/// Resident set in bytes; 0 where `/proc` does not tell.
-fn resident() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: usize = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
-    pages * 4_096
 }
 
 fn mib(bytes: usize) -> String {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use benches::process::thread_cpu_time;
 use clap::Parser;
 use config::compile::{Compiler, Settings};
 use config::index::{Change, Event, Index};
@@ -83,17 +84,11 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// CPU time of this thread, which a busy machine does not lengthen.
-fn cpu_time() -> Duration {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    Duration::from_nanos(text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0))
-}
-
 /// CPU time, result and growth of the heap.
 fn timed<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<(Duration, T, usize)> {
-    let (heap, start) = (live_bytes(), cpu_time());
+    let (heap, start) = (live_bytes(), thread_cpu_time());
     let value = work()?;
-    Ok((cpu_time().saturating_sub(start), value, live_bytes().saturating_sub(heap)))
+    Ok((thread_cpu_time().saturating_sub(start), value, live_bytes().saturating_sub(heap)))
 }
 
 fn live_bytes() -> usize {

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use benches::process::resident_bytes;
 use config::compile::{Compiler, Settings};
 use config::index::{Change, Event, Index};
 use config::resource::{Object, decode};
@@ -38,7 +39,7 @@ fn main() -> anyhow::Result<()> {
     let before = resident_bytes();
     let began = Instant::now();
     publisher.publish(table);
-    let per_endpoint = resident_bytes().saturating_sub(before) / u64::from(SERVICES * ENDPOINTS);
+    let per_endpoint = resident_bytes().saturating_sub(before) / (SERVICES * ENDPOINTS) as usize;
     println!(
         "first table: build and store {:?}, {per_endpoint} B of live state per endpoint",
         began.elapsed()
@@ -209,11 +210,4 @@ fn backend_of(endpoints: u32, policy: &Arc<BackendPolicy>) -> Arc<Backend> {
         endpoints: (0..endpoints).map(endpoint).collect(),
         policy: Arc::clone(policy),
     })
-}
-
-/// Resident set in bytes; 0 where `/proc` does not tell.
-fn resident_bytes() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: u64 = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
-    pages * 4_096
 }

@@ -31,9 +31,6 @@ struct Args {
     limit_seconds: u64,
 }
 
-/// How many new tables the one worker has taken up.
-const SWAPS: &str = "sluicegate_worker_swaps_total";
-
 fn main() -> Result<ExitCode> {
     let args = Args::parse();
     let mut engine = Engine::new(Backend::new(13, Reuse::Serve))?;
@@ -54,7 +51,7 @@ fn main() -> Result<ExitCode> {
     engine.run_for(Duration::from_millis(500))?;
     let deadline = Instant::now() + Duration::from_secs(args.limit_seconds);
     let begin = Instant::now();
-    let first = swaps(&proxy)?;
+    let first = proxy.swaps()?;
     let (mut writes, mut seen) = (0, 0);
     // A leak grows from tenth to tenth; an allocator that has found its size does not.
     let mut memory = Vec::new();
@@ -68,10 +65,10 @@ fn main() -> Result<ExitCode> {
         writes += 1;
         write(folder.path(), &endpoints, writes)?;
         // One change must be in before the next is made, or bursts would be taken in as one.
-        while swaps(&proxy)? == first + seen && Instant::now() < deadline {
+        while proxy.swaps()? == first + seen && Instant::now() < deadline {
             engine.run_for(Duration::from_millis(2))?;
         }
-        seen = swaps(&proxy)? - first;
+        seen = proxy.swaps()? - first;
     }
     let elapsed = begin.elapsed();
     engine.loads.iter_mut().for_each(Load::stop);
@@ -107,13 +104,6 @@ fn main() -> Result<ExitCode> {
     );
     // By return, not by exit: the proxy ends when its value is dropped.
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn swaps(proxy: &Proxy) -> Result<u64> {
-    match proxy.metric(SWAPS, "")? {
-        Some(count) => Ok(count as u64),
-        None => bail!("the proxy has no metric {SWAPS}"),
-    }
 }
 
 /// The table of change `number`: two of the four endpoints serve, a route next to the one under load comes and goes.

@@ -144,8 +144,5 @@ fn write(
         "listeners": listeners,
         "backends": [{"name": "echo", "endpoints": ready.collect::<Vec<_>>()}],
     });
-    let (new, path) = (folder.join(".edge.new"), folder.join("edge.json"));
-    std::fs::write(&new, file.to_string())?;
-    std::fs::rename(new, path)?;
-    Ok(())
+    manifest::put(folder, "edge.json", &file)
 }

@@ -9,10 +9,13 @@ use std::time::Duration;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use controller::status::Address;
+use gateway::announce::Pattern;
 use ipnet::IpNet;
 
 pub(crate) use self::value::{Listen, MapName, SecretName, ServiceName, StateDir};
-use self::value::{class_name, namespace, network, object_name, positive_duration, published};
+use self::value::{
+    class_name, interface, lease, namespace, network, object_name, positive_duration, published,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -101,6 +104,9 @@ pub(crate) struct RunArgs {
 
     #[command(flatten)]
     pub(crate) status: StatusArgs,
+
+    #[command(flatten)]
+    pub(crate) announce: AnnounceArgs,
 
     #[command(flatten)]
     pub(crate) ingress: IngressArgs,
@@ -227,6 +233,34 @@ pub(crate) struct StatusArgs {
 pub(crate) enum NodeAddressKind {
     External,
     Internal,
+}
+
+/// Heading of [`AnnounceArgs`] in the help.
+const ANNOUNCE: &str = "Announcing";
+
+/// How neighbours learn where addresses of Services are.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct AnnounceArgs {
+    /// Have the addresses of Services on this host while it is the one to announce them, and answer ARP and NDP for them.
+    /// Needs CAP_NET_ADMIN and CAP_NET_RAW
+    #[arg(long, value_name = "KIND", default_value = "none", env = "SLUICEGATE_ANNOUNCE", help_heading = ANNOUNCE)]
+    pub(crate) announce: AnnounceKind,
+
+    /// Interfaces that may be used, such as eth0 or bond*; default: all. Of these, the one whose network has the address,
+    /// else the first that is named
+    #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',', value_parser = interface, env = "SLUICEGATE_ANNOUNCE_INTERFACES", help_heading = ANNOUNCE)]
+    pub(crate) announce_interfaces: Vec<Pattern>,
+
+    /// How long an address stays with a host that is silent: whole seconds, renewed at a third
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = lease, env = "SLUICEGATE_ANNOUNCE_LEASE", help_heading = ANNOUNCE)]
+    pub(crate) announce_lease: Duration,
+}
+
+/// How addresses are announced.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum AnnounceKind {
+    None,
+    L2,
 }
 
 /// What shapes the compiled table besides the objects.

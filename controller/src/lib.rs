@@ -4,6 +4,7 @@
 //! It owns the I/O with files and DNS, the hold-off that turns bursts into one compile, the status of
 //! objects, and the log of problems. It never depends on the gateway: both meet in the binary, through [`Publish`].
 
+pub mod announce;
 pub mod cluster;
 pub mod dns;
 pub mod driver;

@@ -6,6 +6,7 @@
 
 pub mod access_log;
 pub mod admin;
+pub mod announce;
 pub mod balance;
 pub mod bind;
 mod gateway;

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use controller::status::Address;
+use gateway::announce::Pattern;
 use ipnet::IpNet;
 
 /// Where something is kept, or that nothing is.
@@ -141,6 +142,19 @@ pub(crate) fn network(text: &str) -> Result<IpNet, String> {
     text.parse::<IpNet>()
         .or_else(|_| text.parse().map(|address: IpAddr| IpNet::from(address)))
         .map_err(|_| "expected a network such as 10.0.0.0/8 or an address".to_owned())
+}
+
+/// An interface, or several by the beginning of their names.
+pub(super) fn interface(text: &str) -> Result<Pattern, String> {
+    Pattern::new(text)
+        .ok_or_else(|| "expected the name of an interface such as eth0, or its beginning and *".to_owned())
+}
+
+/// A time that the kernel and Leases can express.
+pub(super) fn lease(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let is_whole = time.subsec_nanos() == 0 && (1..=300).contains(&time.as_secs());
+    if is_whole { Ok(time) } else { Err("expected whole seconds, from 1s to 5m".to_owned()) }
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use gateway::live::Publisher;
 use gateway::{BindError, Gateway};
 use tokio::sync::{mpsc, oneshot};
 
+use super::announce::Addresses;
 use super::{Reachable, listen_error};
 use crate::settings::SELF_SIGNED;
 
@@ -44,6 +45,8 @@ pub(super) struct Publishing {
     gateway: Gateway,
     publisher: Publisher,
     report: Arc<ReportSlot>,
+    /// Who announces the addresses of Services.
+    announced: Option<Addresses>,
     /// Told of the first table.
     started: Option<oneshot::Sender<Started>>,
     /// Addresses that could not be opened and were told.
@@ -53,11 +56,17 @@ pub(super) struct Publishing {
 }
 
 impl Publishing {
-    pub(super) fn new(gateway: Gateway, publisher: Publisher, report: Arc<ReportSlot>) -> Self {
+    pub(super) fn new(
+        gateway: Gateway,
+        publisher: Publisher,
+        report: Arc<ReportSlot>,
+        announced: Option<Addresses>,
+    ) -> Self {
         Self {
             gateway,
             publisher,
             report,
+            announced,
             started: None,
             failing: BTreeSet::new(),
             has_told_self_signed: false,
@@ -109,6 +118,10 @@ impl Publishing {
         self.publisher.publish(Arc::clone(table));
         self.gateway.close_binds(table);
         self.report.set(Arc::clone(report));
+        // Not before somebody listens there.
+        if let Some(announced) = &self.announced {
+            announced.of(table);
+        }
         self.tell_self_signed(table);
         match self.started.take() {
             Some(started) => {
@@ -288,7 +301,7 @@ mod tests {
         let (shared, publisher) = live::Shared::new(1);
         let log = AccessLog::start(Format::Off, Destination::Stdout, 1).unwrap();
         let gateway = Gateway::start(1, &shared, &Registry::new(1), &log).unwrap();
-        let publishing = Publishing::new(gateway, publisher, Arc::default());
+        let publishing = Publishing::new(gateway, publisher, Arc::default(), None);
         let (_commands, receiver) = mpsc::unbounded_channel();
         let (lit, fuse) = oneshot::channel();
         let settings = Settings { http: Some("127.0.0.1:0".parse().unwrap()), ..Settings::default() };

@@ -1,10 +1,11 @@
 //! `sluicegate run`: every thread started, tied together, and ended in order.
 //!
 //! Threads: main waits for signals; `control` reads, compiles and publishes; `admin` answers the admin port
-//! and probes endpoints; `status` writes to a cluster; the workers carry traffic. The gateway goes on with its last table whatever happens
+//! and probes endpoints; `status` writes to a cluster; `announce` has addresses on links; the workers carry traffic. The gateway goes on with its last table whatever happens
 //! to the other threads.
 
 mod admin;
+mod announce;
 mod capability;
 mod control;
 mod listen_error;
@@ -26,6 +27,7 @@ use controller::source::kube::Progress;
 use controller::status::StatusMetrics;
 use gateway::access_log::{AccessLog, Destination, Format};
 use gateway::admin::{AdminState, Readiness, ReportSlot};
+use gateway::announce::AnnounceStats;
 use gateway::live::Shared;
 use gateway::metrics::Registry;
 use gateway::{BindError, Gateway};
@@ -33,6 +35,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::mpsc;
 
 use self::admin::AdminThread;
+use self::announce::AnnounceThread;
 use self::control::{ControlThread, Publishing, Started};
 pub(crate) use self::log::start_log;
 pub(crate) use self::signals::{Signal, Signals};
@@ -101,6 +104,7 @@ pub(crate) struct Addresses {
 pub(crate) struct Running {
     control: ControlThread,
     status: Option<StatusThread>,
+    announce: Option<AnnounceThread>,
     commands: mpsc::UnboundedSender<Command>,
     readiness: Arc<Readiness>,
     access_log: AccessLog,
@@ -114,11 +118,15 @@ impl Running {
     pub(crate) async fn start(args: &RunArgs) -> anyhow::Result<Self> {
         raise_file_limit();
         refuse_cluster_ip(args)?;
+        let (addresses_of, announcing) = announce::prepare(args)?.unzip();
         let (notes, prospect) = Prospect::new(args);
         let source = Objects::open(args, &notes).await?;
         let memory = source::memory(args)?;
-        let cluster =
-            ClusterFigures { progress: source.progress(), status: prospect.as_ref().map(Prospect::metrics) };
+        let more = MoreFigures {
+            progress: source.progress(),
+            status: prospect.as_ref().map(Prospect::metrics),
+            announce: announcing.as_ref().map(announce::Prospect::stats),
+        };
         let workers = worker_count(args);
         let (shared, publisher) = Shared::new(workers);
         let registry = Registry::new(workers);
@@ -127,10 +135,10 @@ impl Running {
         let metrics = Arc::<ControlMetrics>::default();
         let readiness = Arc::<Readiness>::default();
         let report = Arc::<ReportSlot>::default();
-        let admin = start_admin(args, &shared, &registry, &readiness, &report, &metrics, cluster)?;
+        let admin = start_admin(args, &shared, &registry, &readiness, &report, &metrics, more)?;
         let gateway =
             Gateway::start(workers, &shared, &registry, &access_log).context("cannot start the workers")?;
-        let publishing = Publishing::new(gateway, publisher, report);
+        let publishing = Publishing::new(gateway, publisher, report, addresses_of);
         let (commands, receiver) = mpsc::unbounded_channel();
         let settings = run_settings(args)?;
         let binds = [settings.http, settings.https].into_iter().flatten();
@@ -144,9 +152,10 @@ impl Running {
         check_binds(args, &started)?;
         readiness.ready();
         let addresses = Addresses { listeners: started.listeners.clone(), admin: admin.address() };
-        announce(args, workers, &addresses, &started);
+        say_ready(args, workers, &addresses, &started);
+        let announce = announcing.map(announce::Prospect::start).transpose()?;
         let status = prospect.map(Prospect::start).transpose().context("cannot start writing status")?;
-        Ok(Self { control, status, commands, readiness, access_log, admin, addresses })
+        Ok(Self { control, status, announce, commands, readiness, access_log, admin, addresses })
     }
 
     /// Where it listens.
@@ -170,7 +179,16 @@ impl Running {
                 None => std::future::pending().await,
             }
         };
+        let announce = async {
+            match &mut self.announce {
+                Some(announce) => announce.ended().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
+            () = announce => {
+                "the announcing thread ended; addresses of Services are no longer announced from here until a restart"
+            }
             () = self.control.ended() => {
                 "the control thread ended; the last table is served, but no change is seen until a restart"
             }
@@ -196,6 +214,9 @@ impl Running {
         let left = self.control.drain(drain_timeout).await;
         if left > 0 {
             tracing::warn!(connections = left, "drain deadline passed, connections were cut");
+        }
+        if let Some(announce) = self.announce {
+            announce.stop().await;
         }
         if let Some(status) = self.status {
             status.join().await;
@@ -241,11 +262,12 @@ fn close_access_log(access_log: AccessLog) {
     }
 }
 
-/// What there is to say of a cluster, if there is one.
+/// What there is to say of a cluster and of announcing, if there is any.
 #[derive(Debug)]
-struct ClusterFigures {
+struct MoreFigures {
     progress: Option<Arc<Progress>>,
     status: Option<Arc<StatusMetrics>>,
+    announce: Option<Arc<AnnounceStats>>,
 }
 
 fn start_admin(
@@ -255,11 +277,11 @@ fn start_admin(
     readiness: &Arc<Readiness>,
     report: &Arc<ReportSlot>,
     metrics: &Arc<ControlMetrics>,
-    cluster: ClusterFigures,
+    more: MoreFigures,
 ) -> anyhow::Result<AdminThread> {
     let node_addresses = node_addresses(&args.ingress.services.nodeport_addresses)?;
     let metrics = Arc::clone(metrics);
-    let ClusterFigures { progress, status } = cluster;
+    let MoreFigures { progress, status, announce } = more;
     let remarks = progress.clone();
     let state = AdminState {
         shared: Arc::clone(shared),
@@ -272,6 +294,9 @@ fn start_admin(
             }
             if let Some(status) = &status {
                 status.render_metrics(out);
+            }
+            if let Some(announce) = &announce {
+                announce.render_metrics(out);
             }
             crate::allocations::render_metrics(out);
         }),
@@ -295,7 +320,7 @@ fn check_binds(args: &RunArgs, started: &Started) -> anyhow::Result<()> {
     anyhow::bail!("cannot listen on {address}: {}", listen_error::advice(source, setting))
 }
 
-fn announce(args: &RunArgs, workers: usize, addresses: &Addresses, started: &Started) {
+fn say_ready(args: &RunArgs, workers: usize, addresses: &Addresses, started: &Started) {
     /// Listeners that are named in the line; a cluster may have thousands.
     const MOST: usize = 32;
     let shown = |Reachable { name, address, scheme }: &Reachable| format!("{name}={scheme}://{address}");

@@ -152,6 +152,16 @@ impl Gateway {
         gateway
     }
 
+    /// As [`Self::launch`], by way of a program that becomes the gateway, such as `ip netns exec NAME`.
+    pub fn launch_after(before: &[&str], args: &[&str]) -> Self {
+        let after = |args: &[&str]| {
+            let mut program = without_settings(Command::new(before[0]));
+            program.args(&before[1..]).arg(binary()).args(args);
+            program
+        };
+        Self::launch_by(after, args)
+    }
+
     fn launch_by(command: impl Fn(&[&str]) -> Command, args: &[&str]) -> Self {
         let mut all = vec!["run"];
         for default in

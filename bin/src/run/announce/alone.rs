@@ -1,0 +1,67 @@
+//! Announcing without a cluster: everything is this host's, unless a neighbour has it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use controller::announce::Wanted;
+use gateway::announce::{Alone, Heard, Hold, Station};
+use tokio::sync::{oneshot, watch};
+
+use super::able;
+
+/// Announces what is `wanted` until `stop` is told or dropped.
+pub(super) async fn run(
+    mut station: Station,
+    mut wanted: watch::Receiver<Arc<[Wanted]>>,
+    lifetime: Duration,
+    mut stop: oneshot::Receiver<()>,
+) {
+    let mut alone = Alone::default();
+    let mut renewal = tokio::time::interval(lifetime / 3);
+    renewal.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut is_first = true;
+    loop {
+        let all = Arc::clone(&wanted.borrow_and_update());
+        if !is_first || !all.is_empty() {
+            let here = able(&station, &all).collect();
+            alone.want(&here, &station.ours(), Instant::now());
+            station.listen_for(here);
+        }
+        let step = alone.step(Instant::now());
+        for address in &step.probe {
+            station.probe(*address);
+        }
+        let held: BTreeMap<_, _> = step.hold.iter().map(|address| (*address, Hold::Firm)).collect();
+        station.hold(&held, lifetime);
+        if std::mem::take(&mut is_first) {
+            station.clear(&step.hold);
+        }
+        let next = step.next.map(tokio::time::Instant::from_std);
+        let later = async {
+            match next {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = &mut stop => return,
+            _ = renewal.tick() => station.renew(lifetime),
+            heard = station.next() => {
+                if let Heard::Claim(claim) = heard
+                    && alone.claimed(claim.address, Instant::now())
+                {
+                    tracing::warn!(
+                        address = %claim.address,
+                        mac = %claim.mac,
+                        "another host has an address of a Service, so it is not announced; trying again in {} s",
+                        Alone::RETRY.as_secs()
+                    );
+                }
+            }
+            Ok(()) = wanted.changed() => {}
+            () = later => {}
+        }
+    }
+}

@@ -12,18 +12,21 @@
 )]
 
 pub mod certificates;
+pub mod plain;
 pub mod programs;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
 
 /// Longest wait for anything; far beyond what a loaded machine needs.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -95,6 +98,33 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     while !condition() {
         assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
         thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A file of configuration in a folder of its own, which goes when this value does.
+pub struct ConfigFile {
+    folder: TempDir,
+    name: &'static str,
+}
+
+impl ConfigFile {
+    /// A file of this name, with this content.
+    pub fn new(name: &'static str, text: &str) -> Self {
+        let file = Self { folder: TempDir::new().unwrap(), name };
+        file.write(text);
+        file
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> PathBuf {
+        self.folder.path().join(self.name)
+    }
+
+    /// Another content, in one step.
+    pub fn write(&self, text: &str) {
+        let new = self.path().with_extension("new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, self.path()).unwrap();
     }
 }
 
@@ -235,6 +265,13 @@ impl Gateway {
         let response = get(self.admin, "localhost", path);
         assert_eq!(response.status, 200, "{path}: {}", response.body);
         response.body
+    }
+
+    /// The value of a series of `/metrics`, with its labels if it has some.
+    pub fn metric(&self, series: &str) -> u64 {
+        let page = self.admin("/metrics");
+        let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {series} in\n{page}")).parse().unwrap()
     }
 
     /// Waits until a GET is answered with `status`.

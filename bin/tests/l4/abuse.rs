@@ -4,9 +4,10 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread;
 
+use crate::common::plain::{echo, endpoint, named};
 use crate::common::{Gateway, eventually, free_address, get};
 use crate::relay::pattern;
-use crate::rig::{Rig, connect, echo, endpoint, named, read_all, reset, try_connect};
+use crate::rig::{Rig, connect, read_all, reset, try_connect};
 
 fn descriptors(rig: &Rig) -> u64 {
     rig.metric("process_open_fds")

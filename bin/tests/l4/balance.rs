@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 
+use crate::common::plain::{endpoint, named};
 use crate::common::{PATIENCE, eventually, free_address};
-use crate::rig::{Rig, endpoint, named, read_all};
+use crate::rig::{Rig, read_all};
 
 fn config(rig: &Rig, balance: &str, endpoints: &[SocketAddr]) -> String {
     let endpoints: Vec<String> = endpoints.iter().map(|address| format!("\"{address}\"")).collect();

@@ -5,8 +5,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use tempfile::TempDir;
 
+use crate::common::plain::named;
 use crate::common::{Backend, Gateway, eventually, free_address};
-use crate::rig::{connect, named, read_all};
+use crate::rig::{connect, read_all};
 
 fn start(text: &str) -> (Gateway, TempDir) {
     let folder = TempDir::new().unwrap();

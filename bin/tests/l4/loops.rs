@@ -5,8 +5,8 @@ use std::net::{SocketAddr, TcpStream};
 
 use tempfile::TempDir;
 
+use crate::common::plain::named;
 use crate::common::{Gateway, PATIENCE, eventually, free_address};
-use crate::rig::named;
 use crate::udp_rig::{client, free_udp};
 
 /// Listeners that forward to what is beside them.
@@ -26,14 +26,8 @@ fn start(protocol: &str, ways: &[(SocketAddr, &[SocketAddr])]) -> (Gateway, Temp
     (Gateway::start(&file, &["--http", "none", "--workers", "2"]), folder)
 }
 
-fn metric(gateway: &Gateway, series: &str) -> u64 {
-    let page = gateway.admin("/metrics");
-    let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {series} in\n{page}")).parse().unwrap()
-}
-
 fn loops(gateway: &Gateway) -> u64 {
-    metric(gateway, "sluicegate_tcp_connections_total{reason=\"Loop\"}")
+    gateway.metric("sluicegate_tcp_connections_total{reason=\"Loop\"}")
 }
 
 /// Over all workers.
@@ -96,8 +90,8 @@ fn datagrams_do_not_go_round() {
         let (gateway, _folder) = start("udp", &ways);
         client(one).send(b"?").unwrap();
         eventually("a loop is counted", || {
-            metric(&gateway, "sluicegate_udp_dropped_total{reason=\"Loop\"}") == 1
+            gateway.metric("sluicegate_udp_dropped_total{reason=\"Loop\"}") == 1
         });
-        assert_eq!(metric(&gateway, "sluicegate_udp_datagrams_total{direction=\"in\"}"), 1);
+        assert_eq!(gateway.metric("sluicegate_udp_datagrams_total{direction=\"in\"}"), 1);
     }
 }

@@ -4,7 +4,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::rig::{Rig, echo, read_all};
+use crate::common::plain::echo;
+use crate::rig::{Rig, read_all};
 
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 

@@ -6,7 +6,8 @@ use std::sync::mpsc;
 use std::thread;
 
 use crate::common::free_address;
-use crate::rig::{Rig, connect, echo, endpoint, named, read_all, reset};
+use crate::common::plain::{echo, endpoint, named};
+use crate::rig::{Rig, connect, read_all, reset};
 
 /// Bytes in which every position tells.
 pub(crate) fn pattern(length: usize) -> Vec<u8> {

@@ -1,20 +1,17 @@
-//! A gateway with one TCP listener, and endpoints that do as they are told.
+//! A gateway with one TCP listener, and its clients.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::thread;
+use std::io::Read;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use tempfile::TempDir;
-
-use crate::common::{Gateway, PATIENCE, free_address};
+use crate::common::{ConfigFile, Gateway, PATIENCE, free_address};
 
 /// A running gateway over one native file.
 pub(crate) struct Rig {
     pub(crate) gateway: Gateway,
     /// Where the listener `tcp` is.
     pub(crate) address: SocketAddr,
-    folder: TempDir,
+    file: ConfigFile,
 }
 
 impl Rig {
@@ -25,12 +22,10 @@ impl Rig {
 
     /// The same with settings of the listener itself, and arguments.
     pub(crate) fn start_with(listener: &str, forward: &str, endpoints: &[SocketAddr], args: &[&str]) -> Self {
-        let folder = TempDir::new().unwrap();
         let address = free_address();
-        let file = folder.path().join("edge.yaml");
-        std::fs::write(&file, text(address, listener, forward, endpoints)).unwrap();
-        let gateway = Gateway::start(&file, &[&["--http", "none"], args].concat());
-        Self { gateway, address, folder }
+        let file = ConfigFile::new("edge.yaml", &text(address, listener, forward, endpoints));
+        let gateway = Gateway::start(&file.path(), &[&["--http", "none"], args].concat());
+        Self { gateway, address, file }
     }
 
     /// Other endpoints from now on; waits until they are served.
@@ -41,10 +36,7 @@ impl Rig {
     }
 
     pub(crate) fn write(&self, text: &str) {
-        let path = self.folder.path().join("edge.yaml");
-        let new = self.folder.path().join("edge.new");
-        std::fs::write(&new, text).unwrap();
-        std::fs::rename(new, path).unwrap();
+        self.file.write(text);
     }
 
     pub(crate) fn version(&self) -> u64 {
@@ -53,9 +45,7 @@ impl Rig {
 
     /// The value of a series, with its labels if it has some.
     pub(crate) fn metric(&self, series: &str) -> u64 {
-        let page = self.gateway.admin("/metrics");
-        let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("no {series} in\n{page}")).parse().unwrap()
+        self.gateway.metric(series)
     }
 
     /// How many connections ended in this way.
@@ -98,39 +88,6 @@ pub(crate) fn try_connect(address: SocketAddr) -> std::io::Result<TcpStream> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     Ok(stream)
-}
-
-/// An endpoint that runs `serve` for every connection.
-pub(crate) fn endpoint(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let serve = serve.clone();
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            stream.set_write_timeout(Some(PATIENCE)).unwrap();
-            thread::spawn(move || serve(stream));
-        }
-    });
-    address
-}
-
-/// An endpoint that sends back what it gets, then ends.
-pub(crate) fn echo() -> SocketAddr {
-    endpoint(|mut stream| {
-        let mut buf = vec![0; 64 * 1_024];
-        while let Ok(n @ 1..) = stream.read(&mut buf) {
-            if stream.write_all(&buf[..n]).is_err() {
-                return;
-            }
-        }
-        let _ = stream.shutdown(Shutdown::Write);
-    })
-}
-
-/// An endpoint that says its name and ends.
-pub(crate) fn named(name: &'static str) -> SocketAddr {
-    endpoint(move |mut stream| stream.write_all(name.as_bytes()).unwrap())
 }
 
 /// Everything until the other side ends.

@@ -5,7 +5,8 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::common::eventually;
-use crate::rig::{Rig, echo, named, read_all, text};
+use crate::common::plain::{echo, named};
+use crate::rig::{Rig, read_all, text};
 
 /// One round trip, so that it is known to be connected to its endpoint.
 pub(crate) fn settled(rig: &Rig) -> TcpStream {

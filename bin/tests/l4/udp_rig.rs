@@ -6,15 +6,13 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use tempfile::TempDir;
-
-use crate::common::{Gateway, PATIENCE, eventually};
+use crate::common::{ConfigFile, Gateway, PATIENCE, eventually};
 
 /// A running gateway over one native file with the UDP listener `dns`.
 pub(crate) struct UdpRig {
     pub(crate) gateway: Gateway,
     pub(crate) address: SocketAddr,
-    folder: TempDir,
+    file: ConfigFile,
 }
 
 impl UdpRig {
@@ -28,20 +26,16 @@ impl UdpRig {
         endpoints: &[SocketAddr],
         args: &[&str],
     ) -> Self {
-        let folder = TempDir::new().unwrap();
-        let file = folder.path().join("edge.yaml");
-        std::fs::write(&file, text(address, forward, endpoints)).unwrap();
-        let gateway = Gateway::start(&file, &[&["--http", "none"], args].concat());
-        Self { gateway, address, folder }
+        let file = ConfigFile::new("edge.yaml", &text(address, forward, endpoints));
+        let gateway = Gateway::start(&file.path(), &[&["--http", "none"], args].concat());
+        Self { gateway, address, file }
     }
 
     /// Listeners over `text`, of which one is at `address`, by one worker that has no more than so many descriptors.
     pub(crate) fn start_with_files(files: u32, address: SocketAddr, text: &str) -> Self {
-        let folder = TempDir::new().unwrap();
-        let file = folder.path().join("edge.yaml");
-        std::fs::write(&file, text).unwrap();
-        let gateway = Gateway::start_with_files(files, &file, &["--http", "none", "--workers", "1"]);
-        Self { gateway, address, folder }
+        let file = ConfigFile::new("edge.yaml", text);
+        let gateway = Gateway::start_with_files(files, &file.path(), &["--http", "none", "--workers", "1"]);
+        Self { gateway, address, file }
     }
 
     /// Other endpoints from now on; waits until they are served.
@@ -52,17 +46,12 @@ impl UdpRig {
     /// Another file; waits until it is served.
     pub(crate) fn write(&self, text: &str) {
         let version = self.metric("sluicegate_table_version");
-        let path = self.folder.path().join("edge.yaml");
-        let new = self.folder.path().join("edge.new");
-        std::fs::write(&new, text).unwrap();
-        std::fs::rename(new, path).unwrap();
+        self.file.write(text);
         eventually("another table", || self.metric("sluicegate_table_version") != version);
     }
 
     pub(crate) fn metric(&self, series: &str) -> u64 {
-        let page = self.gateway.admin("/metrics");
-        let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("no {series} in\n{page}")).parse().unwrap()
+        self.gateway.metric(series)
     }
 
     pub(crate) fn ended(&self, reason: &str) -> u64 {

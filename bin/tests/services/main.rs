@@ -18,43 +18,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::thread;
 
-use common::{Gateway, PATIENCE, eventually, free_address, get, run};
+use common::plain::{echo, greeting, named};
+use common::{ConfigFile, Gateway, PATIENCE, eventually, free_address, get, run};
 use tempfile::TempDir;
-
-/// An endpoint that says its name and ends.
-fn named(name: &'static str) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        for mut stream in listener.incoming().map_while(Result::ok) {
-            let _ = stream.write_all(name.as_bytes());
-        }
-    });
-    address
-}
-
-/// An endpoint that sends back what it gets.
-fn echo() -> SocketAddr {
-    greeting("")
-}
-
-/// An endpoint that says something, then sends back what it gets.
-fn greeting(text: &'static str) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        for mut stream in listener.incoming().map_while(Result::ok) {
-            thread::spawn(move || {
-                stream.write_all(text.as_bytes()).unwrap();
-                let mut buf = [0; 4_096];
-                while let Ok(n @ 1..) = stream.read(&mut buf) {
-                    stream.write_all(&buf[..n]).unwrap();
-                }
-            });
-        }
-    });
-    address
-}
 
 fn ask_from(source: Option<Ipv4Addr>, address: SocketAddr) -> std::io::Result<String> {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
@@ -99,21 +65,17 @@ fn slices(service: &str, endpoints: &[(SocketAddr, &str)]) -> String {
 
 struct Rig {
     gateway: Gateway,
-    folder: TempDir,
+    file: ConfigFile,
 }
 
 impl Rig {
     fn start(text: &str, args: &[&str]) -> Self {
-        let folder = TempDir::new().unwrap();
-        let file = folder.path().join("services.yaml");
-        std::fs::write(&file, text).unwrap();
-        Self { gateway: Gateway::start(&file, &[&["--http", "none"], args].concat()), folder }
+        let file = ConfigFile::new("services.yaml", text);
+        Self { gateway: Gateway::start(&file.path(), &[&["--http", "none"], args].concat()), file }
     }
 
     fn write(&self, text: &str) {
-        let new = self.folder.path().join("services.new");
-        std::fs::write(&new, text).unwrap();
-        std::fs::rename(new, self.folder.path().join("services.yaml")).unwrap();
+        self.file.write(text);
     }
 }
 

@@ -98,10 +98,7 @@ pub(crate) fn compile_settings(args: &IngressArgs) -> anyhow::Result<Settings> {
         http,
         https,
         default_certificate: Some(self_signed()?),
-        default_secret: args
-            .default_certificate
-            .as_ref()
-            .map(|SecretName(namespace, name)| (namespace.as_str().into(), name.as_str().into())),
+        default_secret: args.default_certificate.as_ref().map(SecretName::pair),
         proxy_protocol: args.proxy_protocol,
         trusted_proxies: TrustedProxies(args.trusted_proxy.clone()),
         limits: limits(&args.limits),
@@ -116,9 +113,6 @@ pub(crate) fn compile_settings(args: &IngressArgs) -> anyhow::Result<Settings> {
 fn services(args: &ServiceArgs) -> anyhow::Result<ServiceSettings> {
     let is = |kind| args.service_types.contains(&kind);
     let all = || vec![IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
-    let map = |map: &Option<MapName>| {
-        map.as_ref().map(|MapName(namespace, name)| (namespace.as_str().into(), name.as_str().into()))
-    };
     let asked = &args.load_balancer_addresses;
     Ok(ServiceSettings {
         load_balancer: is(ServiceType::LoadBalancer),
@@ -127,8 +121,8 @@ fn services(args: &ServiceArgs) -> anyhow::Result<ServiceSettings> {
         classless: true,
         requestable: if asked.is_empty() { all() } else { asked.clone() },
         node_addresses: node_addresses(&args.nodeport_addresses)?,
-        tcp_map: map(&args.tcp_services_configmap),
-        udp_map: map(&args.udp_services_configmap),
+        tcp_map: args.tcp_services_configmap.as_ref().map(MapName::pair),
+        udp_map: args.udp_services_configmap.as_ref().map(MapName::pair),
     })
 }
 

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use controller::status::Address;
@@ -58,6 +59,13 @@ impl FromStr for SecretName {
     }
 }
 
+impl SecretName {
+    /// As the compiler takes them.
+    pub(crate) fn pair(&self) -> (Arc<str>, Arc<str>) {
+        (self.0.as_str().into(), self.1.as_str().into())
+    }
+}
+
 /// Namespace and name of a Service.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct ServiceName(pub(crate) String, pub(crate) String);
@@ -86,6 +94,13 @@ impl FromStr for MapName {
         let advice = "expected NAMESPACE/NAME of a ConfigMap, such as ingress-nginx/tcp-services";
         let ServiceName(space, name) = text.parse().map_err(|_| advice.to_owned())?;
         Ok(Self(space, name))
+    }
+}
+
+impl MapName {
+    /// As the compiler takes them.
+    pub(crate) fn pair(&self) -> (Arc<str>, Arc<str>) {
+        (self.0.as_str().into(), self.1.as_str().into())
     }
 }
 

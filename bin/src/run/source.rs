@@ -162,11 +162,7 @@ fn settings(args: &RunArgs) -> Settings {
         namespaces: watch_namespace.iter().map(|name| Arc::from(&**name)).collect(),
         namespace_selector: text(watch_namespace_selector),
         selector: text(watch_selector),
-        default_certificate: args
-            .ingress
-            .default_certificate
-            .as_ref()
-            .map(|SecretName(namespace, name)| (namespace.as_str().into(), name.as_str().into())),
+        default_certificate: args.ingress.default_certificate.as_ref().map(SecretName::pair),
         maps: maps(&args.ingress.services),
         classes: run_classes(args),
         node: text(&args.ingress.node_name),
@@ -178,7 +174,7 @@ fn settings(args: &RunArgs) -> Settings {
 /// ConfigMaps that say where ports lead to.
 fn maps(args: &ServiceArgs) -> BTreeSet<(Arc<str>, Arc<str>)> {
     let named = args.tcp_services_configmap.iter().chain(&args.udp_services_configmap);
-    named.map(|MapName(namespace, name)| (namespace.as_str().into(), name.as_str().into())).collect()
+    named.map(MapName::pair).collect()
 }
 
 /// Where the addresses of Services are kept, if that is not in a cluster.

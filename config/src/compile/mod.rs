@@ -471,14 +471,9 @@ impl Compiler {
     /// Whether a Service or ConfigMap may have binds of its own.
     fn is_served(&self, reference: &ObjectRef) -> bool {
         let services = &self.settings.services;
-        let is = |map: &Option<(Arc<str>, Arc<str>)>| {
-            let map = map.as_ref();
-            map.is_some_and(|(namespace, name)| *namespace == reference.namespace && *name == reference.name)
-        };
         match reference.kind {
             Kind::Service => services.is_any(),
-            Kind::ConfigMap => is(&services.tcp_map) || is(&services.udp_map),
-            _ => false,
+            _ => services.transports_of(reference).next().is_some(),
         }
     }
 

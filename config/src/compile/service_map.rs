@@ -33,15 +33,10 @@ struct Line {
 
 /// Compiles the ConfigMap, which may be the one of TCP, the one of UDP, or both.
 pub(super) fn compile(shop: &mut Workshop<'_>, object: &Object, map: &Secret, id: RouteId) -> Outcome {
-    let settings = &shop.settings.services;
-    let (namespace, name) = (&object.reference.namespace, &object.reference.name);
-    let is = |wanted: &Option<(Arc<str>, Arc<str>)>| {
-        wanted.as_ref().is_some_and(|wanted| wanted.0 == *namespace && wanted.1 == *name)
-    };
-    let transports = [(Transport::Tcp, is(&settings.tcp_map)), (Transport::Udp, is(&settings.udp_map))];
+    let (settings, namespace, name) = (shop.settings, &object.reference.namespace, &object.reference.name);
     let (mut findings, mut l4) = (Vec::new(), Vec::new());
     let (mut held, mut services) = (BTreeSet::new(), BTreeSet::new());
-    for (transport, _) in transports.into_iter().filter(|(_, is_meant)| *is_meant) {
+    for transport in settings.services.transports_of(&object.reference) {
         for (key, value) in &map.texts {
             let mut tell = |reason, message: String| {
                 findings.push(Finding::error(format!("data[{key}]"), value.line, reason, message));

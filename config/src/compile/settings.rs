@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::report::{Kind, ObjectRef};
 use crate::resource::service_exposure::Exposure;
-use crate::table::{BackendPolicy, BindConfig, Certificate, Limits, Listener, RulePolicy, TrustedProxies};
+use crate::table::{
+    BackendPolicy, BindConfig, Certificate, Limits, Listener, RulePolicy, Transport, TrustedProxies,
+};
 
 /// `loadBalancerClass` of Services that are ours.
 const LOAD_BALANCER_CLASS: &str = "sluicegate.dev/load-balancer";
@@ -112,6 +115,16 @@ impl ServiceSettings {
     #[must_use]
     pub fn is_any(&self) -> bool {
         self.load_balancer || self.node_port || self.cluster_ip
+    }
+
+    /// What travels to the ports in this ConfigMap: it may be the map of TCP, of UDP, of both or of none.
+    pub(super) fn transports_of(&self, map: &ObjectRef) -> impl Iterator<Item = Transport> {
+        let maps = [(Transport::Tcp, &self.tcp_map), (Transport::Udp, &self.udp_map)];
+        let named = maps.into_iter().filter_map(|(transport, named)| Some((transport, named.as_ref()?)));
+        let is_meant = |(namespace, name): &(Arc<str>, Arc<str>)| {
+            map.kind == Kind::ConfigMap && *namespace == map.namespace && *name == map.name
+        };
+        named.filter(move |(_, named)| is_meant(named)).map(|(transport, _)| transport)
     }
 
     /// True if the Service is of type LoadBalancer and ours, and to have addresses: its class is ours, or it has none and

@@ -7,7 +7,7 @@ mod common;
 use config::compile::{Compiler, EndpointSettings, ServiceSettings, Settings};
 use config::index::{Assignment, Change, Event, Index};
 use config::report::{Kind, ObjectRef};
-use config::table::{L4Bind, RouteTable, Split};
+use config::table::{L4Bind, ProxyProtocolIn, RouteTable, Split, TrustedProxies};
 
 fn all_kinds() -> ServiceSettings {
     ServiceSettings {
@@ -140,6 +140,41 @@ fn only_addresses_that_may_be_asked_for_are_had_by_asking() {
         compile(strict(), &web(", annotations: {sluicegate.dev/load-balancer-ips: 198.51.100.2}", ""));
     assert_eq!(outcome.binds, ["tcp://198.51.100.2:80 -> default/web:80/tcp"]);
     assert!(outcome.told.is_empty(), "{:?}", outcome.told);
+}
+
+#[test]
+fn no_service_of_a_cluster_has_addresses_that_mean_the_host_itself() {
+    let compile = |is_shared| {
+        let endpoints = EndpointSettings { is_shared, ..EndpointSettings::default() };
+        let settings = Settings { endpoints, ..settings(balanced_only()) };
+        let asked = "127.0.0.1,169.254.169.254,::1,fe80::1,192.0.2.1";
+        let annotation = format!(", annotations: {{sluicegate.dev/load-balancer-ips: '{asked}'}}");
+        let mut index = Index::new();
+        let change = common::apply(&mut index, "f.yaml", &web(&annotation, ""));
+        outcome(&mut Compiler::new(settings), &index, &change)
+    };
+    let shared = compile(true);
+    assert_eq!(shared.binds, ["tcp://192.0.2.1:80 -> default/web:80/tcp"]);
+    assert_eq!(shared.told, ["Service default/web spec.loadBalancerIP AddressNotAllowed"]);
+    assert!(compile(false).binds.len() > 1);
+}
+
+#[test]
+fn headers_that_a_map_asks_for_are_taken_from_trusted_proxies() {
+    let map =
+        ServiceSettings { tcp_map: Some(("ingress".into(), "tcp".into())), ..ServiceSettings::default() };
+    let text = format!(
+        "{}---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: tcp, namespace: ingress}}\ndata:\n  \
+         '9001': default/web:80:PROXY\n",
+        web("", "")
+    );
+    let mut index = Index::new();
+    let change = common::apply(&mut index, "f.yaml", &text);
+    let trusted_proxies = TrustedProxies(vec!["10.0.0.0/8".parse().unwrap()]);
+    let mut compiler = Compiler::new(Settings { trusted_proxies: trusted_proxies.clone(), ..settings(map) });
+    let table = outcome(&mut compiler, &index, &change).table;
+    let policy = &bind(&table, "tcp://0.0.0.0:9001").policy;
+    assert_eq!(policy.proxy_protocol_in, ProxyProtocolIn::Required { trusted: trusted_proxies });
 }
 
 #[test]

@@ -169,7 +169,8 @@ fn a_header_that_dribbles_in_is_not_waited_for() {
 /// L16.
 #[test]
 fn the_client_of_the_header_is_the_one_that_source_ranges_judge() {
-    let rig = Rig::start_with(", proxyProtocol: true", ", sourceRanges: [192.0.2.0/24]", &[echo()], &[]);
+    let trusting = ", proxyProtocol: true, trustedProxies: [127.0.0.1]";
+    let rig = Rig::start_with(trusting, ", sourceRanges: [192.0.2.0/24]", &[echo()], &[]);
     assert_eq!(exchange(&rig, b"PROXY TCP4 192.0.2.9 192.0.2.1 1 80\r\nhi"), Ok("hi".to_owned()));
     for spoofed in ["127.0.0.1", "198.51.100.7"] {
         let header = format!("PROXY TCP4 {spoofed} 192.0.2.1 1 80\r\nhi");
@@ -178,6 +179,14 @@ fn the_client_of_the_header_is_the_one_that_source_ranges_judge() {
     // Nor is the peer's own address let in by what it is.
     assert_eq!(exchange(&rig, b"PROXY UNKNOWN\r\nhi"), Err(ErrorKind::ConnectionReset));
     rig.wait_ended("SourceDenied", 3);
+}
+
+#[test]
+fn ranges_that_headers_of_anybody_would_decide_let_nobody_in() {
+    let rig = Rig::start_with(", proxyProtocol: true", ", sourceRanges: [192.0.2.0/24]", &[echo()], &[]);
+    let forged = exchange(&rig, b"PROXY TCP4 192.0.2.9 192.0.2.1 1 80\r\nhi");
+    assert_eq!(forged, Err(ErrorKind::ConnectionRefused));
+    rig.gateway.wait_for_log("trustedProxies");
 }
 
 /// L17.

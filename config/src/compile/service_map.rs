@@ -56,7 +56,8 @@ pub(super) fn compile(shop: &mut Workshop<'_>, object: &Object, map: &Secret, id
                 }
             };
             services.insert(line.service.clone());
-            let policy = shop.l4_policies.intern(policy(transport, &line));
+            let policy = policy(transport, &line, &shop.settings.trusted_proxies);
+            let policy = shop.l4_policies.intern(policy);
             for address in addresses(shop, line.listen) {
                 l4.push(Arc::new(L4Bind {
                     key: L4Key { address, transport },
@@ -80,10 +81,10 @@ fn addresses(shop: &Workshop<'_>, port: u16) -> Vec<SocketAddr> {
     all.map(|ip| SocketAddr::new(ip, port)).collect()
 }
 
-fn policy(transport: Transport, line: &Line) -> L4Policy {
+fn policy(transport: Transport, line: &Line, trusted: &TrustedProxies) -> L4Policy {
     let mut policy = service::terms(transport);
     if line.decode {
-        policy.proxy_protocol_in = ProxyProtocolIn::Required { trusted: TrustedProxies::default() };
+        policy.proxy_protocol_in = ProxyProtocolIn::Required { trusted: trusted.clone() };
     }
     if line.encode {
         policy.proxy_protocol_out = ProxyProtocolOut::V1;

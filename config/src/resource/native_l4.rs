@@ -151,6 +151,11 @@ impl Builder<'_> {
             let message = "nobody would be served: write networks, or leave it out to serve everybody";
             return Err(self.error("forward.sourceRanges", "InvalidValue", message));
         }
+        if ranges.is_some() && spec.proxy_protocol && spec.trusted_proxies.is_empty() {
+            let message = "with `proxyProtocol`, `forward.sourceRanges` are for the clients that headers name, which \
+                           anybody could write: say here which networks the proxies are in that send them";
+            return Err(self.error("trustedProxies", "MissingField", message));
+        }
         let is_of_streams = [
             ("forward.sendProxyProtocol", forward.send_proxy_protocol.is_some()),
             ("forward.connectTimeout", forward.connect_timeout.is_some()),

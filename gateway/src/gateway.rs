@@ -62,21 +62,25 @@ impl Gateway {
     /// Opens what `table` has and is not open yet, and applies changed limits. Call before the table is
     /// published. A Bind that fails is tried again at the next call; the others are not touched.
     pub fn open_binds(&mut self, table: &RouteTable) -> Vec<BindError> {
-        let mut errors = Vec::new();
+        let mut errors: Vec<(L4Key, io::Error)> = Vec::new();
         for bind in &table.binds {
             let address = bind.config.address;
             if let Some((socket, _)) = self.open.get(&address) {
                 socket.most.store(bind.config.limits.max_connections, Ordering::Relaxed);
             } else if let Err(source) = self.open_bind(bind) {
-                errors.push(BindError { address, source });
+                errors.push((L4Key { address, transport: Transport::Tcp }, source));
             }
         }
         let others: Vec<SocketAddr> = self.open.values().map(|(_, actual)| *actual).collect();
         let (orders, failures) = self.l4.open(table, &others);
         self.tell_occupied();
         self.give(orders);
-        errors.extend(failures.into_iter().map(|(address, source)| BindError { address, source }));
-        errors
+        errors.extend(failures);
+        let lacks: BTreeMap<L4Key, String> =
+            errors.iter().map(|(key, error)| (*key, error.to_string())).collect();
+        self.registry.binds_failed.store(lacks.len() as u64, Ordering::Relaxed);
+        self.shared.occupied().lacks(lacks);
+        errors.into_iter().map(|(key, source)| BindError { address: key.address, source }).collect()
     }
 
     fn open_bind(&mut self, bind: &Bind) -> io::Result<()> {

@@ -294,6 +294,18 @@ fn a_service_whose_address_is_taken_costs_only_itself() {
     let rig = Rig::start(&text, &BALANCED);
     assert_eq!(ask(at).unwrap(), "one");
     rig.gateway.wait_for_log("cannot listen");
+    let has = |page: &str, text: &str| rig.gateway.admin(page).contains(text);
+    assert!(has("/metrics", "\nsluicegate_binds_failed 1\n"));
+    assert!(has("/debug/table", "\"cannot_listen\": \"Address already in use"));
+    drop(taken);
+    // Any change of the table is another attempt.
+    rig.write(&(text.clone() + &service("more", "ports: [{port: 1}]")));
+    eventually("an open address", || {
+        rig.write(
+            &(text.clone() + &service("other", "ports: [{port: 1}]") + &slices("other", &[(named("x"), "")])),
+        );
+        has("/metrics", "\nsluicegate_binds_failed 0\n")
+    });
 }
 
 #[test]

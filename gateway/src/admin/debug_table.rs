@@ -1,11 +1,11 @@
 //! `/debug/table`: the route table as it is served, bounded in size, without secrets.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use config::table::{
-    Action, BackendId, Bind, Candidate, HostRules, Hostname, L4Bind, RouteId, Rule, RulePolicy, Split,
-    TlsHost, TlsMap,
+    Action, BackendId, Bind, Candidate, HostRules, Hostname, L4Bind, L4Key, RouteId, Rule, RulePolicy, Split,
+    TlsHost, TlsMap, Transport,
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -24,7 +24,14 @@ const HIDDEN: &str = "(hidden)";
 /// The page's text.
 pub(super) fn render(state: &AdminState, query: &TableQuery) -> String {
     let live = state.shared.load();
-    let mut view = View { live: &live, left: query.limit, truncated: false, backends: BTreeSet::new() };
+    let unopened = state.shared.occupied().unopened();
+    let mut view = View {
+        live: &live,
+        unopened: &unopened,
+        left: query.limit,
+        truncated: false,
+        backends: BTreeSet::new(),
+    };
     let binds: Vec<_> =
         live.table.binds.iter().scan(Vec::new(), |seen, bind| Some(view.bind(bind, query, seen))).collect();
     let l4 = view.l4(query);
@@ -40,6 +47,7 @@ pub(super) fn render(state: &AdminState, query: &TableQuery) -> String {
             Phase::Draining => "draining",
         },
         "truncated": view.truncated || shown.len() < problems.len(),
+        "unopened_total": unopened.len(),
         "binds": binds,
         "l4_total": live.table.l4.iter().count(),
         "l4": l4,
@@ -55,6 +63,8 @@ pub(super) fn render(state: &AdminState, query: &TableQuery) -> String {
 /// What is being shown, with what may still be added.
 struct View<'a> {
     live: &'a Live,
+    /// Sockets that could not be opened, and why.
+    unopened: &'a BTreeMap<L4Key, String>,
     /// Rules that may still be shown.
     left: usize,
     truncated: bool,
@@ -67,6 +77,8 @@ impl<'a> View<'a> {
     fn bind(&mut self, bind: &'a Arc<Bind>, query: &TableQuery, seen: &mut Vec<&'a Arc<Bind>>) -> Value {
         let mut value = to_json(&*bind.config);
         let Value::Object(object) = &mut value else { return value };
+        let key = L4Key { address: bind.config.address, transport: Transport::Tcp };
+        object.insert("cannot_listen".to_owned(), json!(self.unopened.get(&key)));
         let twin = seen.iter().find(|earlier| Arc::ptr_eq(&earlier.hosts, &bind.hosts));
         object.insert("hosts_total".to_owned(), json!(bind.hosts.iter().count()));
         match twin {
@@ -99,6 +111,7 @@ impl<'a> View<'a> {
             "transport": bind.key.transport,
             "listener": bind.listener,
             "free_bind": bind.free_bind,
+            "cannot_listen": self.unopened.get(&bind.key),
             "route": route.map(|route| &*route.info.name),
             "object": route.map(|route| route.info.object.to_string()),
             "action": match &bind.target {

@@ -1,7 +1,7 @@
 //! Where this process listens: nothing is relayed to there, since it would come back, and again, until descriptors or
 //! ports are used up. Knows sockets and addresses of the host; judges nothing.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,6 +17,7 @@ pub struct Occupied {
     /// Held while `places` is replaced.
     writing: Mutex<()>,
     listening: watch::Sender<Vec<SocketAddr>>,
+    unopened: ArcSwap<BTreeMap<L4Key, String>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -31,7 +32,12 @@ struct Places {
 
 impl Default for Occupied {
     fn default() -> Self {
-        Self { places: ArcSwap::default(), writing: Mutex::new(()), listening: watch::Sender::default() }
+        Self {
+            places: ArcSwap::default(),
+            writing: Mutex::new(()),
+            listening: watch::Sender::default(),
+            unopened: ArcSwap::default(),
+        }
     }
 }
 
@@ -64,6 +70,19 @@ impl Occupied {
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Vec<SocketAddr>> {
         self.listening.subscribe()
+    }
+
+    /// These are all sockets that the table wants and that cannot be opened, and why.
+    pub(crate) fn lacks(&self, sockets: BTreeMap<L4Key, String>) {
+        if *self.unopened.load_full() != sockets {
+            self.unopened.store(Arc::new(sockets));
+        }
+    }
+
+    /// Sockets that the table wants and that cannot be opened, and why.
+    #[must_use]
+    pub fn unopened(&self) -> Arc<BTreeMap<L4Key, String>> {
+        self.unopened.load_full()
     }
 
     /// Whether this process would receive what is sent to `address`. Two look-ups in memory.

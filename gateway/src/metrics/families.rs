@@ -86,6 +86,7 @@ families! {
     ACCESS_LOG_DROPPED: Counter "sluicegate_access_log_dropped_total" [] "Access log lines lost because writing was too slow or failed."
     ACCESS_LOG_ERRORS: Counter "sluicegate_access_log_write_errors_total" [] "Failed writes to the access log and failed attempts to open it anew."
 
+    BINDS_FAILED: Gauge "sluicegate_binds_failed" [] "Addresses that the table has and that could not be opened."
     TABLE_VERSION: Gauge "sluicegate_table_version" [] "Version of the table that is served."
     TABLE_OBJECTS: Gauge "sluicegate_table_objects" ["kind"] "Binds, routes, backends and endpoints in the table that is served."
     CERTIFICATE_EXPIRY: Gauge "sluicegate_certificate_expiry_timestamp_seconds" ["certificate"] "When a served certificate expires, in seconds since the Unix epoch."

@@ -1,5 +1,7 @@
 //! The registry: every worker's counters, from which a scrape is rendered.
 
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
@@ -25,6 +27,8 @@ pub struct Registry {
     /// Taken by a scrape only, never by a worker.
     table: Mutex<TableSeries>,
     started: SystemTime,
+    /// Addresses of the table that could not be opened.
+    pub(crate) binds_failed: AtomicU64,
 }
 
 impl Registry {
@@ -43,6 +47,7 @@ impl Registry {
             access_log: OnceLock::new(),
             table: Mutex::new(TableSeries::new(limits)),
             started: SystemTime::now(),
+            binds_failed: AtomicU64::new(0),
         })
     }
 
@@ -84,6 +89,7 @@ impl Registry {
             text.single(&f::ACCESS_LOG_ERRORS, stats.write_errors());
         }
         if let Some(live) = live {
+            text.single(&f::BINDS_FAILED, self.binds_failed.load(Relaxed));
             // A panic in an earlier scrape left at worst an old choice of series behind.
             self.table.lock().unwrap_or_else(PoisonError::into_inner).render(live, &mut text);
         }

@@ -90,7 +90,7 @@ impl Sockets {
         &mut self,
         table: &RouteTable,
         others: &[SocketAddr],
-    ) -> (Vec<Order>, Vec<(SocketAddr, io::Error)>) {
+    ) -> (Vec<Order>, Vec<(L4Key, io::Error)>) {
         self.look(table);
         let (mut orders, mut errors) = (Vec::new(), Vec::new());
         for slot in std::mem::take(&mut self.failed)
@@ -104,7 +104,7 @@ impl Sockets {
                 Ok(order) => orders.extend(order),
                 Err(error) => {
                     self.failed.insert(slot);
-                    errors.push((bind.key.address, error));
+                    errors.push((bind.key, error));
                 }
             }
         }

@@ -19,8 +19,6 @@ pub(crate) fn unused_fields(name: &str) -> &'static [&'static str] {
         ],
         "IngressObject" | "IngressClassObject" => &["apiVersion", "kind", "status"],
         "ServiceObject" => &["apiVersion", "kind"],
-        "ServiceStatus" => &["conditions"],
-        "LoadBalancerIngress" => &["hostname", "ipMode", "ports"],
         "EndpointSliceObject" => &["apiVersion", "kind"],
         "SecretObject" => &["apiVersion", "kind", "immutable"],
         "AddressPoolObject" | "L2AdvertisementObject" => &["apiVersion", "kind", "status"],

@@ -2,14 +2,15 @@
 //! nothing about what it gets.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::annotations::Text;
 use super::meta::ObjectMeta;
-use super::reader;
 
 /// Annotations that name the only pool that is wanted; the first that is there counts.
 const POOL: [&str; 3] =
@@ -52,23 +53,96 @@ pub enum FamilyPolicy {
     Require,
 }
 
-/// `status` as far as it is read.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// `status` as far as it is read: addresses at [`RECORDED`]. It is not the user's, so that nothing in it is a mistake:
+/// what is not as it should be is passed over, and costs the Service nothing.
+#[derive(Debug, Default)]
 pub(super) struct ServiceStatus {
-    #[serde(default, deserialize_with = "reader::absent")]
-    load_balancer: LoadBalancerStatus,
+    recorded: Vec<IpAddr>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-struct LoadBalancerStatus {
-    #[serde(default, deserialize_with = "reader::absent")]
-    ingress: Vec<LoadBalancerIngress>,
+/// Where the addresses are: names of fields, and an empty one for each item of a list.
+const RECORDED: [&str; 4] = ["loadBalancer", "ingress", "", "ip"];
+
+impl<'de> Deserialize<'de> for ServiceStatus {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut recorded = Vec::new();
+        Walk { path: &RECORDED, found: &mut recorded }.deserialize(deserializer)?;
+        Ok(Self { recorded })
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-struct LoadBalancerIngress {
-    ip: Option<String>,
+/// Finds addresses in any value.
+struct Walk<'w> {
+    /// Where they are below it.
+    path: &'static [&'static str],
+    found: &'w mut Vec<IpAddr>,
+}
+
+impl<'de> DeserializeSeed<'de> for Walk<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Walk<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("anything")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            match self.path.split_first() {
+                Some((field, path)) if !field.is_empty() && *field == key => {
+                    map.next_value_seed(Walk { path, found: &mut *self.found })?;
+                }
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        match self.path.split_first() {
+            Some((&"", path)) => {
+                while seq.next_element_seed(Walk { path, found: &mut *self.found })?.is_some() {}
+            }
+            _ => while seq.next_element::<IgnoredAny>()?.is_some() {},
+        }
+        Ok(())
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        self.found.extend(text.parse::<IpAddr>().ok().filter(|_| self.path.is_empty()));
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_none<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
 }
 
 /// Reads what annotations, `status` and `spec` say.
@@ -79,7 +153,6 @@ pub(super) fn read(
     family_policy: Option<&str>,
     misread: Option<Arc<str>>,
 ) -> AddressWish {
-    let recorded = status.load_balancer.ingress.iter().filter_map(|one| one.ip.as_ref()?.parse().ok());
     AddressWish {
         misread,
         pool: text(&meta.annotations, &POOL),
@@ -91,7 +164,7 @@ pub(super) fn read(
             Some("RequireDualStack") => FamilyPolicy::Require,
             _ => FamilyPolicy::Single,
         },
-        recorded: recorded.map(|ip: IpAddr| ip.to_canonical()).collect(),
+        recorded: status.recorded.iter().map(IpAddr::to_canonical).collect(),
         is_deleting: meta.deletion_timestamp.is_some(),
     }
 }

@@ -217,6 +217,43 @@ fn depth_and_size_cost_neither_stack_nor_the_object() {
 }
 
 #[test]
+fn whatever_a_status_says_costs_the_service_nothing() {
+    let service = |status: &str| {
+        let received = decode_json(
+            Kind::Service,
+            format!(
+                r#"{{{META},"spec":{{"type":"LoadBalancer","ports":[{{"port":1}}]}},"status":{status}}}"#
+            )
+            .as_bytes(),
+        );
+        assert!(received.problems.is_empty(), "{status}: {:?}", received.problems);
+        let Some(Object { spec: ObjectSpec::Service(service), .. }) = received.object else {
+            panic!("{status}")
+        };
+        service.exposure.unwrap().wish.unwrap().recorded
+    };
+    let own: [std::net::IpAddr; 2] = ["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+    let entries = r#"{"ip":"192.0.2.1","ipMode":"VIP"},7,{"hostname":"a.example"},{"ip":5},{"ip":"no"},{"ip":"2001:db8::1"}"#;
+    assert_eq!(*service(&format!(r#"{{"loadBalancer":{{"ingress":[{entries}]}},"conditions":[]}}"#)), own);
+    for odd in [
+        "null",
+        "5",
+        "-5",
+        "1.5",
+        "true",
+        r#""192.0.2.1""#,
+        "[]",
+        r#"[{"loadBalancer":1}]"#,
+        r#"{"loadBalancer":null}"#,
+        r#"{"loadBalancer":"x"}"#,
+        r#"{"loadBalancer":{"ingress":{"ip":"192.0.2.1"}}}"#,
+        r#"{"loadBalancer":{"ingress":[["192.0.2.1"]]}}"#,
+    ] {
+        assert!(service(odd).is_empty(), "{odd}");
+    }
+}
+
+#[test]
 fn nothing_of_a_secret_is_shown() {
     for body in [
         r#""data":{"tls.key":12345}"#,

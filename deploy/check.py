@@ -35,12 +35,13 @@ RENDERED = {
     "chart/golden/host-ports.yaml": "examples/host-ports.yaml",
     "chart/golden/node-ports.yaml": "examples/node-ports.yaml",
     "chart/golden/one-team.yaml": "examples/one-team.yaml",
+    "chart/golden/load-balancer.yaml": "examples/load-balancer.yaml",
     "chart/golden/production.yaml": "examples/production.yaml",
     "chart/golden/takeover.yaml": "examples/takeover.yaml",
     "chart/golden/everything.yaml": "golden/everything.values.yaml",
 }
 # Pods of these hold ports of their node; everything else of `restricted` holds for them as well.
-ON_NODES = {"manifests/daemonset.yaml", "chart/golden/host-ports.yaml"}
+ON_NODES = {"manifests/daemonset.yaml", "chart/golden/host-ports.yaml", "chart/golden/load-balancer.yaml"}
 
 # Lets any process of the Pod listen on low ports; a safe sysctl, which `restricted` allows.
 LOW_PORTS = {"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}
@@ -69,6 +70,9 @@ REFUSED = {
     "serviceAccount.create=false": "serviceAccount.name",
     "replicas=two": "replicas",
     "rbac.secretNames={a}": "listSecrets: false",
+    "services.types={cluster-ip}": "types",
+    "services.types={load-balancer}": "needs hostNetwork",
+    "hostNetwork=true,services.types={load-balancer},status.enabled=false": "status.enabled",
 }
 
 problems = []

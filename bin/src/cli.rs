@@ -349,6 +349,11 @@ pub(crate) struct ServiceArgs {
     #[arg(long, value_name = "CIDR", num_args = 1.., value_delimiter = ',', value_parser = network, env = "SLUICEGATE_LOAD_BALANCER_ADDRESSES", help_heading = SERVICES)]
     pub(crate) load_balancer_addresses: Vec<IpNet>,
 
+    /// In a cluster, take addresses from MetalLB's IPAddressPools as well, and read its L2Advertisements. Not while MetalLB
+    /// itself gives addresses of them away
+    #[arg(long, env = "SLUICEGATE_METALLB_POOLS", help_heading = SERVICES)]
+    pub(crate) metallb_pools: bool,
+
     /// Networks of those addresses of this host, as it has them at the start, on which ports of the node are served;
     /// default: all
     #[arg(long, value_name = "CIDR", num_args = 1.., value_delimiter = ',', value_parser = network, env = "SLUICEGATE_NODEPORT_ADDRESSES", help_heading = SERVICES)]

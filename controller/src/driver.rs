@@ -7,13 +7,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use config::compile::{Compiler, Settings};
 use config::index::{Change, Event, Index};
 use config::report::{Kind, ObjectRef, Report};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::Publish;
 use crate::dns::Dns;
 use crate::hold_off::HoldOff;
 use crate::ipam::memory::Memory;
-use crate::ipam::{Assigner, Role, VirtualAddress};
+use crate::ipam::{Assigner, Desired, Role, VirtualAddress};
 use crate::problems::{ControlMetrics, ProblemLog};
 use crate::source::{Certainty, Source};
 use crate::status::{Note, Notes};
@@ -45,8 +45,14 @@ pub struct Driver<S, P> {
     assigner: Assigner,
     /// Where they are remembered.
     memory: Option<Memory>,
+    /// In a cluster, for which term we decide on them for all replicas; `None` if another one always does.
+    term: Option<watch::Receiver<u64>>,
+    /// For whoever writes status.
+    desired: Vec<(ObjectRef, Option<Desired>)>,
     /// What the publisher was told of them.
     announced: Vec<VirtualAddress>,
+    /// The term for which we decided on addresses for other replicas; 0 if we did not.
+    decides_for: u64,
     /// How well the source knew at the last compile whose Ingresses are.
     certainty: Certainty,
     /// When to compile although nothing changed: a certificate becomes valid, or expires.
@@ -70,6 +76,8 @@ impl<S: Source, P: Publish> Driver<S, P> {
             publisher,
             assigner: Assigner::new(settings.services.clone(), Role::Alone),
             memory: None,
+            term: None,
+            desired: Vec::new(),
             announced: Vec::new(),
             index: Index::new(),
             dns: Dns::new(Arc::clone(&metrics), settings.endpoints.ipv4),
@@ -79,9 +87,19 @@ impl<S: Source, P: Publish> Driver<S, P> {
             problems: ProblemLog::default(),
             metrics,
             status,
+            decides_for: 0,
             certainty: Certainty::Unknown,
             wake: None,
         }
+    }
+
+    /// The objects are those of a cluster, where other replicas may be: whoever writes status decides on addresses of
+    /// Services.
+    #[must_use]
+    pub fn in_cluster(mut self) -> Self {
+        self.assigner.set_role(Role::Follower);
+        self.term = self.status.term();
+        self
     }
 
     /// Services keep the addresses that `memory` has, and it keeps those that they get. Blocks.
@@ -130,6 +148,12 @@ impl<S: Source, P: Publish> Driver<S, P> {
                     None => std::future::pending().await,
                 }
             };
+            let another_term = async {
+                match &mut self.term {
+                    Some(term) => term.changed().await.is_ok(),
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 biased;
                 command = commands.recv() => match command {
@@ -139,6 +163,13 @@ impl<S: Source, P: Publish> Driver<S, P> {
                     }
                     Some(Command::Stop) | None => return self.publisher,
                 },
+                is_told = another_term => {
+                    if !is_told {
+                        // Nobody writes status any more, so that nobody decides.
+                        self.term = None;
+                    }
+                    self.publish();
+                }
                 () = wait => self.publish(),
                 batch = self.source.next() => self.take_in(batch.events),
                 event = self.dns.next() => self.take_in(vec![event]),
@@ -148,7 +179,8 @@ impl<S: Source, P: Publish> Driver<S, P> {
 
     fn take_in(&mut self, events: Vec<Event>) {
         self.apply(events);
-        if self.change.is_empty() && self.source.certainty() == self.certainty {
+        let is_news = self.source.certainty() != self.certainty || self.deciding_term() != self.decides_for;
+        if self.change.is_empty() && !is_news {
             return;
         }
         let now = Instant::now();
@@ -188,7 +220,15 @@ impl<S: Source, P: Publish> Driver<S, P> {
         let claims = self.compiler.take_claims();
         let used = self.used(&report);
         self.certainty = self.source.certainty();
-        self.status.send(Note::Compiled { claims, report, used, certainty: self.certainty });
+        let desired = std::mem::take(&mut self.desired);
+        self.status.send(Note::Compiled {
+            claims,
+            report,
+            used,
+            desired,
+            term: self.decides_for,
+            certainty: self.certainty,
+        });
         self.dns.want(&self.compiler.dns_names());
         self.hold_off.published(Instant::now());
         tracing::debug!(
@@ -202,10 +242,20 @@ impl<S: Source, P: Publish> Driver<S, P> {
 
     /// Gives addresses to Services; true if there may be something else to announce.
     fn assign(&mut self) -> bool {
+        let term = self.deciding_term();
+        if std::mem::replace(&mut self.decides_for, term) != term {
+            // What was decided in a former term is not ours to go on with.
+            self.assigner.set_role(Role::Follower);
+            self.desired.clear();
+        }
         if self.assigner.is_off() {
             return false;
         }
+        if term != 0 {
+            self.assigner.set_role(Role::Leader);
+        }
         let given = self.assigner.give(&mut self.index, &mut self.change);
+        self.desired.extend(given.desired);
         if given.is_different {
             // Before any of it is served, so that a restart finds what clients know.
             if let Some(Err(error)) = self.memory.as_ref().map(|memory| memory.write(&self.assigner.memory()))
@@ -214,6 +264,13 @@ impl<S: Source, P: Publish> Driver<S, P> {
             }
         }
         given.is_touched
+    }
+
+    /// The term for which we decide on addresses of Services for other replicas, as we know everything that there is; else 0.
+    fn deciding_term(&self) -> u64 {
+        let term = self.term.as_ref().map_or(0, |term| *term.borrow());
+        let is_known = self.source.knows_pools() && self.source.certainty() != Certainty::Unknown;
+        if is_known { term } else { 0 }
     }
 
     /// Tells the publisher which addresses are served, if they are others than before.

@@ -186,6 +186,15 @@ fn summary(gateway: &Gateway, table: &RouteTable, report: &Report, failures: Vec
     }
 }
 
+/// Who gives addresses to Services.
+#[derive(Debug)]
+pub(super) enum Giving {
+    /// This process, which keeps them there.
+    Alone(Option<Memory>),
+    /// One of the replicas.
+    InCluster,
+}
+
 /// The running control thread.
 #[derive(Debug)]
 pub(super) struct ControlThread {
@@ -203,7 +212,7 @@ impl ControlThread {
         settings: Settings,
         metrics: Arc<ControlMetrics>,
         status: Notes,
-        memory: Option<Memory>,
+        giving: Giving,
         commands: mpsc::UnboundedReceiver<Command>,
     ) -> io::Result<Self> {
         let (started, was_started) = oneshot::channel();
@@ -216,8 +225,10 @@ impl ControlThread {
             match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => {
                     let mut driver = Driver::new(source, shared, settings, metrics, status);
-                    if let Some(memory) = memory {
-                        driver = driver.remembering(memory);
+                    match giving {
+                        Giving::Alone(Some(memory)) => driver = driver.remembering(memory),
+                        Giving::Alone(None) => {}
+                        Giving::InCluster => driver = driver.in_cluster(),
                     }
                     drop(runtime.block_on(driver.run(commands)));
                 }
@@ -312,7 +323,7 @@ mod tests {
             settings,
             Arc::default(),
             Notes::to_nobody(),
-            None,
+            Giving::Alone(None),
             receiver,
         )
         .unwrap();

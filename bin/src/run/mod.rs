@@ -121,7 +121,7 @@ impl Running {
         let (addresses_of, announcing) = announce::prepare(args)?.unzip();
         let (notes, prospect) = Prospect::new(args);
         let source = Objects::open(args, &notes).await?;
-        let memory = source::memory(args)?;
+        let giving = source::giving(args)?;
         let more = MoreFigures {
             progress: source.progress(),
             status: prospect.as_ref().map(Prospect::metrics),
@@ -147,7 +147,7 @@ impl Running {
         let refused = own::follow(source.server(), fixed, Arc::clone(&shared));
         let source = Guarded::new(source, refused);
         let mut control =
-            ControlThread::start(source, publishing, settings, metrics, notes, memory, receiver)?;
+            ControlThread::start(source, publishing, settings, metrics, notes, giving, receiver)?;
         let started = control.started().await.context("the control thread ended before the first table")?;
         check_binds(args, &started)?;
         readiness.ready();

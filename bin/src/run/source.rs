@@ -10,12 +10,13 @@ use config::index::Event;
 use controller::cluster;
 use controller::ipam::memory::Memory;
 use controller::source::file::FileSource;
-use controller::source::kube::{KubeSource, Progress, Settings, prepare_state};
+use controller::source::kube::{KubeSource, Pools, Progress, Settings, prepare_state};
 use controller::source::{Batch, Certainty, Source};
 use controller::status::Notes;
 use tokio::sync::watch;
 
-use crate::cli::{ClusterArgs, MapName, RunArgs, SecretName, ServiceArgs, StateDir};
+use super::control::Giving;
+use crate::cli::{ClusterArgs, MapName, RunArgs, SecretName, ServiceArgs, ServiceType, StateDir};
 use crate::settings::{api_server, in_cluster, run_classes};
 
 /// Where a cluster's objects are kept if nothing is said.
@@ -164,10 +165,20 @@ fn settings(args: &RunArgs) -> Settings {
         selector: text(watch_selector),
         default_certificate: args.ingress.default_certificate.as_ref().map(SecretName::pair),
         maps: maps(&args.ingress.services),
+        pools: pools(&args.ingress.services),
         classes: run_classes(args),
         node: text(&args.ingress.node_name),
         zone: text(&args.ingress.zone),
         state: None,
+    }
+}
+
+/// Whose pools give addresses.
+fn pools(args: &ServiceArgs) -> Pools {
+    match (args.service_types.contains(&ServiceType::LoadBalancer), args.metallb_pools) {
+        (false, _) => Pools::None,
+        (true, false) => Pools::Ours,
+        (true, true) => Pools::WithMetallb,
     }
 }
 
@@ -177,13 +188,19 @@ fn maps(args: &ServiceArgs) -> BTreeSet<(Arc<str>, Arc<str>)> {
     named.map(MapName::pair).collect()
 }
 
-/// Where the addresses of Services are kept, if that is not in a cluster.
-pub(super) fn memory(args: &RunArgs) -> anyhow::Result<Option<Memory>> {
-    match args.cluster.state_dir.as_ref().filter(|_| !args.cluster.kubernetes) {
-        Some(StateDir(Some(path))) => Memory::open(path).map(Some).with_context(|| {
-            format!("--state-dir: cannot write to {}; choose another folder, or `none`", path.display())
-        }),
-        Some(StateDir(None)) | None => Ok(None),
+/// Who gives addresses to Services.
+pub(super) fn giving(args: &RunArgs) -> anyhow::Result<Giving> {
+    if args.cluster.kubernetes {
+        return Ok(Giving::InCluster);
+    }
+    match &args.cluster.state_dir {
+        Some(StateDir(Some(path))) => {
+            let memory = Memory::open(path).with_context(|| {
+                format!("--state-dir: cannot write to {}; choose another folder, or `none`", path.display())
+            })?;
+            Ok(Giving::Alone(Some(memory)))
+        }
+        Some(StateDir(None)) | None => Ok(Giving::Alone(None)),
     }
 }
 

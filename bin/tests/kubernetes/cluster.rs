@@ -102,6 +102,22 @@ impl Cluster {
         Gateway::start_with(&all)
     }
 
+    /// Has the server know pools of addresses, ours and MetalLB's. That stays, for other tests have them at the same time.
+    pub fn know_pools(&self) {
+        let ours = include_str!("../../../deploy/chart/crds/addresspools.sluicegate.dev.yaml");
+        let ours: Value = serde_saphyr::from_str(ours).expect("a manifest");
+        for definition in [ours, metallb("IPAddressPool"), metallb("L2Advertisement")] {
+            let (api, name) = (self.api(&definition), name_of(&definition));
+            let params = PatchParams::apply("sluicegate-e2e").force();
+            let stored = self.runtime.block_on(api.patch(&name, &params, &Patch::Apply(&definition)));
+            stored.unwrap_or_else(|error| panic!("{name}: {error}"));
+            self.eventually("the kind is served", &definition, |now| {
+                let conditions = now["status"]["conditions"].as_array().cloned().unwrap_or_default();
+                conditions.iter().any(|one| one["type"] == "Established" && one["status"] == "True")
+            });
+        }
+    }
+
     /// Creates or changes an object: server-side apply under the tests' own field manager. Returns what is stored.
     pub fn apply(&self, object: &Value) -> Value {
         let (api, name) = (self.api(object), name_of(object));
@@ -128,6 +144,13 @@ impl Cluster {
             PatchParams { field_manager: Some("other-controller".to_owned()), ..PatchParams::default() };
         let patch = Patch::Merge(json!({"status": status}));
         let outcome = self.runtime.block_on(api.patch_status(&name, &params, &patch));
+        outcome.unwrap_or_else(|error| panic!("{object}: {error}"));
+    }
+
+    /// Changes an object by a merge patch.
+    pub fn merge(&self, object: &Value, patch: &Value) {
+        let (api, name) = (self.api(object), name_of(object));
+        let outcome = self.runtime.block_on(api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)));
         outcome.unwrap_or_else(|error| panic!("{object}: {error}"));
     }
 
@@ -207,6 +230,17 @@ impl Drop for Cluster {
     }
 }
 
+/// The definition of a kind of MetalLB's, as far as the tests need it.
+fn metallb(kind: &str) -> Value {
+    let plural = format!("{}s", kind.to_lowercase());
+    json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("{plural}.metallb.io")},
+        "spec": {"group": "metallb.io", "scope": "Namespaced",
+            "names": {"kind": kind, "listKind": format!("{kind}List"), "plural": plural, "singular": kind.to_lowercase()},
+            "versions": [{"name": "v1beta1", "served": true, "storage": true, "schema": {"openAPIV3Schema":
+                {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]}})
+}
+
 /// What gateways of tests publish as their address.
 pub const PUBLISHED: &str = "198.51.100.7";
 
@@ -217,7 +251,7 @@ fn name_of(object: &Value) -> String {
 /// The namespace of an object; `None` for kinds that have none.
 fn namespace_of(object: &Value, default: &str) -> Option<String> {
     match object["kind"].as_str() {
-        Some("Namespace" | "IngressClass" | "Node") => None,
+        Some("Namespace" | "IngressClass" | "Node" | "AddressPool" | "CustomResourceDefinition") => None,
         _ => Some(object["metadata"]["namespace"].as_str().unwrap_or(default).to_owned()),
     }
 }

@@ -20,5 +20,6 @@ mod events;
 mod objects;
 mod replicas;
 mod routing;
+mod services;
 mod status;
 mod tls;

@@ -96,6 +96,8 @@ pub struct Assigner {
     /// Services to be decided on again.
     touched: BTreeSet<ObjectRef>,
     are_pools_touched: bool,
+    /// Services for which whoever writes status was told what to write.
+    claimed: BTreeSet<ObjectRef>,
     /// Everything is to be told again.
     tells_all: bool,
     overlaps: Vec<Overlap>,
@@ -116,6 +118,7 @@ impl Assigner {
             remembered: BTreeMap::new(),
             touched: BTreeSet::new(),
             are_pools_touched: false,
+            claimed: BTreeSet::new(),
             tells_all: false,
             overlaps: Vec::new(),
         }
@@ -243,6 +246,7 @@ impl Assigner {
         touched.extend(settled.into_iter().map(|settled| settled.service));
         if std::mem::take(&mut self.tells_all) {
             touched.extend(self.services.keys().cloned());
+            touched.extend(self.claimed.iter().cloned());
             self.services.values_mut().for_each(|known| known.desired = None);
         }
         let mut decisions = Decisions::default();
@@ -286,7 +290,10 @@ impl Assigner {
             addresses: known.requested.clone(),
             misread: misread.clone(),
             pool: pool.clone(),
-            sharing: sharing_key.as_ref().map(|key| Sharing { key: Arc::clone(key), nodes }),
+            // The data plane keeps namespaces apart, too.
+            sharing: sharing_key
+                .as_ref()
+                .map(|key| Sharing { key: format!("{}/{key}", service.namespace).into(), nodes }),
             ports: known.ports.clone(),
             labels: Arc::clone(labels),
             namespace_labels: self.namespaces.get(&service.namespace).cloned().unwrap_or_default(),
@@ -300,6 +307,7 @@ impl Assigner {
         let Some(known) = self.services.get_mut(&service) else {
             decisions.events.push(Event::Assigned { service: service.clone(), assignment: None });
             if leads {
+                self.claimed.remove(&service);
                 decisions.desired.push((service, None));
             }
             return;
@@ -320,6 +328,7 @@ impl Assigner {
             };
             if known.desired.as_ref() != Some(&desired) {
                 known.desired = Some(desired.clone());
+                self.claimed.insert(service.clone());
                 decisions.desired.push((service, Some(desired)));
             }
         }
@@ -415,8 +424,10 @@ fn assignment(role: Role, known: &mut Known, outcome: &Outcome) -> Assignment {
     Assignment { addresses: known.confirmed.iter().copied().collect(), lack }
 }
 
+/// The reason, and a text that is not too long to be read, whatever texts of users are in it.
 fn shown(lack: &Lack) -> (&'static str, String) {
-    (lack.reason(), lack.to_string())
+    const MOST: usize = 500;
+    (lack.reason(), lack.to_string().chars().take(MOST).collect())
 }
 
 /// What a Service has that no pool decides on.

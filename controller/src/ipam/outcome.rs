@@ -131,7 +131,10 @@ impl fmt::Display for Lack {
                 write!(f, "{address} is asked for, and is in no pool that the Service may ask")
             }
             Self::InUse(address, Conflict::NotShared(other)) => {
-                write!(f, "{address} is that of {other}; to share it, give both the same sharing key")
+                write!(
+                    f,
+                    "{address} is that of {other}; to share it, both must be of one namespace and have the same sharing key"
+                )
             }
             Self::InUse(address, Conflict::OtherNodes(other)) => write!(
                 f,

@@ -45,6 +45,11 @@ pub trait Source {
         Certainty::Whole
     }
 
+    /// True if the batches so far have all pools of addresses. It never becomes less; a batch follows when it becomes more.
+    fn knows_pools(&self) -> bool {
+        true
+    }
+
     /// Makes the next batch a fresh look at everything, whatever was seen before.
     fn reread(&mut self);
 }

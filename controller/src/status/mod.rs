@@ -20,6 +20,6 @@ mod writer;
 
 pub use self::metrics::StatusMetrics;
 pub use self::notes::{Inbox, News, Note, Notes};
-pub use self::observed::{Address, Entry, Observed};
+pub use self::observed::{Address, Balancer, Condition, Entry, Observed};
 pub use self::publish::{NodeAddress, Pods, Publish};
 pub use self::writer::{Settings, run};

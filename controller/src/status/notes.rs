@@ -2,19 +2,22 @@
 //! slow, or gone, costs no more memory than the objects that there are.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use config::report::{ObjectRef, Report};
 use foldhash::quality::FixedState;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::observed::Observed;
+use crate::ipam::Desired;
 use crate::source::Certainty;
 
 /// What the writer of status is told, in the order in which it happened.
 #[derive(Debug)]
 pub enum Note {
-    /// An Ingress of the cluster, as it is now.
+    /// An Ingress, or a Service with a load balancer, as it is now.
     Observed(Observed),
     /// The object is gone.
     Gone(ObjectRef),
@@ -26,6 +29,10 @@ pub enum Note {
         report: Arc<Report>,
         /// Of the Services and EndpointSlices in `report`, those that routes of ours use.
         used: Vec<ObjectRef>,
+        /// What the status of Services should say; `None` for one that is not ours, or no longer.
+        desired: Vec<(ObjectRef, Option<Desired>)>,
+        /// For which term that was decided; 0 if nothing was.
+        term: u64,
         /// On what the claims so far stand.
         certainty: Certainty,
     },
@@ -42,10 +49,14 @@ pub struct Inbox(Arc<Shared>);
 /// Everything that was told since the last look, of each object only the latest.
 #[derive(Debug, Default)]
 pub struct News {
-    /// Ingress → as it is now, or `None` if it is gone
+    /// Ingress or Service → as it is now, or `None` if it is gone
     pub objects: HashMap<ObjectRef, Option<Observed>, FixedState>,
     /// Ingress → whether it is ours
     pub claims: HashMap<ObjectRef, bool, FixedState>,
+    /// Service → what its status should say, or `None` if it is not ours
+    pub desired: HashMap<ObjectRef, Option<Desired>, FixedState>,
+    /// For which term that was decided; 0 if nothing was.
+    pub term: u64,
     /// What there is to say about every object, and which Services and EndpointSlices of these we use, if a table was
     /// served.
     pub report: Option<(Arc<Report>, Vec<ObjectRef>)>,
@@ -61,6 +72,9 @@ struct Shared {
     objects: Notify,
     /// A report came.
     report: Notify,
+    /// The term for which this replica decides on what is shared; 0 if it does not.
+    term: watch::Sender<u64>,
+    terms: AtomicU64,
 }
 
 impl Notes {
@@ -83,6 +97,12 @@ impl Notes {
         self.0.is_some()
     }
 
+    /// The term for which this replica decides on what all of them share, 0 if it does not. It never does if nobody reads.
+    #[must_use]
+    pub fn term(&self) -> Option<watch::Receiver<u64>> {
+        self.0.as_ref().map(|shared| shared.term.subscribe())
+    }
+
     /// Sends `note`.
     pub fn send(&self, note: Note) {
         let Some(shared) = &self.0 else { return };
@@ -95,9 +115,14 @@ impl Notes {
             Note::Gone(object) => {
                 news.objects.insert(object, None);
             }
-            Note::Compiled { claims, report, used, certainty } => {
-                let is_silent = claims.is_empty();
+            Note::Compiled { claims, report, used, desired, term, certainty } => {
+                if news.term != term {
+                    news.desired.clear();
+                    news.term = term;
+                }
+                let is_silent = claims.is_empty() && desired.is_empty();
                 news.claims.extend(claims);
+                news.desired.extend(desired);
                 news.report = Some((report, used));
                 news.certainty = news.certainty.max(certainty);
                 if is_silent {
@@ -123,6 +148,23 @@ impl Inbox {
         self.0.report.notified().await;
     }
 
+    /// Tells whoever sends notes whether this replica decides on what all of them share.
+    pub fn lead(&self, leads: bool) {
+        self.0.term.send_if_modified(|term| {
+            let is_news = leads != (*term != 0);
+            if is_news {
+                *term = if leads { self.0.terms.fetch_add(1, Relaxed) + 1 } else { 0 };
+            }
+            is_news
+        });
+    }
+
+    /// The term for which it does; 0 if it does not.
+    #[must_use]
+    pub fn term(&self) -> u64 {
+        *self.0.term.borrow()
+    }
+
     /// Everything that came since the last time.
     #[must_use]
     pub fn take(&self) -> News {
@@ -133,6 +175,7 @@ impl Inbox {
 
 impl Drop for Inbox {
     fn drop(&mut self) {
+        self.lead(false);
         *self.0.news.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
@@ -154,6 +197,7 @@ mod tests {
             resource_version: version.into(),
             entries: Box::default(),
             writer: None,
+            service: None,
         }
     }
 
@@ -180,6 +224,8 @@ mod tests {
             claims: vec![(object(name), ours)],
             report: Arc::default(),
             used: Vec::new(),
+            desired: Vec::new(),
+            term: 0,
             certainty: Certainty::Whole,
         };
         notes.send(compiled("a", true));

@@ -20,7 +20,38 @@ pub struct Observed {
     pub entries: Box<[Entry]>,
     /// The field manager that changed the entries last, if there are any and the server says so.
     pub writer: Option<Arc<str>>,
+    /// What is read of a Service besides.
+    pub service: Option<Box<Balancer>>,
 }
+
+/// What is read of a Service besides its addresses.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Balancer {
+    /// `metadata.finalizers`.
+    pub finalizers: Box<[Arc<str>]>,
+    /// The condition that we write, if it is there and can be read.
+    pub condition: Option<Condition>,
+    /// The JSON of all other conditions, which are kept as they are.
+    pub others: Box<[Arc<str>]>,
+}
+
+/// Whether a Service has the addresses that it asks for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Condition {
+    /// `status`: `True` or `False`.
+    pub is_true: bool,
+    /// `reason`.
+    pub reason: Arc<str>,
+    /// `message`.
+    pub message: Arc<str>,
+    /// `lastTransitionTime`; `None` for now.
+    pub since: Option<Arc<str>>,
+}
+
+/// `type` of the condition that we write to Services.
+pub(super) const CONDITION: &str = "sluicegate.dev/AddressAssigned";
+/// The finalizer of Services with a load balancer: they are there until it has let go of them.
+pub(super) const FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
 
 /// One entry of `status.loadBalancer.ingress`.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -36,6 +67,8 @@ pub struct Entry {
 pub enum Address {
     /// `ip`, in canonical form: an IPv4 address is never written as IPv6.
     Ip(IpAddr),
+    /// The same with `ipMode: Proxy`, as Services have it: nodes must not take a shortcut.
+    Proxy(IpAddr),
     /// `hostname`, in lower case.
     Hostname(Arc<str>),
 }
@@ -45,16 +78,92 @@ impl Observed {
     /// entries without an address.
     #[must_use]
     pub fn from_json(json: &[u8]) -> Option<Self> {
-        let Object { metadata, status } = serde_json::from_slice(json).ok()?;
+        let Object { metadata, status, .. } = serde_json::from_slice(json).ok()?;
         let entries = status.and_then(entries).unwrap_or_default();
         let writer = metadata.managed_fields.filter(|_| !entries.is_empty()).and_then(writer);
-        Some(Self {
-            object: ObjectRef { kind: Kind::Ingress, namespace: metadata.namespace, name: metadata.name },
+        Some(Self::new(Kind::Ingress, metadata, entries, writer))
+    }
+
+    /// Reads a Service from its JSON. `None` also if there is nothing of a load balancer about it.
+    #[must_use]
+    pub fn from_service(json: &[u8]) -> Option<Self> {
+        let Object { mut metadata, status, spec } = serde_json::from_slice(json).ok()?;
+        let entries = status.and_then(entries).unwrap_or_default();
+        let balancer = Balancer::read(metadata.finalizers.take(), status);
+        let is_asked = spec.is_some_and(|spec| spec.kind.as_deref() == Some("LoadBalancer"));
+        let leaves_traces = !entries.is_empty() || balancer.has_finalizer() || balancer.condition.is_some();
+        if !is_asked && !leaves_traces {
+            return None;
+        }
+        let managed = metadata.managed_fields;
+        let writer = match entries.is_empty() {
+            false => managed.and_then(writer),
+            true => managed.filter(|_| leaves_traces).and_then(tracer),
+        };
+        let service = Some(Box::new(balancer));
+        Some(Self { service, ..Self::new(Kind::Service, metadata, entries, writer) })
+    }
+
+    fn new(kind: Kind, metadata: Metadata<'_>, entries: Box<[Entry]>, writer: Option<Arc<str>>) -> Self {
+        Self {
+            object: ObjectRef { kind, namespace: metadata.namespace, name: metadata.name },
             uid: metadata.uid,
             resource_version: metadata.resource_version,
             entries,
             writer,
-        })
+            service: None,
+        }
+    }
+}
+
+impl Balancer {
+    /// The finalizer of load balancers is there.
+    pub(super) fn has_finalizer(&self) -> bool {
+        self.finalizers.iter().any(|finalizer| **finalizer == *FINALIZER)
+    }
+
+    fn read(finalizers: Option<Vec<Arc<str>>>, status: Option<&RawValue>) -> Self {
+        let conditions = status.and_then(|status| {
+            let status: ServiceStatus<'_> = serde_json::from_str(status.get()).ok()?;
+            status.conditions
+        });
+        let mut balancer = Self { finalizers: finalizers.unwrap_or_default().into(), ..Self::default() };
+        let mut others = Vec::new();
+        for text in conditions.into_iter().flatten() {
+            match serde_json::from_str::<ConditionFields>(text.get()) {
+                Ok(fields) if fields.kind == CONDITION => balancer.condition = Some(fields.into()),
+                Ok(_) | Err(_) => others.push(Arc::from(text.get())),
+            }
+        }
+        balancer.others = others.into();
+        balancer
+    }
+}
+
+impl Condition {
+    /// True if `other` says the same, since whenever.
+    pub(super) fn says(&self, other: &Self) -> bool {
+        (self.is_true, &self.reason, &self.message) == (other.is_true, &other.reason, &other.message)
+    }
+
+    /// Its JSON; `now` is when it is, as an API server writes times.
+    pub(super) fn to_json(&self, now: &str) -> String {
+        let since = self.since.as_deref().unwrap_or(now);
+        let status = if self.is_true { "True" } else { "False" };
+        serde_json::json!({"type": CONDITION, "status": status, "reason": &*self.reason,
+            "message": &*self.message, "lastTransitionTime": since})
+        .to_string()
+    }
+}
+
+impl From<ConditionFields> for Condition {
+    fn from(fields: ConditionFields) -> Self {
+        Self {
+            is_true: fields.status == "True",
+            reason: fields.reason,
+            message: fields.message,
+            since: fields.last_transition_time,
+        }
     }
 }
 
@@ -84,7 +193,7 @@ impl Address {
 impl std::fmt::Display for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Ip(ip) => ip.fmt(f),
+            Self::Ip(ip) | Self::Proxy(ip) => ip.fmt(f),
             Self::Hostname(name) => f.write_str(name),
         }
     }
@@ -114,12 +223,18 @@ impl Entry {
             return Self { address: None, text: Some(text.get().into()) };
         };
         let (address, is_canonical) = match fields {
-            Fields { ip: Some(ip), hostname: None } => {
+            Fields { ip: Some(ip), hostname: None, ip_mode: Some(mode) } => {
+                let address = ip.parse().ok().map(|ip: IpAddr| Address::Proxy(ip.to_canonical()));
+                let address = address.filter(|_| mode == "Proxy");
+                let is_canonical = address.as_ref().is_some_and(|address| address.to_string() == ip);
+                (address, is_canonical)
+            }
+            Fields { ip: Some(ip), hostname: None, ip_mode: None } => {
                 let address = Address::ip(&ip);
                 let is_canonical = address.as_ref().is_some_and(|address| address.to_string() == ip);
                 (address, is_canonical)
             }
-            Fields { ip: None, hostname: Some(name) } => {
+            Fields { ip: None, hostname: Some(name), ip_mode: None } => {
                 let address = Address::hostname(&name);
                 let is_canonical =
                     matches!(&address, Some(Address::Hostname(canonical)) if **canonical == name);
@@ -137,6 +252,7 @@ impl Entry {
             Self { text: Some(text), .. } => text.as_ref().to_owned(),
             // Neither an address nor a name of DNS has anything to be escaped.
             Self { address: Some(Address::Ip(ip)), .. } => format!(r#"{{"ip":"{ip}"}}"#),
+            Self { address: Some(Address::Proxy(ip)), .. } => format!(r#"{{"ip":"{ip}","ipMode":"Proxy"}}"#),
             Self { address: Some(Address::Hostname(name)), .. } => format!(r#"{{"hostname":"{name}"}}"#),
             Self { address: None, text: None } => "{}".to_owned(),
         }
@@ -149,6 +265,7 @@ struct Object<'j> {
     metadata: Metadata<'j>,
     #[serde(borrow)]
     status: Option<&'j RawValue>,
+    spec: Option<ServiceSpec>,
 }
 
 #[derive(Deserialize)]
@@ -162,6 +279,7 @@ struct Metadata<'j> {
     resource_version: Arc<str>,
     #[serde(borrow)]
     managed_fields: Option<&'j RawValue>,
+    finalizers: Option<Vec<Arc<str>>>,
 }
 
 /// Who has changed what, as the server keeps book of it.
@@ -198,6 +316,34 @@ struct Fields<'j> {
     ip: Option<std::borrow::Cow<'j, str>>,
     #[serde(borrow)]
     hostname: Option<std::borrow::Cow<'j, str>>,
+    #[serde(borrow, rename = "ipMode")]
+    ip_mode: Option<std::borrow::Cow<'j, str>>,
+}
+
+/// Of a Service's status.
+#[derive(Deserialize)]
+struct ServiceStatus<'j> {
+    #[serde(borrow)]
+    conditions: Option<Vec<&'j RawValue>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ConditionFields {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+    reason: Arc<str>,
+    #[serde(default = "nothing")]
+    message: Arc<str>,
+    last_transition_time: Option<Arc<str>>,
+}
+
+/// Of a Service's spec.
+#[derive(Deserialize)]
+struct ServiceSpec {
+    #[serde(rename = "type")]
+    kind: Option<String>,
 }
 
 fn entries(status: &RawValue) -> Option<Box<[Entry]>> {
@@ -219,6 +365,17 @@ fn writer(managed: &RawValue) -> Option<Arc<str>> {
     managers.iter().find(wrote).map(|one| Arc::clone(&one.manager))
 }
 
+/// The manager of what else a load balancer leaves on a Service: its finalizer, or our condition.
+fn tracer(managed: &RawValue) -> Option<Arc<str>> {
+    let managers: Vec<Managed<'_>> = serde_json::from_str(managed.get()).ok()?;
+    let finalizer = format!("\"v:\\\"{FINALIZER}\\\"\"");
+    let condition = format!("\"k:{{\\\"type\\\":\\\"{CONDITION}\\\"}}\"");
+    let wrote = |one: &&Managed<'_>| {
+        one.fields.is_some_and(|text| text.get().contains(&finalizer) || text.get().contains(&condition))
+    };
+    managers.iter().find(wrote).map(|one| Arc::clone(&one.manager))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,6 +386,31 @@ mod tests {
                 "status":{{"loadBalancer":{{"ingress":{entries}}}}}}}"#
         );
         Observed::from_json(json.as_bytes()).unwrap().entries.into_vec()
+    }
+
+    #[test]
+    fn of_a_service_addresses_condition_and_finalizer_are_read() {
+        let json = br#"{"metadata":{"name":"a","namespace":"n","uid":"u","resourceVersion":"7","finalizers":
+            ["x/y","service.kubernetes.io/load-balancer-cleanup"],"managedFields":[{"manager":"kubectl","fieldsV1":{"f:spec":{}}},
+            {"manager":"us","fieldsV1":{"f:metadata":{"f:finalizers":{".":{},"v:\"service.kubernetes.io/load-balancer-cleanup\"":{}}}}}]},
+            "spec":{"type":"ClusterIP"},"status":{"conditions":[{"type":"other","status":"True"},
+            {"type":"sluicegate.dev/AddressAssigned","status":"False","reason":"NoPool","message":"m",
+            "lastTransitionTime":"2026-01-02T03:04:05Z"}],"loadBalancer":{}}}"#;
+        let observed = Observed::from_service(json).unwrap();
+        assert_eq!(observed.writer.as_deref(), Some("us"));
+        let service = observed.service.unwrap();
+        assert!(service.has_finalizer());
+        assert_eq!(service.others.len(), 1);
+        let condition = service.condition.unwrap();
+        assert!(!condition.is_true && &*condition.reason == "NoPool");
+        assert!(condition.to_json("now").contains("2026-01-02T03:04:05Z"));
+        let plain =
+            br#"{"metadata":{"name":"a","namespace":"n","resourceVersion":"7"},"spec":{"type":"ClusterIP"}}"#;
+        assert_eq!(Observed::from_service(plain), None);
+        let entries = read(r#"[{"ip":"192.0.2.1","ipMode":"Proxy"},{"ip":"192.0.2.1","ipMode":"VIP"}]"#);
+        assert_eq!(entries[0], Entry::of(Address::Proxy("192.0.2.1".parse().unwrap())));
+        assert_eq!(entries[0].to_json(), r#"{"ip":"192.0.2.1","ipMode":"Proxy"}"#);
+        assert_eq!(entries[1].address, None);
     }
 
     #[test]

@@ -26,6 +26,27 @@
 {{- with .Values.zone.name }}
 - --zone={{ . }}
 {{- end }}
+{{- with .Values.services.types }}
+- --service-types={{ join "," . }}
+{{- end }}
+{{- if .Values.services.defaultLoadBalancer }}
+- --default-load-balancer
+{{- end }}
+{{- with .Values.services.loadBalancerAddresses }}
+- --load-balancer-addresses={{ join "," . }}
+{{- end }}
+{{- if .Values.services.metallbPools }}
+- --metallb-pools
+{{- end }}
+{{- with .Values.services.nodePortAddresses }}
+- --nodeport-addresses={{ join "," . }}
+{{- end }}
+{{- with .Values.services.tcpConfigMap }}
+- --tcp-services-configmap={{ . }}
+{{- end }}
+{{- with .Values.services.udpConfigMap }}
+- --udp-services-configmap={{ . }}
+{{- end }}
 {{- if .Values.status.enabled }}
 {{- if .Values.status.publishAddresses }}
 - --publish-address={{ join "," .Values.status.publishAddresses }}
@@ -114,7 +135,7 @@ httpGet:
     valueFrom: {fieldRef: {fieldPath: metadata.name}}
   - name: POD_NAMESPACE
     valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
-  {{- if or .Values.zone.fromNode .Values.zone.name (eq .Values.state.kind "pvc") }}
+  {{- if or .Values.zone.fromNode .Values.zone.name (eq .Values.state.kind "pvc") .Values.services.types }}
   - name: NODE_NAME
     valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
   {{- end }}

@@ -25,6 +25,12 @@
 - apiGroups: [networking.k8s.io]
   resources: [ingresses/status]
   verbs: [patch]
+{{- if include "sluicegate.balances" . }}
+- apiGroups: [""]
+  # Its finalizer, and its addresses.
+  resources: [services, services/status]
+  verbs: [patch]
+{{- end }}
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [get, create, patch]
@@ -36,10 +42,20 @@
 - apiGroups: [networking.k8s.io]
   resources: [ingressclasses]
   verbs: [get, list, watch]
-{{- if .Values.watchNamespaceSelector }}
+{{- if or .Values.watchNamespaceSelector (include "sluicegate.balances" .) }}
 - apiGroups: [""]
   resources: [namespaces]
   verbs: [list, watch]
+{{- end }}
+{{- if include "sluicegate.balances" . }}
+- apiGroups: [sluicegate.dev]
+  resources: [addresspools]
+  verbs: [list, watch]
+{{- if .Values.services.metallbPools }}
+- apiGroups: [metallb.io]
+  resources: [ipaddresspools, l2advertisements]
+  verbs: [list, watch]
+{{- end }}
 {{- end }}
 {{- if or (and .Values.zone.fromNode (not .Values.zone.name)) (include "sluicegate.publishesNodes" .) }}
 - apiGroups: [""]
@@ -76,7 +92,7 @@
 {{- $_ := set $roles $own (append (default list (get $roles $own)) (include "sluicegate.rulesOfOwn" .)) }}
 {{- end }}
 {{- if .Values.watchNamespaces }}
-{{- range list (dict "name" .Values.defaultCertificate "resource" "secrets" "verbs" (list "get")) (dict "name" (ternary (include "sluicegate.publishService" .) "" .Values.status.enabled) "resource" "services" "verbs" (list "list" "watch")) }}
+{{- range list (dict "name" .Values.defaultCertificate "resource" "secrets" "verbs" (list "get")) (dict "name" (ternary (include "sluicegate.publishService" .) "" .Values.status.enabled) "resource" "services" "verbs" (list "list" "watch")) (dict "name" .Values.services.tcpConfigMap "resource" "configmaps" "verbs" (list "get")) (dict "name" .Values.services.udpConfigMap "resource" "configmaps" "verbs" (list "get")) }}
 {{- if .name }}
 {{- $parts := splitList "/" .name }}
 {{- $namespace := first $parts }}

@@ -28,9 +28,15 @@
 
 {{/* A port below 1024 needs the sysctl in the network of the Pod, or the capability in that of the node. */}}
 {{- define "sluicegate.lowPort" -}}
+{{- if .Values.services.types }}true{{ end }}
 {{- range (list .Values.http .Values.https) }}
 {{- if and .enabled (lt (int .containerPort) 1024) }}true{{ end }}
 {{- end }}
+{{- end }}
+
+{{/* Services of type LoadBalancer get addresses. */}}
+{{- define "sluicegate.balances" -}}
+{{- if has "load-balancer" .Values.services.types }}true{{ end }}
 {{- end }}
 
 {{/* NAMESPACE/NAME of the Service whose addresses are published, or nothing: then it is addresses or nodes. */}}
@@ -65,6 +71,12 @@
 {{- end }}
 {{- if and .Values.podDisruptionBudget.enabled (kindIs "invalid" .Values.podDisruptionBudget.maxUnavailable) (kindIs "invalid" .Values.podDisruptionBudget.minAvailable) }}
 {{- fail "podDisruptionBudget needs maxUnavailable or minAvailable" }}
+{{- end }}
+{{- if and .Values.services.types (not .Values.hostNetwork) }}
+{{- fail "services.types needs hostNetwork: true; addresses of Services are addresses of nodes" }}
+{{- end }}
+{{- if and (include "sluicegate.balances" .) (not .Values.status.enabled) }}
+{{- fail "services.types with load-balancer needs status.enabled: which Service has which address is kept in its status" }}
 {{- end }}
 {{- if .Values.hostNetwork }}
 {{- if .Values.networkPolicy.enabled }}

@@ -10,7 +10,6 @@ use config::resource::{IngressClass, Object, ObjectSpec};
 
 use super::feed::{News, Order};
 use super::intake::{Applied, Change};
-use super::resource::Resource;
 use super::wanted::Material;
 use super::{KubeSource, Message, Phase};
 use crate::status::Note;
@@ -75,7 +74,7 @@ impl KubeSource {
                 }
             }
             Change::Gone(reference) => {
-                if reference.kind == Kind::Ingress {
+                if reference.kind == Kind::Ingress || self.balancers.remove(&reference) {
                     self.notes.send(Note::Gone(reference.clone()));
                 }
                 self.disk.remove(&reference);
@@ -101,8 +100,17 @@ impl KubeSource {
 
     pub(super) fn apply(&mut self, applied: Applied, now: Instant) {
         let Applied { object, version, observed, raw } = applied;
-        if let Some(observed) = observed {
-            self.notes.send(Note::Observed(observed));
+        match observed {
+            Some(observed) => {
+                if observed.object.kind == Kind::Service {
+                    self.balancers.insert(observed.object.clone());
+                }
+                self.notes.send(Note::Observed(observed));
+            }
+            None if self.balancers.remove(&object.reference) => {
+                self.notes.send(Note::Gone(object.reference.clone()));
+            }
+            None => {}
         }
         let reference = object.reference.clone();
         if matches!(reference.kind, Kind::Secret | Kind::ConfigMap) {
@@ -203,7 +211,7 @@ impl KubeSource {
             Order::Leave(namespace)
         };
         for follower in &self.followers {
-            if follower.target.resource != Resource::Namespaces {
+            if follower.target.resource.is_of_namespaces() {
                 // A feed ends only when we do.
                 let _ = follower.orders.send(order.clone());
             }

@@ -59,6 +59,11 @@ impl Failure {
         matches!(self, Self::Status { code: 403 | 404, .. })
     }
 
+    /// True if the server says that there is no such thing.
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(self, Self::Status { code: 404, .. })
+    }
+
     /// Value of the label `cause` in metrics.
     pub(super) fn cause(&self) -> &'static str {
         match self {

@@ -337,7 +337,12 @@ impl Feed {
             }
             Failure::Untrusted(_) | Failure::Status { .. } | Failure::Malformed(_) => {
                 self.common.outage.end();
-                if is_news {
+                if is_news && failure.is_missing() && self.target().resource.is_custom() {
+                    tracing::info!(
+                        "the cluster does not know {}, so it is taken to have none",
+                        self.target()
+                    );
+                } else if is_news {
                     self.has_warned = true;
                     tracing::warn!("{} cannot be followed: {failure}", self.target());
                 }

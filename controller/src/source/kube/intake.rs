@@ -57,6 +57,8 @@ pub(super) struct Unreadable;
 pub(super) struct Extras {
     /// Somebody writes status.
     pub(super) observes: bool,
+    /// Somebody writes the status of Services.
+    pub(super) observes_services: bool,
     /// Objects are kept on disk.
     pub(super) keeps: bool,
 }
@@ -368,7 +370,11 @@ impl Intake {
                 object.reference.namespace = self.known.namespace(&object.reference.namespace);
                 let key = (Arc::clone(&object.reference.namespace), Arc::clone(&object.reference.name));
                 let observed = self.observed(json);
-                let raw = if self.extras.keeps { journal::trim(json) } else { Box::default() };
+                let raw = if self.extras.keeps {
+                    journal::trim(json, kind == Kind::Service)
+                } else {
+                    Box::default()
+                };
                 changes.push(Change::Apply(Applied { object, version: item.version.clone(), observed, raw }));
                 key
             }
@@ -384,9 +390,12 @@ impl Intake {
         (changes, key, self.known.memory_of(item, has_problems))
     }
 
-    /// What the status writer is told of an Ingress.
+    /// What the status writer is told of an Ingress, or of a Service with a load balancer.
     fn observed(&self, json: &[u8]) -> Option<Observed> {
-        let is_observed = self.extras.observes && self.target.resource == Resource::Ingresses;
-        is_observed.then(|| Observed::from_json(json)).flatten()
+        match self.target.resource {
+            Resource::Ingresses if self.extras.observes => Observed::from_json(json),
+            Resource::Services if self.extras.observes_services => Observed::from_service(json),
+            _ => None,
+        }
     }
 }

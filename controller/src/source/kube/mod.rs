@@ -32,7 +32,7 @@ mod transport;
 mod version;
 mod wanted;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::BuildHasher as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -87,6 +87,8 @@ pub struct Settings {
     pub default_certificate: Option<(Arc<str>, Arc<str>)>,
     /// ConfigMaps that are wanted whoever names them: namespace and name.
     pub maps: BTreeSet<(Arc<str>, Arc<str>)>,
+    /// Whether Services get addresses, and whose pools count.
+    pub pools: Pools,
     /// By what an Ingress is ours; what others name is not asked for.
     pub classes: ClassSettings,
     /// The node that we run on.
@@ -95,6 +97,18 @@ pub struct Settings {
     pub zone: Option<Arc<str>>,
     /// Folder in which objects are kept for a start without the API server; `None` for nowhere.
     pub state: Option<PathBuf>,
+}
+
+/// Which pools of addresses are watched.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Pools {
+    /// None.
+    #[default]
+    None,
+    /// `AddressPool`.
+    Ours,
+    /// `AddressPool`, and MetalLB's `IPAddressPool` and `L2Advertisement`.
+    WithMetallb,
 }
 
 impl Settings {
@@ -189,6 +203,10 @@ pub struct KubeSource {
     are_classes_denied: bool,
     /// What was passed on says so well which Ingresses are whose.
     certainty: Certainty,
+    /// Whether what was said so far has all pools.
+    knows_pools: bool,
+    /// Services of which whoever writes status was told.
+    balancers: HashSet<ObjectRef, FixedState>,
 }
 
 impl KubeSource {
@@ -229,6 +247,8 @@ impl KubeSource {
             whole: BTreeSet::new(),
             are_classes_denied: false,
             certainty: Certainty::Unknown,
+            knows_pools: false,
+            balancers: HashSet::default(),
         }
     }
 
@@ -294,8 +314,12 @@ impl Source for KubeSource {
             }
             let certainty = self.certainty.max(self.certainty_now());
             let becomes_certain = certainty != self.certainty;
-            if self.phase == Phase::Live && (!was_live || becomes_certain || !self.events.is_empty()) {
+            let learns_pools = !self.knows_pools && self.are_pools_known();
+            if self.phase == Phase::Live
+                && (!was_live || becomes_certain || learns_pools || !self.events.is_empty())
+            {
                 self.certainty = certainty;
+                self.knows_pools |= learns_pools;
                 return Batch { events: std::mem::take(&mut self.events) };
             }
             if let Some(events) = self.from_disk.take() {
@@ -322,6 +346,10 @@ impl Source for KubeSource {
 
     fn certainty(&self) -> Certainty {
         self.certainty
+    }
+
+    fn knows_pools(&self) -> bool {
+        self.knows_pools
     }
 
     fn reread(&mut self) {

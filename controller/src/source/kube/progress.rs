@@ -76,11 +76,19 @@ struct Feed {
 }
 
 impl Feed {
+    /// The cluster does not know what is asked for, which it need not.
+    fn is_missing(&self) -> bool {
+        let is_unknown = |failing: &Failing| failing.is_missing && !self.is_synced;
+        self.target.resource.is_custom() && self.failing.as_ref().is_some_and(is_unknown)
+    }
+
     /// Until when it is waited for, if it can be done without; `None` if that is of no use.
     fn patience(&self) -> Option<Instant> {
         match &self.failing {
             // What is wanted of it is asked for by name, and that is waited for.
             Some(_) if self.target.resource.is_material() => None,
+            // That is how it is.
+            Some(_) if self.is_missing() => None,
             Some(failing) => Some(failing.since + GRACE),
             None => Some(self.since + LONG_GRACE),
         }
@@ -96,6 +104,8 @@ struct Failing {
     is_answer: bool,
     /// It may be otherwise next time.
     is_trouble: bool,
+    /// There is no such thing there.
+    is_missing: bool,
 }
 
 /// What is counted for each resource.
@@ -161,7 +171,8 @@ impl Progress {
         let since = feed.failing.as_ref().map_or(now, |failing| failing.since);
         let is_news = feed.failing.as_ref().is_none_or(|former| former.text != text);
         let (is_answer, is_trouble) = (failure.is_answer(), failure.is_trouble());
-        feed.failing = Some(Failing { text, since, is_answer, is_trouble });
+        let is_missing = failure.is_missing();
+        feed.failing = Some(Failing { text, since, is_answer, is_trouble, is_missing });
         *inner.failures.entry((resource, failure.cause())).or_default() += 1;
         is_news
     }
@@ -233,6 +244,13 @@ impl Progress {
         self.lock().feeds.iter().filter(|feed| feed.target.resource == resource).all(|feed| feed.is_synced)
     }
 
+    /// True if all lists of the resource are complete, or the cluster does not know it.
+    pub(super) fn is_known_or_missing(&self, resource: Resource) -> bool {
+        let inner = self.lock();
+        let mut feeds = inner.feeds.iter().filter(|feed| feed.target.resource == resource);
+        feeds.all(|feed| feed.is_synced || feed.is_missing())
+    }
+
     /// The objects in use come from there now.
     pub(super) fn serve(&self, origin: Origin) {
         self.lock().origin = origin;
@@ -266,6 +284,9 @@ impl Progress {
             )),
         }
         for feed in &inner.feeds {
+            if feed.is_missing() {
+                continue;
+            }
             let verb = if feed.is_synced { "not following" } else { "waiting for" };
             match &feed.failing {
                 Some(Failing { text, since, .. }) => {

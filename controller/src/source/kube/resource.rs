@@ -23,18 +23,31 @@ pub(super) enum Resource {
     EndpointSlices,
     Secrets,
     ConfigMaps,
+    AddressPools,
+    IpAddressPools,
+    L2Advertisements,
+    /// Namespaces as objects of the index, for their labels.
+    NamespaceLabels,
 }
 
 impl Resource {
-    /// All but namespaces.
-    pub(super) const OF_OBJECTS: [Self; 6] = [
+    /// All that are objects of the index.
+    pub(super) const OF_OBJECTS: [Self; 10] = [
         Self::IngressClasses,
         Self::Ingresses,
         Self::Services,
         Self::EndpointSlices,
         Self::Secrets,
         Self::ConfigMaps,
+        Self::AddressPools,
+        Self::IpAddressPools,
+        Self::L2Advertisements,
+        Self::NamespaceLabels,
     ];
+
+    /// Those that say which addresses Services get.
+    pub(super) const OF_POOLS: [Self; 4] =
+        [Self::AddressPools, Self::IpAddressPools, Self::L2Advertisements, Self::NamespaceLabels];
 
     /// The list of objects of `kind`, if an API server has them.
     pub(super) fn of(kind: Kind) -> Option<Self> {
@@ -45,19 +58,15 @@ impl Resource {
             Kind::EndpointSlice => Some(Self::EndpointSlices),
             Kind::Secret => Some(Self::Secrets),
             Kind::ConfigMap => Some(Self::ConfigMaps),
-            Kind::Namespace
-            | Kind::AddressPool
-            | Kind::IPAddressPool
-            | Kind::L2Advertisement
-            | Kind::Config
-            | Kind::Listener
-            | Kind::Route
-            | Kind::Backend
-            | Kind::File => None,
+            Kind::Namespace => Some(Self::NamespaceLabels),
+            Kind::AddressPool => Some(Self::AddressPools),
+            Kind::IPAddressPool => Some(Self::IpAddressPools),
+            Kind::L2Advertisement => Some(Self::L2Advertisements),
+            Kind::Config | Kind::Listener | Kind::Route | Kind::Backend | Kind::File => None,
         }
     }
 
-    /// The kind of its objects; `None` for namespaces, which are no objects of the index.
+    /// The kind of its objects; `None` for the namespaces that are watched, which are no objects of the index.
     pub(super) fn kind(self) -> Option<Kind> {
         match self {
             Self::Namespaces => None,
@@ -67,6 +76,10 @@ impl Resource {
             Self::EndpointSlices => Some(Kind::EndpointSlice),
             Self::Secrets => Some(Kind::Secret),
             Self::ConfigMaps => Some(Kind::ConfigMap),
+            Self::AddressPools => Some(Kind::AddressPool),
+            Self::IpAddressPools => Some(Kind::IPAddressPool),
+            Self::L2Advertisements => Some(Kind::L2Advertisement),
+            Self::NamespaceLabels => Some(Kind::Namespace),
         }
     }
 
@@ -74,12 +87,16 @@ impl Resource {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Namespaces => "Namespaces",
+            Self::NamespaceLabels => "NamespaceLabels",
             Self::IngressClasses => "IngressClasses",
             Self::Ingresses => "Ingresses",
             Self::Services => "Services",
             Self::EndpointSlices => "EndpointSlices",
             Self::Secrets => "Secrets",
             Self::ConfigMaps => "ConfigMaps",
+            Self::AddressPools => "AddressPools",
+            Self::IpAddressPools => "IPAddressPools",
+            Self::L2Advertisements => "L2Advertisements",
         }
     }
 
@@ -87,7 +104,33 @@ impl Resource {
     pub(super) fn is_indispensable(self) -> bool {
         match self {
             Self::Namespaces | Self::Ingresses | Self::Services | Self::EndpointSlices => true,
-            Self::IngressClasses | Self::Secrets | Self::ConfigMaps => false,
+            Self::IngressClasses
+            | Self::Secrets
+            | Self::ConfigMaps
+            | Self::AddressPools
+            | Self::IpAddressPools
+            | Self::L2Advertisements
+            | Self::NamespaceLabels => false,
+        }
+    }
+
+    /// A cluster need not know it: it is of a CustomResourceDefinition.
+    pub(super) fn is_custom(self) -> bool {
+        matches!(self, Self::AddressPools | Self::IpAddressPools | Self::L2Advertisements)
+    }
+
+    /// It is watched in those namespaces whose objects are served; anything else concerns all of them.
+    pub(super) fn is_of_namespaces(self) -> bool {
+        match self {
+            Self::Ingresses | Self::Services | Self::EndpointSlices | Self::Secrets | Self::ConfigMaps => {
+                true
+            }
+            Self::Namespaces
+            | Self::IngressClasses
+            | Self::AddressPools
+            | Self::IpAddressPools
+            | Self::L2Advertisements
+            | Self::NamespaceLabels => false,
         }
     }
 
@@ -98,12 +141,16 @@ impl Resource {
 
     /// Names and versions are enough in lists and watches.
     pub(super) fn is_by_metadata(self) -> bool {
-        matches!(self, Self::Namespaces | Self::Secrets | Self::ConfigMaps)
+        matches!(self, Self::Namespaces | Self::NamespaceLabels | Self::Secrets | Self::ConfigMaps)
     }
 
     fn api(self) -> &'static str {
         match self {
-            Self::Namespaces | Self::Services | Self::Secrets | Self::ConfigMaps => "/api/v1",
+            Self::Namespaces | Self::NamespaceLabels | Self::Services | Self::Secrets | Self::ConfigMaps => {
+                "/api/v1"
+            }
+            Self::AddressPools => "/apis/sluicegate.dev/v1alpha1",
+            Self::IpAddressPools | Self::L2Advertisements => "/apis/metallb.io/v1beta1",
             Self::IngressClasses | Self::Ingresses => "/apis/networking.k8s.io/v1",
             Self::EndpointSlices => "/apis/discovery.k8s.io/v1",
         }
@@ -111,13 +158,16 @@ impl Resource {
 
     fn plural(self) -> &'static str {
         match self {
-            Self::Namespaces => "namespaces",
+            Self::Namespaces | Self::NamespaceLabels => "namespaces",
             Self::IngressClasses => "ingressclasses",
             Self::Ingresses => "ingresses",
             Self::Services => "services",
             Self::EndpointSlices => "endpointslices",
             Self::Secrets => "secrets",
             Self::ConfigMaps => "configmaps",
+            Self::AddressPools => "addresspools",
+            Self::IpAddressPools => "ipaddresspools",
+            Self::L2Advertisements => "l2advertisements",
         }
     }
 

@@ -15,7 +15,7 @@ use super::outage::Outage;
 use super::progress::{FeedId, Origin, STUCK};
 use super::resource::{Resource, Target};
 use super::transport::Transport;
-use super::{Follower, KubeSource, Phase, REFRESH, fetch};
+use super::{Follower, KubeSource, Phase, Pools, REFRESH, fetch};
 use crate::source::Certainty;
 
 /// The node's zone is waited for this long at the start.
@@ -65,6 +65,20 @@ impl KubeSource {
         {
             self.follow(resource, now);
         }
+        let pools = match self.settings.pools {
+            Pools::None => Resource::OF_POOLS.get(..0),
+            Pools::Ours => Some([Resource::AddressPools, Resource::NamespaceLabels].as_slice()),
+            Pools::WithMetallb => Some(Resource::OF_POOLS.as_slice()),
+        };
+        for resource in pools.unwrap_or_default() {
+            self.follow(*resource, now);
+        }
+    }
+
+    /// True if all pools are known: a server that does not know the kind has none.
+    pub(super) fn are_pools_known(&self) -> bool {
+        self.phase == Phase::Live
+            && Resource::OF_POOLS.iter().all(|resource| self.progress.is_known_or_missing(*resource))
     }
 
     /// Begins to follow a resource, in every namespace that is named.
@@ -74,12 +88,12 @@ impl KubeSource {
             Resource::Ingresses => self.settings.selector.clone(),
             _ => None,
         };
-        let is_namespaced = !matches!(resource, Resource::Namespaces | Resource::IngressClasses);
-        let namespaces: Vec<Option<Arc<str>>> = if is_namespaced && !self.settings.namespaces.is_empty() {
-            self.settings.namespaces.iter().cloned().map(Some).collect()
-        } else {
-            vec![None]
-        };
+        let namespaces: Vec<Option<Arc<str>>> =
+            if resource.is_of_namespaces() && !self.settings.namespaces.is_empty() {
+                self.settings.namespaces.iter().cloned().map(Some).collect()
+            } else {
+                vec![None]
+            };
         for namespace in namespaces {
             self.follow_one(Target { resource, namespace, selector: selector.clone() }, now);
         }
@@ -92,10 +106,14 @@ impl KubeSource {
 
     pub(super) fn run(&mut self, id: FeedId, target: Target) {
         let Some(common) = self.common.clone() else { return };
-        let is_filtered =
-            self.settings.namespace_selector.is_some() && target.resource != Resource::Namespaces;
+        let is_filtered = self.settings.namespace_selector.is_some() && target.resource.is_of_namespaces();
         let namespaces = is_filtered.then(|| self.joined.clone());
-        let extras = Extras { observes: self.notes.are_read(), keeps: self.disk.keeps() };
+        let observes = self.notes.are_read();
+        let extras = Extras {
+            observes,
+            observes_services: observes && self.settings.pools != Pools::None,
+            keeps: self.disk.keeps(),
+        };
         let intake = Intake::new(target.clone(), self.wants.wanted().clone(), extras, namespaces);
         let (orders, receiver) = mpsc::unbounded_channel();
         let whole = Arc::new(AtomicBool::new(self.are_many_unknown(target.resource)));

@@ -1,10 +1,13 @@
 //! One Ingress: what its status says, what it should say, and what became of attempts to write it. Pure.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::Conditions;
+use crate::ipam::Desired;
 use crate::status::clock::Moment;
-use crate::status::observed::{Address, Entry, Observed};
+use crate::status::observed::{Address, Balancer, Condition, Entry, FINALIZER, Observed};
 
 /// After an object changed, for how long a version that looks older is taken for a late message.
 const LATE: Duration = Duration::from_secs(10);
@@ -28,6 +31,8 @@ const INVALID: Duration = Duration::from_secs(600);
 /// What is ours, in whatever object it stands.
 #[derive(Debug)]
 pub(super) struct Ours<'l> {
+    /// All that the status says is for us to say.
+    pub(super) is_whole: bool,
     /// To be published.
     pub(super) current: &'l BTreeSet<Address>,
     /// Published formerly.
@@ -43,7 +48,7 @@ pub(super) struct Ours<'l> {
 impl Ours<'_> {
     fn contains(&self, entry: &Entry) -> bool {
         let is_ours = |address: &Address| self.current.contains(address) || self.former.contains(address);
-        entry.address.as_ref().is_some_and(is_ours)
+        self.is_whole || entry.address.as_ref().is_some_and(is_ours)
     }
 
     /// As [`Self::contains`], for an object that is not ours any more: there, what names an address of ours and says more is
@@ -67,7 +72,9 @@ impl Ours<'_> {
 
     /// Whether anything of ours stands in the object, in whatever form.
     fn stands_in(&self, observed: &Observed) -> bool {
+        let is_traced = |service: &Balancer| service.has_finalizer() || service.condition.is_some();
         observed.entries.iter().any(|entry| self.contains_more(entry, observed.writer.as_deref()))
+            || observed.service.as_deref().is_some_and(is_traced)
     }
 }
 
@@ -79,8 +86,10 @@ pub(super) enum Want {
     Later(Moment),
     /// Read it.
     Look,
-    /// Write these entries.
-    Write(Box<[Entry]>),
+    /// Write these entries, and of a Service these conditions.
+    Write(Box<[Entry]>, Option<Conditions>),
+    /// Write these finalizers.
+    Finalize(Box<[Arc<str>]>),
 }
 
 /// In which order objects come to their turn.
@@ -96,6 +105,8 @@ pub(super) enum Lane {
 pub(super) struct Item {
     pub(super) observed: Option<Observed>,
     pub(super) claimed: bool,
+    /// What the status of a Service should say, if it is ours.
+    desired: Option<Target>,
     /// It was ours, and our entries have not been seen gone since.
     taking_back: bool,
     /// How it was when it ceased to be ours, while `taking_back`.
@@ -120,10 +131,32 @@ pub(super) struct Item {
     pub(super) flight: Option<u64>,
 }
 
+/// What the status of a Service should say.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Target {
+    entries: Box<[Entry]>,
+    condition: Condition,
+}
+
+impl Target {
+    fn new(desired: &Desired) -> Self {
+        let entries = desired.addresses.iter().map(|ip| Entry::of(Address::Proxy(*ip))).collect();
+        let (is_true, reason, message) = match &desired.lack {
+            Some((reason, message)) => (false, *reason, message.as_str()),
+            None => (true, "Assigned", "it has the addresses that it asks for"),
+        };
+        let condition = Condition { is_true, reason: reason.into(), message: message.into(), since: None };
+        Self { entries, condition }
+    }
+}
+
 impl Item {
     /// What is to be done with it at `now`.
     pub(super) fn want(&self, ours: &Ours<'_>, now: Moment) -> Want {
         let Some(observed) = &self.observed else { return Want::Nothing };
+        if ours.is_whole && self.wants() {
+            return self.want_service(observed, now);
+        }
         if !self.wants() {
             return self.want_nothing(observed, ours, now);
         }
@@ -144,7 +177,27 @@ impl Item {
             return Want::Nothing;
         }
         let entries = foreign.into_iter().cloned().chain(desired.into_iter().cloned().map(Entry::of));
-        self.write(entries.collect(), now)
+        self.write(entries.collect(), None, now)
+    }
+
+    /// What is to be done with a Service that is ours. Its finalizer is there before it has an address.
+    fn want_service(&self, observed: &Observed, now: Moment) -> Want {
+        let (Some(target), Some(service)) = (&self.desired, observed.service.as_deref()) else {
+            return Want::Nothing;
+        };
+        if !target.entries.is_empty() && !service.has_finalizer() {
+            let all = service.finalizers.iter().cloned().chain([Arc::from(FINALIZER)]);
+            return self.finalize(all.collect(), now);
+        }
+        let is_said = service.condition.as_ref().is_some_and(|condition| condition.says(&target.condition));
+        if observed.entries == target.entries && is_said {
+            return Want::Nothing;
+        }
+        let mut condition = target.condition.clone();
+        let former = service.condition.as_ref().filter(|former| former.is_true == condition.is_true);
+        condition.since = former.and_then(|former| former.since.clone());
+        let conditions = Conditions { others: service.others.clone(), ours: Some(condition) };
+        self.write(target.entries.clone(), Some(conditions), now)
     }
 
     /// What is to be done with it if it is not to have our addresses.
@@ -163,17 +216,41 @@ impl Item {
         }
         let writer = observed.writer.as_deref();
         let foreign = observed.entries.iter().filter(|entry| !ours.contains_more(entry, writer));
-        self.write(foreign.cloned().collect(), now)
+        let conditions = match observed.service.as_deref() {
+            // The last thing to go, so that a Service that is being deleted is there until nobody has its addresses.
+            Some(service) if observed.entries.is_empty() && service.condition.is_none() => {
+                let rest = service.finalizers.iter().filter(|finalizer| ***finalizer != *FINALIZER);
+                return self.finalize(rest.cloned().collect(), now);
+            }
+            Some(service) => Some(Conditions { others: service.others.clone(), ours: None }),
+            None => None,
+        };
+        self.write(foreign.cloned().collect(), conditions, now)
     }
 
-    fn write(&self, entries: Box<[Entry]>, now: Moment) -> Want {
+    fn write(&self, entries: Box<[Entry]>, conditions: Option<Conditions>, now: Moment) -> Want {
+        self.in_time(Want::Write(entries, conditions), now)
+    }
+
+    fn finalize(&self, finalizers: Box<[Arc<str>]>, now: Moment) -> Want {
+        self.in_time(Want::Finalize(finalizers), now)
+    }
+
+    /// `want`, unless something else comes first.
+    fn in_time(&self, want: Want, now: Moment) -> Want {
         if now < self.not_before {
             return Want::Later(self.not_before);
         }
-        if self.must_look {
-            return Want::Look;
+        if self.must_look { Want::Look } else { want }
+    }
+
+    /// What the status should say from now on, if it is to be ours.
+    pub(super) fn desire(&mut self, desired: Option<&Desired>) {
+        let target = desired.map(Target::new);
+        if self.desired != target {
+            self.desired = target;
+            self.forget_standing();
         }
-        Want::Write(entries)
     }
 
     /// True if it is to have our addresses.
@@ -226,7 +303,8 @@ impl Item {
     /// It is gone, and may come again as another one.
     pub(super) fn vanish(&mut self) {
         let (claimed, lane) = (self.claimed, self.lane);
-        *self = Self { claimed, lane, ..Self::default() };
+        let desired = self.desired.take();
+        *self = Self { claimed, desired, lane, ..Self::default() };
     }
 
     /// It is not seen any more, and may be gone or not: what is ours is taken back if it is still there. Returns false if
@@ -281,6 +359,13 @@ impl Item {
         self.settle(ours);
     }
 
+    /// What was decided about it does not count any more.
+    pub(super) fn start_over(&mut self, compiles: u64, now: Moment) {
+        (self.claimed, self.desired, self.taking_back, self.lost) = (false, None, false, None);
+        self.since = (compiles, now);
+        self.forget_standing();
+    }
+
     /// The addresses are others.
     pub(super) fn forget_standing(&mut self) {
         self.standing = false;
@@ -326,9 +411,9 @@ impl Item {
             |entries: &[Entry]| -> BTreeSet<Address> { entries.iter().filter_map(Entry::named).collect() };
         let is_changed = written.is_some_and(|written| named(written) != named(&observed.entries));
         self.observed = Some(observed);
-        self.standing |= is_write && self.claimed && !ours.current.is_empty();
+        self.standing |= is_write && self.claimed && (ours.is_whole || !ours.current.is_empty());
         self.settle(ours);
-        if !is_changed || !matches!(self.want(ours, now), Want::Write(_)) {
+        if !is_changed || !matches!(self.want(ours, now), Want::Write(..)) {
             return false;
         }
         self.standing = false;

@@ -18,8 +18,9 @@ use foldhash::quality::FixedState;
 
 use self::item::{Item, Lane, Ours, Want};
 use super::clock::Moment;
-use super::observed::{Address, Entry, Observed};
+use super::observed::{Address, Condition, Entry, Observed};
 use super::pace::{Bucket, backoff};
+use crate::ipam::Desired;
 
 /// Requests in a burst, and the time for each after that.
 const BURST: u32 = 400;
@@ -49,12 +50,36 @@ pub(super) struct Task {
 pub(super) enum Action {
     /// Read the object.
     Look,
-    /// Write `status.loadBalancer.ingress`.
+    /// Write `status.loadBalancer.ingress`, and of a Service the conditions.
     Write {
         /// Only if the object has this version.
         version: Arc<str>,
         entries: Box<[Entry]>,
+        conditions: Option<Conditions>,
     },
+    /// Write `metadata.finalizers`.
+    Finalize {
+        /// Only if the object has this version.
+        version: Arc<str>,
+        finalizers: Box<[Arc<str>]>,
+    },
+}
+
+/// The conditions of a Service.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Conditions {
+    /// Of others, as they are.
+    pub(super) others: Box<[Arc<str>]>,
+    pub(super) ours: Option<Condition>,
+}
+
+/// Whose the status is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Scope {
+    /// Of Ingresses: all get the same addresses, and others may add theirs.
+    Shared,
+    /// Of Services: each gets its own, and whoever balances it says all of it.
+    Whole,
 }
 
 /// What became of a [`Task`].
@@ -106,9 +131,10 @@ struct Denied {
     has_failed: bool,
 }
 
-/// The state of all Ingresses.
+/// The state of all Ingresses, or of all Services with load balancers.
 #[derive(Debug)]
 pub(super) struct Ledger {
+    scope: Scope,
     manager: Arc<str>,
     /// What is said to be gone may only have ceased to be chosen.
     verifies_gone: bool,
@@ -148,8 +174,9 @@ pub(super) struct Ledger {
 impl Ledger {
     /// Nothing is known yet. `manager` is our field manager. With `verifies_gone`, an object that is gone is looked for
     /// before that is believed.
-    pub(super) fn new(manager: Arc<str>, verifies_gone: bool, random: fastrand::Rng) -> Self {
+    pub(super) fn new(scope: Scope, manager: Arc<str>, verifies_gone: bool, random: fastrand::Rng) -> Self {
         Self {
+            scope,
             manager,
             verifies_gone,
             items: HashMap::default(),
@@ -239,6 +266,13 @@ impl Ledger {
         self.touch(object.clone(), Lane::Hot, now);
     }
 
+    /// The Service is ours, and its status should say this; or (`None`) it is not ours, or no longer.
+    pub(super) fn desire(&mut self, object: &ObjectRef, desired: Option<&Desired>, now: Moment) {
+        let (item, _) = self.item(object);
+        item.desire(desired);
+        self.claim(object, desired.is_some(), now);
+    }
+
     /// A table is served, and it is certain whose Ingresses are. Before the first of these, nothing is written.
     pub(super) fn compiled(&mut self, now: Moment) {
         self.compiles += 1;
@@ -319,6 +353,11 @@ impl Ledger {
             self.failures = 0;
             self.paused_until = now;
             self.leads = true;
+            if self.scope == Scope::Whole {
+                // Others have decided meanwhile: nothing is known before we do.
+                let compiles = self.compiles;
+                self.items.values_mut().for_each(|item| item.start_over(compiles, now));
+            }
             self.touch_all(now);
         } else if !leads && self.leads {
             self.hot.clear();
@@ -350,13 +389,13 @@ impl Ledger {
             Outcome::Done(observed) => {
                 let written = match &task.action {
                     Action::Write { entries, .. } => Some(&**entries),
-                    Action::Look => None,
+                    Action::Look | Action::Finalize { .. } => None,
                 };
                 told.contended = item.answered(observed, written, &ours, now);
             }
             Outcome::Gone => item.observed = None,
             Outcome::Conflict => {
-                if let Action::Write { version, .. } = &task.action {
+                if let Action::Write { version, .. } | Action::Finalize { version, .. } = &task.action {
                     told.contended = item.conflict(version, delay, now);
                 }
             }
@@ -397,13 +436,15 @@ impl Ledger {
             figures.claimed += u64::from(item.claimed);
             figures.foreign += u64::from(item.has_foreign(&ours));
             figures.contended += u64::from(item.is_contended(now));
-            figures.pending += u64::from(self.current.is_some() && item.want(&ours, now) != Want::Nothing);
+            let is_known = self.current.is_some() || self.scope == Scope::Whole;
+            figures.pending += u64::from(is_known && item.want(&ours, now) != Want::Nothing);
         }
         figures
     }
 
     fn ours(&self) -> Ours<'_> {
         Ours {
+            is_whole: self.scope == Scope::Whole,
             current: self.current.as_ref().unwrap_or(&NOTHING),
             former: &self.former,
             manager: &self.manager,
@@ -415,6 +456,7 @@ impl Ledger {
     /// The state of `object`, and what it is compared with.
     fn item(&mut self, object: &ObjectRef) -> (&mut Item, Ours<'_>) {
         let ours = Ours {
+            is_whole: self.scope == Scope::Whole,
             current: self.current.as_ref().unwrap_or(&NOTHING),
             former: &self.former,
             manager: &self.manager,

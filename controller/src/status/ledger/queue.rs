@@ -6,7 +6,7 @@ use std::time::Duration;
 use config::report::ObjectRef;
 
 use super::item::{Lane, Ours, Want};
-use super::{Action, Ledger, NOTHING, Next, Outcome, Task};
+use super::{Action, Ledger, NOTHING, Next, Outcome, Scope, Task};
 use crate::status::clock::Moment;
 use crate::status::pace::backoff;
 
@@ -27,7 +27,8 @@ impl Ledger {
     /// What to do at `now`.
     pub(in crate::status) fn next(&mut self, now: Moment) -> Next {
         self.expire(now);
-        let is_recorded = self.current.as_ref().is_some_and(|current| current.is_subset(&self.recorded));
+        let is_recorded = self.scope == Scope::Whole
+            || self.current.as_ref().is_some_and(|current| current.is_subset(&self.recorded));
         // After a failure, one request finds out whether it is over.
         let most = if self.failures == 0 { MAX_IN_FLIGHT } else { 1 };
         if !self.leads || !is_recorded || !self.is_certain() || self.in_flight >= most {
@@ -56,6 +57,7 @@ impl Ledger {
             return;
         }
         let ours = Ours {
+            is_whole: self.scope == Scope::Whole,
             current: self.current.as_ref().unwrap_or(&NOTHING),
             former: &self.former,
             manager: &self.manager,
@@ -71,7 +73,7 @@ impl Ledger {
             Want::Later(at) => {
                 self.timers.insert((at, object));
             }
-            Want::Look | Want::Write(_) => {
+            Want::Look | Want::Write(..) | Want::Finalize(_) => {
                 item.lane = Some(lane);
                 match lane {
                     Lane::Hot => self.hot.push_back(object),
@@ -179,6 +181,7 @@ impl Ledger {
 
     fn task(&mut self, object: &ObjectRef, now: Moment) -> Option<Task> {
         let ours = Ours {
+            is_whole: self.scope == Scope::Whole,
             current: self.current.as_ref().unwrap_or(&NOTHING),
             former: &self.former,
             manager: &self.manager,
@@ -190,7 +193,7 @@ impl Ledger {
         let denied =
             self.denied.get(&object.namespace).map(|denied| denied.until).filter(|until| now < *until);
         let want = item.want(&ours, now);
-        if let (Some(until), Want::Look | Want::Write(_)) = (denied, &want) {
+        if let (Some(until), Want::Look | Want::Write(..) | Want::Finalize(_)) = (denied, &want) {
             self.timers.insert((until, object.clone()));
             return None;
         }
@@ -201,8 +204,13 @@ impl Ledger {
                 return None;
             }
             Want::Look => Action::Look,
-            Want::Write(entries) => {
-                Action::Write { version: Arc::clone(&item.observed.as_ref()?.resource_version), entries }
+            Want::Write(entries, conditions) => {
+                let version = Arc::clone(&item.observed.as_ref()?.resource_version);
+                Action::Write { version, entries, conditions }
+            }
+            Want::Finalize(finalizers) => {
+                let version = Arc::clone(&item.observed.as_ref()?.resource_version);
+                Action::Finalize { version, finalizers }
             }
         };
         if let Some(denied) = self.denied.get_mut(&object.namespace) {

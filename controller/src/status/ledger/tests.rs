@@ -2,6 +2,7 @@ use config::report::Kind;
 
 use super::*;
 
+mod services;
 mod simulation;
 
 const MANAGER: &str = "sluicegate/test";
@@ -33,12 +34,13 @@ fn seen(name: &str, version: u64, texts: &[&str]) -> Observed {
         resource_version: version.to_string().into(),
         entries: entries(texts),
         writer: None,
+        service: None,
     }
 }
 
 /// A ledger that leads, publishes 192.0.2.1 and 2001:db8::1, and has seen a compile.
 fn ledger() -> Ledger {
-    let mut ledger = Ledger::new(MANAGER.into(), false, fastrand::Rng::with_seed(7));
+    let mut ledger = Ledger::new(Scope::Shared, MANAGER.into(), false, fastrand::Rng::with_seed(7));
     ledger.publish(addresses(&["192.0.2.1", "2001:db8::1"]), moment(0));
     ledger.record(addresses(&["192.0.2.1", "2001:db8::1"]), moment(0));
     ledger.compiled(moment(0));
@@ -56,7 +58,7 @@ fn task(ledger: &mut Ledger, ms: u64) -> Task {
 fn written(task: &Task) -> Vec<String> {
     match &task.action {
         Action::Write { entries, .. } => entries.iter().map(Entry::to_json).collect(),
-        Action::Look => panic!("a look"),
+        Action::Look | Action::Finalize { .. } => panic!("{task:?}"),
     }
 }
 
@@ -167,7 +169,7 @@ fn what_another_only_adds_to_is_taken_back_all_the_same() {
 
 #[test]
 fn what_a_former_process_wrote_is_taken_back_when_it_is_certain_whose_it_is() {
-    let mut ledger = Ledger::new(MANAGER.into(), false, fastrand::Rng::with_seed(7));
+    let mut ledger = Ledger::new(Scope::Shared, MANAGER.into(), false, fastrand::Rng::with_seed(7));
     ledger.lead(true, moment(0));
     ledger.record(addresses(&["192.0.2.1", "192.0.2.7"]), moment(0));
     ledger.publish(addresses(&["192.0.2.1"]), moment(0));
@@ -186,7 +188,7 @@ fn what_a_former_process_wrote_is_taken_back_when_it_is_certain_whose_it_is() {
 
 #[test]
 fn nothing_is_written_nor_taken_back_before_claims_are_certain() {
-    let mut ledger = Ledger::new(MANAGER.into(), false, fastrand::Rng::with_seed(7));
+    let mut ledger = Ledger::new(Scope::Shared, MANAGER.into(), false, fastrand::Rng::with_seed(7));
     ledger.lead(true, moment(0));
     ledger.record(addresses(&["192.0.2.1"]), moment(0));
     ledger.publish(addresses(&["192.0.2.1"]), moment(0));
@@ -208,7 +210,7 @@ fn nothing_is_written_nor_taken_back_before_claims_are_certain() {
 
 #[test]
 fn without_classes_names_are_enough_to_write_and_not_to_take_back_from_strangers() {
-    let mut ledger = Ledger::new(MANAGER.into(), false, fastrand::Rng::with_seed(7));
+    let mut ledger = Ledger::new(Scope::Shared, MANAGER.into(), false, fastrand::Rng::with_seed(7));
     ledger.lead(true, moment(0));
     ledger.record(addresses(&["192.0.2.1"]), moment(0));
     ledger.publish(addresses(&["192.0.2.1"]), moment(0));
@@ -494,7 +496,7 @@ fn nothing_is_kept_of_objects_that_are_gone() {
 
 #[test]
 fn nothing_is_kept_of_strangers_that_are_gone_where_claims_are_never_certain() {
-    let mut ledger = Ledger::new(MANAGER.into(), false, fastrand::Rng::with_seed(7));
+    let mut ledger = Ledger::new(Scope::Shared, MANAGER.into(), false, fastrand::Rng::with_seed(7));
     ledger.compiled_by_name(moment(0));
     for name in ["a", "b"] {
         ledger.observe(seen(name, 1, &["203.0.113.9"]), moment(0));

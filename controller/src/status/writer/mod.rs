@@ -24,7 +24,7 @@ use super::clock::Moment;
 use super::gate::Gate;
 use super::journal::{self, Journal, Matter, Telling};
 use super::lease::{Election, Step};
-use super::ledger::{self, Ledger, Task};
+use super::ledger::{self, Ledger, Scope, Task};
 use super::metrics::{Ending, StatusMetrics};
 use super::notes::{Inbox, News};
 use super::observed::{Address, Observed};
@@ -80,6 +80,8 @@ struct Writer {
     metrics: Arc<StatusMetrics>,
     election: Election,
     ledger: Ledger,
+    /// Of Services with load balancers.
+    balancers: Ledger,
     journal: Journal,
     found: watch::Receiver<Found>,
     /// Nobody will find anything else.
@@ -178,7 +180,8 @@ impl Writer {
             inbox,
             metrics,
             election: Election::new(identity, random.fork()),
-            ledger: Ledger::new(Arc::clone(&manager), settings.verifies_gone, random.fork()),
+            ledger: Ledger::new(Scope::Shared, Arc::clone(&manager), settings.verifies_gone, random.fork()),
+            balancers: Ledger::new(Scope::Whole, Arc::clone(&manager), false, random.fork()),
             journal: Journal::new(random.fork()),
             manager,
             found,
@@ -271,12 +274,14 @@ impl Writer {
                 wake = wake.min(at.max(now + SWEEP_DELAY));
             }
         }
-        loop {
-            match self.ledger.next(now) {
-                ledger::Next::Task(task) => self.write(task),
-                ledger::Next::Wait(until) => {
-                    wake = until.map_or(wake, |until| wake.min(until));
-                    break;
+        for kind in [Kind::Ingress, Kind::Service] {
+            loop {
+                match self.ledger_of(kind).next(now) {
+                    ledger::Next::Task(task) => self.write(task),
+                    ledger::Next::Wait(until) => {
+                        wake = until.map_or(wake, |until| wake.min(until));
+                        break;
+                    }
                 }
             }
         }
@@ -299,6 +304,11 @@ impl Writer {
         wake
     }
 
+    /// The one of those that has objects of `kind`.
+    fn ledger_of(&mut self, kind: Kind) -> &mut Ledger {
+        if kind == Kind::Service { &mut self.balancers } else { &mut self.ledger }
+    }
+
     /// Follows the election: who does not lead, ends what is under way.
     fn lead(&mut self, now: Moment) {
         let leads = self.election.leads(now);
@@ -317,23 +327,26 @@ impl Writer {
         }
         self.metrics.lead(leads);
         self.ledger.lead(leads && self.found.borrow().is_some(), now);
+        self.balancers.lead(leads, now);
+        self.inbox.lead(leads);
         self.journal.lead(leads);
     }
 
     fn take_in(&mut self, now: Moment) {
-        let News { objects, claims, report, certainty } = self.inbox.take();
+        let News { objects, claims, desired, term, report, certainty } = self.inbox.take();
         for (object, observed) in objects {
-            let known = self.ledger.observed(&object);
+            let ledger = self.ledger_of(object.kind);
+            let known = ledger.observed(&object);
             match observed {
                 Some(observed) => {
                     if known.is_some_and(|known| known.uid != observed.uid) {
                         self.journal.forget(&object);
                     }
-                    let told = self.ledger.observe(observed, now);
+                    let told = self.ledger_of(object.kind).observe(observed, now);
                     self.warn_of(&object, told);
                 }
                 None => {
-                    self.ledger.gone(&object, now);
+                    ledger.gone(&object, now);
                     self.journal.forget(&object);
                 }
             }
@@ -344,6 +357,15 @@ impl Writer {
             self.is_counted = false;
             // What was said of it all along may concern us now.
             self.is_reported = false;
+        }
+        if term != 0 && term == self.inbox.term() {
+            for (object, desired) in desired {
+                self.balancers.desire(&object, desired.as_ref(), now);
+                self.is_reported = false;
+            }
+            if report.is_some() {
+                self.balancers.compiled(now);
+            }
         }
         if let Some(report) = report {
             match certainty {
@@ -441,7 +463,7 @@ impl Writer {
         }
         self.trouble.status(&task.object, ending, &message);
         tracing::debug!(object = %task.object, outcome = ?ending, message, "status");
-        let told = self.ledger.outcome(&task, outcome, now);
+        let told = self.ledger_of(task.object.kind).outcome(&task, outcome, now);
         self.warn_of(&task.object, told);
         self.is_counted = false;
     }
@@ -479,7 +501,8 @@ impl Writer {
     }
 
     fn tell(&mut self, telling: Telling) {
-        let uid = self.ledger.observed(&telling.object).map(|observed| Arc::clone(&observed.uid));
+        let observed = self.ledger_of(telling.object.kind).observed(&telling.object);
+        let uid = observed.map(|observed| Arc::clone(&observed.uid));
         let (api, gate, instance) =
             (self.api.clone(), self.gate.clone(), Arc::clone(&self.settings.instance));
         self.telling = Some(telling.clone());
@@ -503,7 +526,8 @@ impl Writer {
         let used: BTreeSet<&ObjectRef> = used.iter().collect();
         let is_ours = |object: &ObjectRef| match object.kind {
             Kind::Ingress => self.ledger.is_claimed(object),
-            Kind::Service | Kind::EndpointSlice => used.contains(object),
+            Kind::Service => used.contains(object) || self.balancers.is_claimed(object),
+            Kind::EndpointSlice => used.contains(object),
             Kind::IngressClass | Kind::Secret | Kind::ConfigMap => true,
             Kind::Namespace
             | Kind::AddressPool
@@ -517,7 +541,8 @@ impl Writer {
         };
         let problems = report.problems.iter().filter(|problem| is_ours(&problem.object));
         let mut matters: Vec<Matter> = problems.map(matter).collect();
-        matters.extend(self.ledger.contended(now).map(|object| Matter {
+        let contended = self.ledger.contended(now).chain(self.balancers.contended(now));
+        matters.extend(contended.map(|object| Matter {
             object: object.clone(),
             reason: "StatusContended",
             note: "somebody else keeps changing the status that is written here, so it is left alone for a while; \

@@ -1,12 +1,15 @@
-//! One request about the status of an Ingress, and what its answer means for the ledger.
+//! One request about the status of an Ingress or a Service, and what its answer means for the ledger.
 
 use std::time::Duration;
 
+use config::report::Kind;
 use http::{Method, StatusCode};
+use jiff::Timestamp;
+use serde_json::json;
 
 use crate::status::api::{Api, Payload, escape, object_path};
 use crate::status::gate::Gate;
-use crate::status::ledger::{Action, Outcome, Task};
+use crate::status::ledger::{Action, Conditions, Outcome, Task};
 use crate::status::metrics::Ending;
 use crate::status::observed::{Entry, Observed};
 
@@ -43,9 +46,17 @@ pub(super) async fn perform(api: &Api, gate: &Gate, manager: &str, task: &Task) 
     };
     let answer = match &task.action {
         Action::Look => api.write(Method::GET, &path, Payload::None, READ_TIMEOUT).await,
-        Action::Write { version, entries } => {
+        Action::Write { version, entries, conditions } => {
             let path = format!("{path}/status?fieldManager={}", escape(manager));
-            let patch = Payload::MergePatch(patch(version, entries));
+            let now = format!("{:.0}", Timestamp::now());
+            let patch = Payload::MergePatch(patch(version, entries, conditions.as_ref(), &now));
+            api.write(Method::PATCH, &path, patch, WRITE_TIMEOUT).await
+        }
+        Action::Finalize { version, finalizers } => {
+            let path = format!("{path}?fieldManager={}", escape(manager));
+            let finalizers: Vec<&str> = finalizers.iter().map(|finalizer| &**finalizer).collect();
+            let metadata = json!({"resourceVersion": &**version, "finalizers": finalizers});
+            let patch = Payload::MergePatch(json!({"metadata": metadata}).to_string());
             api.write(Method::PATCH, &path, patch, WRITE_TIMEOUT).await
         }
     };
@@ -55,8 +66,10 @@ pub(super) async fn perform(api: &Api, gate: &Gate, manager: &str, task: &Task) 
         Err(failure) => return Done::failed(failure.to_string()),
     };
     match answer.status {
-        StatusCode::OK | StatusCode::CREATED => match Observed::from_json(&answer.body) {
+        StatusCode::OK | StatusCode::CREATED => match read(task.object.kind, &answer.body) {
             Some(observed) => done(Outcome::Done(observed), Ending::Done, String::new()),
+            // Nothing of ours is left, which is all that matters of it.
+            None if task.object.kind == Kind::Service => done(Outcome::Gone, Ending::Done, String::new()),
             None => done(Outcome::Failed, Ending::Failed, "the answer is no Ingress".to_owned()),
         },
         StatusCode::NOT_FOUND => done(Outcome::Gone, Ending::Gone, String::new()),
@@ -76,15 +89,24 @@ pub(super) async fn perform(api: &Api, gate: &Gate, manager: &str, task: &Task) 
     }
 }
 
+fn read(kind: Kind, json: &[u8]) -> Option<Observed> {
+    if kind == Kind::Service { Observed::from_service(json) } else { Observed::from_json(json) }
+}
+
 fn done(outcome: Outcome, ending: Ending, message: String) -> Done {
     Done { outcome, ending, message }
 }
 
-/// A merge patch, which replaces the list. A server refuses it if the object has another version by now.
-fn patch(version: &str, entries: &[Entry]) -> String {
+/// A merge patch, which replaces the lists. A server refuses it if the object has another version by now.
+fn patch(version: &str, entries: &[Entry], conditions: Option<&Conditions>, now: &str) -> String {
     let entries: Vec<String> = entries.iter().map(Entry::to_json).collect();
+    let conditions = conditions.map_or_else(String::new, |conditions| {
+        let others = conditions.others.iter().map(|text| text.to_string());
+        let all = others.chain(conditions.ours.iter().map(|condition| condition.to_json(now)));
+        format!(r#","conditions":[{}]"#, all.collect::<Vec<_>>().join(","))
+    });
     format!(
-        r#"{{"metadata":{{"resourceVersion":{}}},"status":{{"loadBalancer":{{"ingress":[{}]}}}}}}"#,
+        r#"{{"metadata":{{"resourceVersion":{}}},"status":{{"loadBalancer":{{"ingress":[{}]}}{conditions}}}}}"#,
         serde_json::Value::from(version),
         entries.join(",")
     )
@@ -102,7 +124,7 @@ mod tests {
             Entry::of(Address::ip("2001:db8::1").unwrap()),
         ];
         assert_eq!(
-            patch("7\"", &entries),
+            patch("7\"", &entries, None, ""),
             r#"{"metadata":{"resourceVersion":"7\""},"status":{"loadBalancer":{"ingress":[{"ip":"192.0.2.9","ports":[]},{"ip":"2001:db8::1"}]}}}"#
         );
     }

@@ -182,13 +182,17 @@ fn number(bytes: &[u8]) -> Option<(u32, &[u8])> {
     Some((u32::from_le_bytes(*number), rest))
 }
 
-const KINDS: [(u8, Kind); 6] = [
+const KINDS: [(u8, Kind); 10] = [
     (1, Kind::Ingress),
     (2, Kind::IngressClass),
     (3, Kind::Service),
     (4, Kind::EndpointSlice),
     (5, Kind::Secret),
     (6, Kind::ConfigMap),
+    (7, Kind::Namespace),
+    (8, Kind::AddressPool),
+    (9, Kind::IPAddressPool),
+    (10, Kind::L2Advertisement),
 ];
 
 fn code(kind: Kind) -> Option<u8> {

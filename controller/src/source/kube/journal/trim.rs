@@ -48,9 +48,10 @@ impl Serialize for Fields<'_> {
     }
 }
 
-/// `json` without its status and without metadata of no use; as it is if it is no JSON object.
-pub(in super::super) fn trim(json: &[u8]) -> Box<[u8]> {
-    trimmed(json).unwrap_or_else(|| json.into())
+/// `json` without metadata of no use and without its status, but for the addresses of a Service, if it is one; as it is if it
+/// is no JSON object.
+pub(in super::super) fn trim(json: &[u8], is_service: bool) -> Box<[u8]> {
+    trimmed(json, is_service).unwrap_or_else(|| json.into())
 }
 
 /// What is read of a Secret or ConfigMap, and nothing else: it may be anybody's password.
@@ -69,9 +70,10 @@ pub(in super::super) fn trim_material(json: &[u8]) -> Option<Box<[u8]>> {
     serde_json::to_vec(&object).ok().map(Vec::into_boxed_slice)
 }
 
-fn trimmed(json: &[u8]) -> Option<Box<[u8]>> {
+fn trimmed(json: &[u8], is_service: bool) -> Option<Box<[u8]>> {
     let mut object: Fields<'_> = serde_json::from_slice(json).ok()?;
-    object.0.retain(|(key, _)| key != "status");
+    object.0.retain(|(key, _)| key != "status" || is_service);
+    edit(&mut object, "status", |status| status.0.retain(|(key, _)| key == "loadBalancer"));
     edit(&mut object, "metadata", |metadata| {
         metadata.0.retain(|(key, _)| {
             !matches!(&**key, "managedFields" | "ownerReferences" | "generateName" | "selfLink")
@@ -102,10 +104,19 @@ mod tests {
         let json = br#"{"kind":"Ingress","metadata":{"name":"a","managedFields":[{"status":1}],"annotations":
             {"kubectl.kubernetes.io/last-applied-configuration":"{}","sluicegate.dev/x":"\u00e9\"1"},"resourceVersion":"7"},
             "spec":{"status":{"managedFields":[1.50]}},"status":{"loadBalancer":{}}}"#;
-        let kept: serde_json::Value = serde_json::from_slice(&trim(json)).unwrap();
+        let kept: serde_json::Value = serde_json::from_slice(&trim(json, false)).unwrap();
         let expected = serde_json::json!({"kind":"Ingress","metadata":{"name":"a","annotations":{"sluicegate.dev/x":"é\"1"},
             "resourceVersion":"7"},"spec":{"status":{"managedFields":[1.50]}}});
         assert_eq!(kept, expected);
+    }
+
+    #[test]
+    fn the_addresses_of_a_service_are_kept() {
+        let json = br#"{"metadata":{"name":"a"},"status":{"conditions":[],"loadBalancer":{"ingress":[{"ip":"192.0.2.1"}]}}}"#;
+        let kept = trim(json, true);
+        let expected =
+            r#"{"metadata":{"name":"a"},"status":{"loadBalancer":{"ingress":[{"ip":"192.0.2.1"}]}}}"#;
+        assert_eq!(std::str::from_utf8(&kept), Ok(expected));
     }
 
     #[test]
@@ -124,7 +135,7 @@ mod tests {
     #[test]
     fn what_is_no_object_is_kept_as_it_is() {
         for text in ["null", "[1]", "{\"a\":", "{\"metadata\":7}", "{\"metadata\":{\"annotations\":null}}"] {
-            assert_eq!(&*trim(text.as_bytes()), text.as_bytes());
+            assert_eq!(&*trim(text.as_bytes(), true), text.as_bytes());
         }
     }
 }

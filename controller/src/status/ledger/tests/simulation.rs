@@ -46,7 +46,7 @@ impl World {
         let mut random = fastrand::Rng::with_seed(seed);
         let replicas = (0..2)
             .map(|_| Replica {
-                ledger: Ledger::new(MANAGER.into(), false, random.fork()),
+                ledger: Ledger::new(Scope::Shared, MANAGER.into(), false, random.fork()),
                 notes: VecDeque::new(),
                 answers: Vec::new(),
             })
@@ -90,6 +90,7 @@ impl World {
             resource_version: stored.version.to_string().into(),
             entries: stored.entries.clone().into(),
             writer: stored.writer.clone().filter(|_| !stored.entries.is_empty()),
+            service: None,
         })
     }
 
@@ -174,7 +175,7 @@ impl World {
         let fork = self.random.fork();
         let replica = &mut self.replicas[which];
         *replica = Replica {
-            ledger: Ledger::new(MANAGER.into(), false, fork),
+            ledger: Ledger::new(Scope::Shared, MANAGER.into(), false, fork),
             notes: VecDeque::new(),
             answers: Vec::new(),
         };
@@ -203,7 +204,7 @@ impl World {
         }
         let index: usize = task.object.name.strip_prefix("ingress-").unwrap().parse().unwrap();
         let Some(stored) = self.stored.get_mut(&index) else { return Outcome::Gone };
-        if let Action::Write { version, entries } = &task.action {
+        if let Action::Write { version, entries, conditions: _ } = &task.action {
             if stored.version.to_string() != **version {
                 return Outcome::Conflict;
             }

@@ -1,6 +1,6 @@
 //! What a load prints of its measurement, the same for every kind of load.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
@@ -46,4 +46,23 @@ impl Measured<'_> {
             report.extend(figures);
         }
     }
+}
+
+/// Milliseconds from `from` to `to`; negative if it was before.
+#[must_use]
+pub fn millis(to: Instant, from: Instant) -> f64 {
+    match to.checked_duration_since(from) {
+        Some(time) => time.as_secs_f64() * 1e3,
+        None => -from.duration_since(to).as_secs_f64() * 1e3,
+    }
+}
+
+/// Mean and quantiles of `values`, which are sorted by it.
+#[must_use]
+pub fn quantiles(values: &mut [f64]) -> Value {
+    values.sort_unstable_by(f64::total_cmp);
+    let at =
+        |share: f64| values.get((values.len() as f64 * share) as usize).or_else(|| values.last()).copied();
+    let mean = values.iter().sum::<f64>() / values.len() as f64;
+    json!({"mean": mean, "p50": at(0.5), "p99": at(0.99), "max": values.last()})
 }

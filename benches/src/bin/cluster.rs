@@ -13,6 +13,7 @@ use benches::cluster::backend::Backend;
 use benches::cluster::objects::{self, CONTROLLER, NAMESPACE};
 use benches::cluster::probe::Probe;
 use benches::process::{self, Proxy};
+use benches::report::{millis, quantiles};
 use clap::{Args as Arguments, Parser, Subcommand};
 use serde_json::{Value, json};
 
@@ -313,20 +314,4 @@ async fn away(cluster: &Cluster, common: &Common, seconds: u64) -> Result<Value>
     Ok(
         json!({"seconds_away": seconds, "requests": answers.len(), "failed": failed, "converged_after_ms": converged}),
     )
-}
-
-/// Milliseconds from `from` to `to`; negative if it was before.
-fn millis(to: Instant, from: Instant) -> f64 {
-    match to.checked_duration_since(from) {
-        Some(time) => time.as_secs_f64() * 1e3,
-        None => -from.duration_since(to).as_secs_f64() * 1e3,
-    }
-}
-
-fn quantiles(values: &mut [f64]) -> Value {
-    values.sort_unstable_by(f64::total_cmp);
-    let at =
-        |share: f64| values.get((values.len() as f64 * share) as usize).or_else(|| values.last()).copied();
-    let mean = values.iter().sum::<f64>() / values.len() as f64;
-    json!({"mean": mean, "p50": at(0.5), "p99": at(0.99), "max": values.last()})
 }

@@ -77,7 +77,10 @@ fn serve(stream: TcpStream, number: u64) {
 }
 
 /// An address of this machine that is not loopback, which an EndpointSlice must not hold. Nothing is sent to find it.
-fn host_ip() -> Result<IpAddr> {
+///
+/// # Errors
+/// If it has none.
+pub fn host_ip() -> Result<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     socket.connect("198.51.100.1:9").context("this machine has no address but loopback")?;
     Ok(socket.local_addr()?.ip())

@@ -1,6 +1,6 @@
 //! Objects by number.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde_json::{Value, json};
 
@@ -10,6 +10,9 @@ pub const NAMESPACE: &str = "bench";
 pub const CLASS: &str = "bench";
 /// `spec.controller` of [`CLASS`].
 pub const CONTROLLER: &str = "bench.sluicegate.dev/controller";
+
+/// `loadBalancerClass` of Services that are for us.
+pub const BALANCER: &str = "sluicegate.dev/load-balancer";
 
 /// Namespace and class.
 #[must_use]
@@ -85,4 +88,27 @@ pub fn site(number: u32, endpoints: u32) -> [Value; 3] {
         made_up_slice(&name, number, endpoints, 0),
         ingress(&name, &format!("{number}.example"), &name),
     ]
+}
+
+/// A Service of type LoadBalancer at `address` with the ports `(name, port)`, and without ports of the node, of which there
+/// are not enough.
+#[must_use]
+pub fn load_balancer(name: &str, address: IpAddr, ports: &[(&str, u16)]) -> Value {
+    let port = |(name, port)| json!({"name": name, "port": port, "protocol": "TCP", "targetPort": name});
+    let ports: Vec<Value> = ports.iter().copied().map(port).collect();
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {"type": "LoadBalancer", "loadBalancerIP": address, "loadBalancerClass": BALANCER,
+            "allocateLoadBalancerNodePorts": false, "ports": ports}})
+}
+
+/// A slice of one endpoint with the ports `(name, port)`.
+#[must_use]
+pub fn slice_of_ports(service: &str, suffix: &str, address: IpAddr, ports: &[(&str, u16)]) -> Value {
+    let conditions = json!({"ready": true, "serving": true, "terminating": false});
+    let mut slice = slice_with(service, suffix, SocketAddr::new(address, 0), &conditions);
+    let ports = ports.iter().map(|(name, port)| json!({"name": name, "port": port, "protocol": "TCP"}));
+    if let Some(all) = slice.get_mut("ports") {
+        *all = ports.collect();
+    }
+    slice
 }

@@ -379,3 +379,32 @@ fn check_says_what_is_wrong_with_services_that_would_be_served() {
         assert!(out.contains(reason), "{reason}: {out}");
     }
 }
+
+#[test]
+fn explain_names_whom_an_address_is_not_given_to() {
+    let balancer = |namespace: &str, name: &str, created: &str, port: u16| {
+        format!(
+            "---\n{{apiVersion: v1, kind: Service, metadata: {{namespace: {namespace}, name: {name}, creationTimestamp: \
+             '{created}'}}, spec: {{type: LoadBalancer, loadBalancerIP: 127.7.0.1, ports: [{{port: {port}}}]}}}}\n"
+        )
+    };
+    let text = balancer("a", "old", "2026-01-01T00:00:00Z", 5432)
+        + &balancer("a", "young", "2026-01-02T00:00:00Z", 5432)
+        + &balancer("b", "stranger", "2026-01-03T00:00:00Z", 54320);
+    let file = ConfigFile::new("services.yaml", &text);
+    let path = file.path();
+    let explain = |url: &str| {
+        let path = path.to_str().unwrap();
+        let (_, out, _) =
+            run(&["explain", url, "--config", path, "--http", "none", "--json", BALANCED[0], BALANCED[1]]);
+        serde_json::from_str::<serde_json::Value>(&out).unwrap()
+    };
+    let one = explain("tcp://127.7.0.1:5432");
+    assert_eq!(one["object"]["name"], "old");
+    assert_eq!(one["others"].as_array().unwrap().len(), 1, "{one}");
+    assert_eq!(one["others"][0]["object"]["name"], "young");
+    let other = explain("tcp://127.7.0.1:54320");
+    assert_eq!(other["is_served"], false);
+    assert_eq!(other["others"].as_array().unwrap().len(), 1, "{other}");
+    assert_eq!(other["others"][0]["object"]["name"], "stranger");
+}

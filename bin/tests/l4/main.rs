@@ -15,6 +15,7 @@ mod binds;
 #[path = "../common/mod.rs"]
 mod common;
 mod loops;
+mod pressure;
 mod proxy;
 mod relay;
 mod rig;

@@ -49,11 +49,13 @@ pub enum LimitHit {
     Http2Stall,
     /// Relayed TCP connections had the share of file descriptors that is theirs.
     Descriptors,
+    /// No local port was left for a connection to an endpoint of a TCP route.
+    LocalPorts,
 }
 
 impl LimitHit {
     /// Every limit, in the order of [`Self::index`].
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::HeadBytes,
         Self::HeadFields,
         Self::RequestLine,
@@ -73,6 +75,7 @@ impl LimitHit {
         Self::Http2Other,
         Self::Http2Stall,
         Self::Descriptors,
+        Self::LocalPorts,
     ];
 
     /// Position in [`Self::ALL`].
@@ -104,6 +107,7 @@ impl LimitHit {
             Self::Http2Other => "http2_other",
             Self::Http2Stall => "http2_stall",
             Self::Descriptors => "descriptors",
+            Self::LocalPorts => "local_ports",
         }
     }
 }

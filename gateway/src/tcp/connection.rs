@@ -9,15 +9,17 @@ use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use config::table::{L4Bind, L4Key, OnRemoved, ProxyProtocolIn, ProxyProtocolOut, Transport};
+use socket2::SockRef;
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 
 use super::outcome::{L4End, L4Record};
-use super::{Counted, Listening, denied, reset_on_close};
+use super::{Counted, Listening, denied, keepalive, reset_on_close};
 use crate::balance::consistent_hash::key_hash;
 use crate::bind::proxy_protocol::{self, Parsed};
 use crate::http1::plan::IpText;
 use crate::live::{InFlight, Live, LiveBackend, Outcome, PickError, PickRequest, RouteState};
+use crate::metrics::LimitHit;
 use crate::proxy::route;
 use crate::proxy::tunnel::{Cut, Ends, Terms, Tunnel};
 use crate::record::Reason;
@@ -272,7 +274,7 @@ impl Connection {
                     // Our own want of descriptors (EMFILE, ENFILE) or ports (EADDRNOTAVAIL) says nothing about the
                     // endpoint.
                     Some(24 | 23) => self.worker.shed(),
-                    Some(99) => {}
+                    Some(99) => self.worker.metrics.limit_hit(LimitHit::LocalPorts),
                     _ => backend.report(endpoint, Outcome::ConnectFailed, Instant::now()),
                 }
                 Err(L4End::ConnectFailed)
@@ -290,6 +292,7 @@ async fn connect(timer: &mut Timer, address: SocketAddr, timeout: Duration) -> i
     })
     .await?;
     tcp.set_nodelay(true)?;
+    SockRef::from(&tcp).set_tcp_keepalive(&keepalive())?;
     Ok(tcp)
 }
 

@@ -8,12 +8,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use config::table::{Backend, Chunks, L4Bind, L4Key, RouteTable, Split, Transport, overlaps};
-use socket2::{Domain, Protocol, Socket as RawSocket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 
-use super::{Listening, Room};
+use super::{Listening, Room, keepalive};
 use crate::udp;
 
 /// Connections that the kernel queues per socket before they are accepted.
@@ -336,9 +335,7 @@ fn listen(transport: Transport, address: SocketAddr, free_bind: bool) -> io::Res
     // Accepted sockets inherit these, so that no connection pays for them. (No TCP_USER_TIMEOUT: it would end the
     // connection of a client that does not read for a while, RFC 5482 §2.)
     socket.set_tcp_nodelay(true)?;
-    let keepalive =
-        TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10));
-    socket.set_tcp_keepalive(&keepalive.with_retries(3))?;
+    socket.set_tcp_keepalive(&keepalive())?;
     socket.set_nonblocking(true)?;
     socket.listen(BACKLOG)?;
     Ok(socket)

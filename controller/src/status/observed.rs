@@ -27,6 +27,8 @@ pub struct Observed {
 /// What is read of a Service besides its addresses.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Balancer {
+    /// It is of type LoadBalancer: a server takes no addresses for any other.
+    pub is_asked: bool,
     /// `metadata.finalizers`.
     pub finalizers: Box<[Arc<str>]>,
     /// The condition that we write, if it is there and can be read.
@@ -89,8 +91,9 @@ impl Observed {
     pub fn from_service(json: &[u8]) -> Option<Self> {
         let Object { mut metadata, status, spec } = serde_json::from_slice(json).ok()?;
         let entries = status.and_then(entries).unwrap_or_default();
-        let balancer = Balancer::read(metadata.finalizers.take(), status);
+        let mut balancer = Balancer::read(metadata.finalizers.take(), status);
         let is_asked = spec.is_some_and(|spec| spec.kind.as_deref() == Some("LoadBalancer"));
+        balancer.is_asked = is_asked;
         let leaves_traces = !entries.is_empty() || balancer.has_finalizer() || balancer.condition.is_some();
         if !is_asked && !leaves_traces {
             return None;

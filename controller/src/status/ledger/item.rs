@@ -185,6 +185,10 @@ impl Item {
         let (Some(target), Some(service)) = (&self.desired, observed.service.as_deref()) else {
             return Want::Nothing;
         };
+        if !service.is_asked {
+            // Whoever decides will have seen that as well.
+            return Want::Nothing;
+        }
         if !target.entries.is_empty() && !service.has_finalizer() {
             let all = service.finalizers.iter().cloned().chain([Arc::from(FINALIZER)]);
             return self.finalize(all.collect(), now);
@@ -450,6 +454,12 @@ impl Item {
     pub(super) fn invalid(&mut self, now: Moment) {
         self.must_look = true;
         self.not_before = now + INVALID;
+    }
+
+    /// It has another version than this one by now, as far as we know.
+    pub(super) fn is_other_than(&self, version: Option<&Arc<str>>) -> bool {
+        let known = self.observed.as_ref().map(|observed| &observed.resource_version);
+        version.is_some() && known != version
     }
 
     /// Somebody else writes other entries again and again, so it is left alone.

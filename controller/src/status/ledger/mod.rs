@@ -65,6 +65,16 @@ pub(super) enum Action {
     },
 }
 
+impl Action {
+    /// The version that the object must have.
+    fn version(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Look => None,
+            Self::Write { version, .. } | Self::Finalize { version, .. } => Some(version),
+        }
+    }
+}
+
 /// The conditions of a Service.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Conditions {
@@ -395,10 +405,11 @@ impl Ledger {
             }
             Outcome::Gone => item.observed = None,
             Outcome::Conflict => {
-                if let Action::Write { version, .. } | Action::Finalize { version, .. } = &task.action {
+                if let Some(version) = task.action.version() {
                     told.contended = item.conflict(version, delay, now);
                 }
             }
+            Outcome::Invalid if item.is_other_than(task.action.version()) => {}
             Outcome::Invalid => item.invalid(now),
             Outcome::Failed => item.failed(namespace.times <= 1, namespace.until, now),
             Outcome::Denied | Outcome::Busy(_) | Outcome::Aborted => {}

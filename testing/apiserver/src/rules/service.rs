@@ -89,6 +89,12 @@ pub(crate) fn on_update(before: &Value, service: &mut Value, allocated: &Allocat
         }
         drop_unneeded(new, was, &is);
     }
+    if was == "LoadBalancer"
+        && is != "LoadBalancer"
+        && let Some(status) = inside(service, "status")
+    {
+        status.insert("loadBalancer".to_owned(), json!({}));
+    }
     if !check(Some(before), service).is_empty() {
         return Vec::new();
     }

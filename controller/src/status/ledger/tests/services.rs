@@ -33,6 +33,7 @@ fn seen(version: u64, addresses: &[&str], finalizers: &[&str], condition: Option
         entries: addresses.iter().map(entry).collect(),
         writer: None,
         service: Some(Box::new(Balancer {
+            is_asked: true,
             finalizers: finalizers.iter().map(|name| Arc::from(*name)).collect(),
             condition,
             others: [r#"{"type":"other"}"#.into()].into(),
@@ -105,6 +106,23 @@ fn what_somebody_else_wrote_to_a_service_of_ours_is_replaced() {
     ledger.observe(observed, moment(0));
     ledger.desire(&service("web"), Some(&desired(&["192.0.2.1"], None)), moment(0));
     assert_eq!(written(&task(&mut ledger, 0)), [r#"{"ip":"192.0.2.1","ipMode":"Proxy"}"#]);
+}
+
+#[test]
+fn a_service_of_another_type_gets_nothing_and_a_refusal_of_its_former_self_does_not_count() {
+    let mut ledger = balancers();
+    ledger.observe(seen(1, &[], &[FINALIZER], None), moment(0));
+    ledger.desire(&service("web"), Some(&desired(&["192.0.2.1"], None)), moment(0));
+    let write = task(&mut ledger, 0);
+    let mut other = seen(2, &[], &[FINALIZER], None);
+    if let Some(service) = &mut other.service {
+        service.is_asked = false;
+    }
+    ledger.observe(other, moment(1));
+    ledger.outcome(&write, Outcome::Invalid, moment(2));
+    assert!(is_quiet(&mut ledger, 2), "a server takes no addresses for it");
+    ledger.desire(&service("web"), None, moment(3));
+    assert_eq!(finalizers(&task(&mut ledger, 3)), Vec::<&str>::new());
 }
 
 #[test]

@@ -240,7 +240,14 @@ impl Index {
             }
             Event::Refused(addresses) => {
                 let addresses = sorted(addresses);
-                change.refused = self.refused != addresses;
+                let differ: BTreeSet<IpAddr> = {
+                    let (old, new) = (self.refused.iter(), addresses.iter());
+                    let gone = old.filter(|address| addresses.binary_search(address).is_err());
+                    let come = new.filter(|address| self.refused.binary_search(address).is_err());
+                    gone.chain(come).map(SocketAddr::ip).collect()
+                };
+                // Sockets come and go with each Service that has some; endpoints there are rare.
+                change.refused = !differ.is_empty() && self.leads_to(&differ);
                 self.refused = addresses;
             }
             Event::Assigned { service, assignment } => {
@@ -469,6 +476,20 @@ impl Index {
         };
         let at_port = |ip: IpAddr| SocketAddr::new(ip, address.port());
         is_refused(address) || destination::translated(address.ip()).any(|ip| is_refused(at_port(ip)))
+    }
+
+    /// Whether some endpoint has one of these addresses.
+    fn leads_to(&self, addresses: &BTreeSet<IpAddr>) -> bool {
+        let is_one = |ip: IpAddr| {
+            addresses.contains(&ip) || destination::translated(ip).any(|ip| addresses.contains(&ip))
+        };
+        let slices = self.slices.values().flatten().filter_map(|reference| self.object(reference));
+        let endpoints = slices.flat_map(|object| match &object.spec {
+            ObjectSpec::EndpointSlice(slice) => &*slice.endpoints,
+            _ => &[],
+        });
+        endpoints.map(|endpoint| endpoint.address).any(is_one)
+            || self.resolved.values().flat_map(|all| all.iter()).any(|ip| is_one(ip.to_canonical()))
     }
 
     /// The source that has, or may have, listeners of which nothing is known, and so keeps the native `route` from the

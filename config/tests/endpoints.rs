@@ -716,6 +716,9 @@ fn listeners_and_api_servers_that_come_and_go_are_refused_and_allowed() {
     change.merge(index.apply(Event::Refused(Vec::new())));
     assert_eq!(used(&index, &change), ["10.0.0.1:8080", "10.0.0.2:8080"]);
     assert!(index.apply(Event::Refused(Vec::new())).is_empty());
+    // What is no endpoint costs nothing.
+    assert!(index.apply(Event::Refused(vec!["10.0.0.9:8080".parse().unwrap()])).is_empty());
+    assert!(!index.apply(Event::Refused(vec!["10.0.0.2:1".parse().unwrap()])).is_empty());
 }
 
 #[test]

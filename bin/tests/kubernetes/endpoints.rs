@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use serde_json::json;
 
 use crate::cluster::{Cluster, backend};
-use crate::common::{Gateway, eventually, host_ip};
+use crate::common::{Gateway, eventually, free_address, host_ip};
 use crate::objects::{endpoint, ingress, service, site, slice, slice_of};
 
 fn answers(gateway: &Gateway, host: &str) -> BTreeSet<String> {
@@ -79,6 +79,40 @@ fn headless_service_is_served_by_the_ports_of_its_slices() {
     cluster.apply(&ingress(&cluster, "a", "a.example", "a"));
     let gateway = cluster.gateway(&[]);
     gateway.wait_for_body("a.example", "/", "hello from one");
+}
+
+/// Ports of Services are opened while the gateway runs; what leads there is refused from then on.
+#[test]
+fn endpoints_that_become_addresses_of_the_gateway_are_left_out() {
+    let cluster = Cluster::new();
+    let one = backend("one");
+    let at = SocketAddr::new(host_ip(), free_address().port());
+    let allowed = format!("{}/32", at.ip());
+    let gateway = cluster.gateway(&[
+        "--service-types",
+        "load-balancer",
+        "--default-load-balancer",
+        "--load-balancer-addresses",
+        &allowed,
+    ]);
+    site(&cluster, "good", "good.example", &one);
+    cluster.apply(&service("loop"));
+    cluster.apply(&slice_of("loop", "1", at.port(), vec![endpoint(at, json!({"ready": true}))]));
+    cluster.apply(&ingress(&cluster, "loop", "loop.example", "loop"));
+    wait_for_answers(&gateway, "good.example", &["one"]);
+    assert!(crate::events::reasons(&cluster, "loop").is_empty());
+    let mut door = service("door");
+    door["spec"]["type"] = json!("LoadBalancer");
+    door["spec"]["loadBalancerIP"] = json!(at.ip());
+    door["spec"]["ports"][0]["port"] = json!(at.port());
+    cluster.apply(&door);
+    cluster.apply(&slice("door", &[one.address]));
+    eventually("it is told at the Service", || {
+        crate::events::reasons(&cluster, "loop") == ["RefusedAddress"]
+    });
+    gateway.wait_for_status("loop.example", "/", 503);
+    cluster.delete(&door);
+    eventually("its addresses are given back", || cluster.get(&door).is_none());
 }
 
 #[test]

@@ -48,8 +48,6 @@ pub(super) struct Surroundings<'e> {
     pub(super) worker: &'e Worker,
     pub(super) poll: &'e OwnedFd,
     pub(super) budget: &'e Budget,
-    /// Flows of one client that are kept in any case, over all Binds.
-    pub(super) most_kept: u32,
     /// Number of the Bind in this worker.
     pub(super) index: u32,
 }
@@ -66,6 +64,8 @@ pub(super) struct Bound {
     socket: UdpSocket,
     local: SocketAddr,
     flows: Flows<Relay>,
+    /// Flows of one client that are kept in any case.
+    most: Most,
     bind: Option<Arc<L4Bind>>,
     pools: Pools,
     current: Option<Rc<Current>>,
@@ -79,7 +79,16 @@ impl Bound {
     ) -> io::Result<Self> {
         let local = socket.local_addr()?;
         let (flows, pools) = (Flows::new(shares), Pools::default());
-        Ok(Self { listening, socket, local, flows, bind: None, pools, current: None })
+        Ok(Self {
+            listening,
+            socket,
+            local,
+            flows,
+            most: Most { here: 0, all: 0 },
+            bind: None,
+            pools,
+            current: None,
+        })
     }
 
     pub(super) const fn local(&self) -> SocketAddr {
@@ -108,6 +117,7 @@ impl Bound {
             return;
         }
         self.bind = bind;
+        self.most = self.most(around);
         pools.prepare();
         let now = around.worker.timers.now();
         for id in self.flows.ids().collect::<Vec<_>>() {
@@ -167,7 +177,7 @@ impl Bound {
             None => self.begin(around, key)?,
         };
         let now = around.worker.timers.now();
-        self.flows.heard_client(id, now, self.most(around));
+        self.flows.heard_client(id, now, self.most);
         let Self { bind: Some(bind), current: Some(current), flows, .. } = self else {
             return Err(Dropped::NoRoute);
         };
@@ -185,7 +195,7 @@ impl Bound {
         let most = self.bind.as_ref().map_or(0, |bind| bind.policy.max_connections);
         let of_worker = most / u32::try_from(around.worker.workers()).unwrap_or(u32::MAX).max(1);
         let here = if most == 0 { u32::MAX } else { share(of_worker) };
-        Most { here, all: around.most_kept }
+        Most { here, all: around.budget.share() }
     }
 
     /// Makes room for a flow, and makes it.

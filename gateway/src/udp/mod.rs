@@ -375,5 +375,5 @@ fn surroundings<'e>(
     index: usize,
 ) -> Surroundings<'e> {
     let index = u32::try_from(index).unwrap_or(u32::MAX);
-    Surroundings { worker, poll, budget, most_kept: budget.share(), index }
+    Surroundings { worker, poll, budget, index }
 }

@@ -129,6 +129,14 @@ SCENARIOS = {
         "udp": True,
         "about": "echoes of 64 bytes over 1,000 flows, 128 under way; a request is a datagram each way",
     },
+    "udp-burst": {
+        "driver": "datagrams",
+        "load": ["--flows", "64", "--in-flight", "4", "--burst", "16", "--size", "1200", "--requests", "400000",
+                 "--warmup", "20000"],
+        "peers": ["sluicegate", "nginx"],
+        "udp": True,
+        "about": "echoes of 1,200 bytes in bursts of 16, 64 flows of which 4 are busy; a request is a datagram each way",
+    },
     "idle-tls-10k": {
         "load": ["--tls", "@CA@", "--connections", "10000", "--in-flight", "64", "--requests", "10000", "--warmup", "0",
                  "--hold-seconds", "3"],

@@ -1,4 +1,4 @@
-//! UDP load: flows that each have one datagram under way. Load and backend are one process and one thread, as in
+//! UDP load: flows that each have one datagram, or one burst of them, under way. Load and backend are one process and one thread, as in
 //! `loadgen`, and every byte is checked on both sides.
 
 use std::collections::VecDeque;
@@ -29,6 +29,9 @@ struct Args {
     /// Flows that wait for an answer at once. What the kernel queues per socket by default (208 KiB) holds 277.
     #[arg(long, default_value_t = 128)]
     in_flight: usize,
+    /// Datagrams that a flow sends one after the other before it waits for their answers.
+    #[arg(long, default_value_t = 1)]
+    burst: u64,
     /// Bytes per datagram, at least 16.
     #[arg(long, default_value_t = 64)]
     size: usize,
@@ -45,7 +48,9 @@ struct Args {
 
 struct Client {
     socket: UdpSocket,
+    /// Datagrams sent, and answers heard.
     round: u64,
+    heard: u64,
     sent: Instant,
 }
 
@@ -99,7 +104,7 @@ impl Load {
             socket.connect(args.target)?;
             socket.set_nonblocking(true)?;
             poller.add(&socket, number as u64, read)?;
-            clients.push(Client { socket, round: 0, sent: Instant::now() });
+            clients.push(Client { socket, round: 0, heard: 0, sent: Instant::now() });
         }
         let (idle, buffer, question) = ((0..args.flows).collect(), vec![0; 65_536], vec![0; args.size]);
         let latency = Histogram::new(3)?;
@@ -122,11 +127,13 @@ impl Load {
     fn run(&mut self, requests: u64) -> Result<()> {
         let (mut begun, mut done) = (0, 0);
         let mut ready = Vec::new();
-        while done < requests {
-            while begun < requests && (begun - done) < self.args.in_flight as u64 {
+        while done < begun.max(requests) {
+            while begun < requests && (begun - done) < self.args.in_flight as u64 * self.args.burst {
                 let Some(number) = self.idle.pop_front() else { break };
-                self.ask(number)?;
-                begun += 1;
+                for _ in 0..self.args.burst {
+                    self.ask(number)?;
+                    begun += 1;
+                }
             }
             ready.clear();
             self.poller.wait(&mut ready, Some(Duration::from_secs(2)))?;
@@ -176,15 +183,18 @@ impl Load {
 
     /// Takes answers of a client; returns how many.
     fn hear(&mut self, number: usize) -> Result<u64> {
-        let Some(client) = self.clients.get(number) else { return Ok(0) };
+        let Some(client) = self.clients.get_mut(number) else { return Ok(0) };
         let mut heard = 0;
         while let Ok(length) = client.socket.recv(&mut self.buffer) {
-            Self::write(&mut self.question, number as u64, client.round);
+            client.heard += 1;
+            Self::write(&mut self.question, number as u64, client.heard);
             if self.buffer.get(..length) != Some(&self.question[..]) {
                 self.wrong += 1;
             }
             self.latency.record(u64::try_from(client.sent.elapsed().as_micros())?)?;
-            self.idle.push_back(number);
+            if client.heard == client.round {
+                self.idle.push_back(number);
+            }
             heard += 1;
         }
         Ok(heard)

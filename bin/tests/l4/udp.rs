@@ -75,3 +75,42 @@ fn the_largest_and_the_empty_datagram_arrive_as_they_are() {
     }
     eventually("one flow", || rig.open() == 1);
 }
+
+/// What follows each other may pass the kernel together; nobody sees that.
+#[test]
+fn bursts_of_all_sizes_arrive_as_they_were_sent_and_in_order() {
+    let rig = UdpRig::start("", &[echo("").address]);
+    let client = rig.client();
+    let sizes: [&[usize]; 6] = [
+        &[1_200; 40],
+        &[1_200, 1_200, 1_200, 300, 300, 1_200],
+        &[64, 65, 65, 64, 64, 0, 64, 0, 0, 7],
+        &[9_000; 12],
+        &[1; 100],
+        &[30_000, 30_000, 30_000],
+    ];
+    let mut number = 0_u8;
+    let mut answer = vec![0; 65_536];
+    // So many in a row that the gateway finds it worth to take several at a time.
+    for sizes in sizes.iter().cycle().take(120) {
+        let burst: Vec<Vec<u8>> = sizes
+            .iter()
+            .map(|length| {
+                number = number.wrapping_add(1);
+                vec![number; *length]
+            })
+            .collect();
+        for datagram in &burst {
+            client.send(datagram).unwrap();
+        }
+        for datagram in &burst {
+            let length = client.recv(&mut answer).unwrap();
+            assert!(answer[..length] == **datagram, "{length} bytes instead of {}", datagram.len());
+        }
+    }
+    let sent = sizes.iter().map(|burst| burst.len() as u64).sum::<u64>() * 20;
+    for direction in ["in", "out"] {
+        let series = format!("sluicegate_udp_datagrams_total{{direction=\"{direction}\"}}");
+        assert_eq!(rig.metric(&series), sent, "{direction}");
+    }
+}

@@ -277,24 +277,24 @@ impl WorkerMetrics {
         self.l4_bytes_out.add(record.bytes_out);
     }
 
-    /// Counts a datagram of a client. Only the owning worker may call this.
+    /// Counts datagrams of a client. Only the owning worker may call this.
     #[inline]
-    pub fn udp_received(&self, bytes: usize) {
-        self.udp_datagrams_in.add(1);
+    pub fn udp_received(&self, count: usize, bytes: usize) {
+        self.udp_datagrams_in.add(count as u64);
         self.udp_bytes_in.add(bytes as u64);
     }
 
-    /// Counts a datagram of an endpoint. Only the owning worker may call this.
+    /// Counts datagrams of an endpoint. Only the owning worker may call this.
     #[inline]
-    pub fn udp_answered(&self, bytes: usize) {
-        self.udp_datagrams_out.add(1);
+    pub fn udp_answered(&self, count: usize, bytes: usize) {
+        self.udp_datagrams_out.add(count as u64);
         self.udp_bytes_out.add(bytes as u64);
     }
 
-    /// Counts a datagram that goes nowhere. Only the owning worker may call this.
-    pub fn udp_dropped(&self, why: Dropped) {
+    /// Counts datagrams that go nowhere. Only the owning worker may call this.
+    pub fn udp_dropped(&self, count: usize, why: Dropped) {
         if let Some(cell) = self.udp_dropped.get(why.index()) {
-            cell.add(1);
+            cell.add(count as u64);
         }
     }
 

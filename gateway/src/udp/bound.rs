@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use config::table::{L4Bind, Transport};
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use nix::errno::Errno;
 
 use super::flow::{Due, Flow, Flows, Key, Limits, Most};
 use super::shares::Shares;
 use super::socket::{Answers, Meta};
+use super::train::Train;
 use super::upstream::{self, Over, Pools, Upstream};
 use super::{Budget, Dropped};
 use crate::live::{InFlight, LiveBackend, Outcome, RouteState};
@@ -159,15 +160,23 @@ impl Bound {
     }
 
     /// Sends a client's datagram on. There must be room for a socket if it [wants](Self::wants_socket) one.
-    pub(super) fn forward(&mut self, around: &Surroundings<'_>, meta: Meta, bytes: &[u8]) {
+    pub(super) fn forward(&mut self, around: &Surroundings<'_>, meta: Meta, train: &Train<'_>) {
         let metrics = &around.worker.metrics;
-        metrics.udp_received(bytes.len());
-        if let Err(why) = self.try_forward(around, meta, bytes) {
-            metrics.udp_dropped(why);
+        metrics.udp_received(train.count(), train.total());
+        let mut sent = 0;
+        if let Err(why) = self.try_forward(around, meta, train, &mut sent) {
+            metrics.udp_dropped(train.count() - sent, why);
         }
     }
 
-    fn try_forward(&mut self, around: &Surroundings<'_>, meta: Meta, bytes: &[u8]) -> Result<(), Dropped> {
+    /// `sent` counts those that went on.
+    fn try_forward(
+        &mut self,
+        around: &Surroundings<'_>,
+        meta: Meta,
+        train: &Train<'_>,
+        sent: &mut usize,
+    ) -> Result<(), Dropped> {
         if meta.is_cut {
             return Err(Dropped::TooLarge);
         }
@@ -182,12 +191,13 @@ impl Bound {
             return Err(Dropped::NoRoute);
         };
         let Some(flow) = flows.at_mut(id) else { return Err(Dropped::NoRoom) };
-        let sent = flow.value.send(around, (bind, current), token(around.index, Some(id)), key, bytes);
-        if sent.is_err() && flow.value.endpoint.is_none() {
+        let token = token(around.index, Some(id));
+        let result = flow.value.send(around, (bind, current), token, key, (train, sent));
+        if result.is_err() && flow.value.endpoint.is_none() {
             // Nobody was there for its first datagram, so it is no flow.
             self.flows.remove(id);
         }
-        sent
+        result
     }
 
     /// How many flows of one client are kept in any case.
@@ -229,39 +239,53 @@ impl Bound {
         Ok(self.flows.insert(key, around.worker.timers.now(), relay).0)
     }
 
-    /// Takes a datagram of the endpoint, if there is one.
+    /// Takes datagrams of the endpoint, if there are some and there is room.
     pub(super) fn answer(&mut self, around: &Surroundings<'_>, id: u32, answers: &mut Answers) {
         let now = around.worker.timers.now();
         let Some(flow) = self.flows.at_mut(id) else { return };
         let key = flow.key;
         let Some(upstream) = &mut flow.value.upstream else { return };
-        match recv(&upstream.socket, answers.space(), RecvFlags::DONTWAIT) {
-            Ok((_, len)) => {
-                upstream.report(Outcome::Success);
-                let is_leaving = upstream.leaving.is_some();
-                flow.value.bytes_out += len as u64;
-                around.worker.metrics.udp_answered(len);
-                answers.push(key.client, key.local, len);
-                // What no longer belongs to the table does not keep itself alive.
-                if !is_leaving {
-                    self.flows.heard_endpoint(id, now);
+        let tried = upstream.pace.reads(&upstream.socket, now);
+        let mut got = 0;
+        let refused = loop {
+            match upstream.pace.receive(&upstream.socket, answers.space()) {
+                Ok((len, segment)) => {
+                    got += 1;
+                    flow.value.bytes_out += len as u64;
+                    around.worker.metrics.udp_answered(len.div_ceil(segment.max(1)).max(1), len);
+                    answers.push_train(key.client, key.local, len, segment);
                 }
+                Err(Errno::EAGAIN | Errno::EINTR) => break false,
+                Err(_) => break true,
             }
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
-            Err(_) => flow.value.refused(around),
+            // What is left waits for the next turn.
+            if got == tried || answers.is_full() {
+                break false;
+            }
+        };
+        upstream.pace.had(got, tried);
+        if got > 0 {
+            upstream.report(Outcome::Success);
+        }
+        let is_leaving = upstream.leaving.is_some();
+        if refused {
+            flow.value.refused(around);
+        }
+        // What no longer belongs to the table does not keep itself alive.
+        if got > 0 && !is_leaving {
+            self.flows.heard_endpoint(id, now);
         }
     }
 
     /// Sends what was gathered for clients.
     pub(super) fn flush(&self, worker: &Worker, answers: &mut Answers) {
         answers.send(&self.socket, self.local, |error| {
-            worker.metrics.udp_dropped(match error {
-                nix::errno::Errno::EAGAIN | nix::errno::Errno::ENOBUFS | nix::errno::Errno::ENOMEM => {
-                    Dropped::NoRoom
-                }
-                nix::errno::Errno::EMSGSIZE => Dropped::TooLarge,
+            let why = match error {
+                Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM => Dropped::NoRoom,
+                Errno::EMSGSIZE => Dropped::TooLarge,
                 _ => Dropped::ClientUnreachable,
-            });
+            };
+            worker.metrics.udp_dropped(1, why);
         });
     }
 
@@ -323,14 +347,14 @@ fn is_let_in(bind: &L4Bind, client: IpAddr) -> bool {
 }
 
 impl Relay {
-    /// Sends a datagram to the flow's endpoint; to another one if that is gone, unwell or refuses.
+    /// Sends datagrams to the flow's endpoint; to another one if that is gone, unwell or refuses. Counts those that went.
     fn send(
         &mut self,
         around: &Surroundings<'_>,
         (bind, current): (&L4Bind, &Current),
         token: u64,
         key: Key,
-        bytes: &[u8],
+        (train, sent): (&Train<'_>, &mut usize),
     ) -> Result<(), Dropped> {
         let now = around.worker.timers.now();
         match self.upstream.as_mut().map_or(Over::Removed, |upstream| upstream.is_over(bind, now)) {
@@ -343,20 +367,18 @@ impl Relay {
             Over::Unhealthy => drop(self.open(around, (bind, current), token, key)),
         }
         for _ in 0..usize::from(bind.policy.tries).clamp(1, MOST_TRIES) {
-            let Some(upstream) = &self.upstream else {
+            let Some(upstream) = &mut self.upstream else {
                 self.open(around, (bind, current), token, key)?;
                 continue;
             };
-            match send(&upstream.socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-                Ok(_) => {
-                    self.bytes_in += bytes.len() as u64;
-                    return Ok(());
-                }
-                Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::NOBUFS | rustix::io::Errno::NOMEM) => {
-                    return Err(Dropped::NoRoom);
-                }
-                Err(rustix::io::Errno::MSGSIZE) => return Err(Dropped::TooLarge),
+            let before = *sent;
+            let result = upstream.pass(train, sent);
+            self.bytes_in += train.lengths().take(*sent).skip(before).sum::<usize>() as u64;
+            match result {
+                Ok(()) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM) => return Err(Dropped::NoRoom),
+                Err(Errno::EMSGSIZE) => return Err(Dropped::TooLarge),
                 Err(_) => {
                     self.refused(around);
                     self.open(around, (bind, current), token, key)?;

@@ -10,6 +10,7 @@ mod dropped;
 mod flow;
 mod shares;
 mod socket;
+mod train;
 mod upstream;
 
 use std::cell::{Cell, RefCell};
@@ -31,7 +32,7 @@ use self::bound::{Bound, Surroundings, share, token};
 pub use self::dropped::Dropped;
 use self::shares::Shares;
 pub(crate) use self::shares::host_of;
-use self::socket::{Answers, BATCH, Meta, Received};
+use self::socket::{Answers, BATCH, Received};
 pub(crate) use self::socket::{prepare, refuse};
 use crate::tcp::{L4End, Listening, descriptors};
 use crate::worker::Worker;
@@ -329,19 +330,22 @@ impl Engine {
         !self.budget.is_spent()
     }
 
-    /// Forwards one datagram of a batch.
-    fn forward(&mut self, index: usize, meta: Meta, position: usize) {
+    /// Forwards what is at `position` of a batch, and what goes with it. How many that were.
+    fn forward(&mut self, index: usize, position: usize) -> usize {
+        let Some(meta) = self.received.metas.get(position).copied() else { return 1 };
         let wants_room =
             self.budget.is_spent() && self.binds.get(index).is_some_and(|bound| bound.wants_socket(meta));
         let has_room = !wants_room || self.make_room();
         let Self { worker, poll, budget, binds, received, .. } = self;
-        let Some(bound) = binds.get_mut(index) else { return };
-        if has_room {
-            bound.forward(&surroundings(worker, poll, budget, index), meta, received.bytes(position));
-        } else {
-            worker.metrics.udp_received(meta.len);
-            worker.metrics.udp_dropped(Dropped::NoRoom);
+        let Some(bound) = binds.get_mut(index) else { return 1 };
+        if !has_room {
+            worker.metrics.udp_received(1, meta.len);
+            worker.metrics.udp_dropped(1, Dropped::NoRoom);
+            return 1;
         }
+        let train = received.train(position);
+        bound.forward(&surroundings(worker, poll, budget, index), meta, &train);
+        train.count()
     }
 
     /// Forwards what is queued at a Bind.
@@ -357,9 +361,9 @@ impl Engine {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => return tracing::debug!(bind = %bound.local(), %error, "cannot receive"),
             };
-            for position in 0..count {
-                let Some(meta) = self.received.metas.get(position).copied() else { break };
-                self.forward(index, meta, position);
+            let mut position = 0;
+            while position < count {
+                position += self.forward(index, position).max(1);
             }
             if count < BATCH {
                 return;

@@ -7,9 +7,11 @@ use std::os::fd::AsRawFd as _;
 use nix::errno::Errno;
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg,
-    setsockopt, sockopt,
+    sendmsg, setsockopt, sockopt,
 };
 use socket2::Socket;
+
+use super::train::{self, Train, Trust};
 
 /// Datagrams per system call.
 pub(super) const BATCH: usize = 32;
@@ -157,6 +159,15 @@ impl Received {
         let len = self.metas.get(index).map_or(0, |meta| meta.len);
         self.buffers.get(index * STRIDE..).and_then(|rest| rest.get(..len)).unwrap_or_default()
     }
+
+    /// The datagrams from `first` on that one client sent to one address of ours and that can go on together.
+    pub(super) fn train(&self, first: usize) -> Train<'_> {
+        let metas = self.metas.get(first..).unwrap_or_default();
+        let Some(head) = metas.first() else { return Train::new(self, first, 0) };
+        let same =
+            metas.iter().take_while(|meta| meta.from == head.from && meta.to == head.to && !meta.is_cut);
+        Train::new(self, first, train::count(same.map(|meta| meta.len)).max(1))
+    }
 }
 
 fn plain(address: SockaddrStorage) -> Option<SocketAddr> {
@@ -170,6 +181,8 @@ pub(super) struct Answers {
     used: usize,
     /// receiver, our address, and the length of each
     list: Vec<(Option<SockaddrStorage>, IpAddr, usize)>,
+    trust: Trust,
+    control: Vec<u8>,
     headers: [MultiHeaders<SockaddrStorage>; 4],
 }
 
@@ -184,7 +197,9 @@ impl Default for Answers {
         Self {
             arena: vec![0; ROOM].into(),
             used: 0,
-            list: Vec::with_capacity(BATCH),
+            list: Vec::with_capacity(BATCH + train::MOST),
+            trust: Trust::default(),
+            control: train::control(),
             headers: kinds().map(headers),
         }
     }
@@ -200,9 +215,10 @@ impl Answers {
         self.list.is_empty()
     }
 
-    /// Where the next one is received; tell its length to [`Self::push`].
-    pub(super) fn space(&mut self) -> &mut [u8] {
-        self.arena.get_mut(self.used..).and_then(|rest| rest.get_mut(..LARGEST)).unwrap_or_default()
+    /// Where the next ones are received, and what the kernel says of them; tell their length to [`Self::push_train`].
+    pub(super) fn space(&mut self) -> (&mut [u8], &mut [u8]) {
+        let space = self.arena.get_mut(self.used..).and_then(|rest| rest.get_mut(..LARGEST));
+        (space.unwrap_or_default(), &mut self.control)
     }
 
     /// Forgets all.
@@ -211,29 +227,94 @@ impl Answers {
         self.used = 0;
     }
 
-    pub(super) fn push(&mut self, to: SocketAddr, from: IpAddr, len: usize) {
+    fn push(&mut self, to: SocketAddr, from: IpAddr, len: usize) {
         self.list.push((Some(to.into()), from, len));
         self.used += len;
     }
 
+    /// Adds what was received in [`Self::space`]: datagrams of `segment` bytes in a row, the last of which may be shorter.
+    pub(super) fn push_train(&mut self, to: SocketAddr, from: IpAddr, len: usize, segment: usize) {
+        let mut left = len;
+        while left > segment {
+            self.push(to, from, segment);
+            left -= segment;
+        }
+        self.push(to, from, left);
+    }
+
     /// Sends all through `socket`, which is bound to `local`; `failed` is told of each that the kernel does not take.
     pub(super) fn send(&mut self, socket: &UdpSocket, local: SocketAddr, mut failed: impl FnMut(Errno)) {
-        let (mut first, mut at) = (0, 0);
+        let (mut first, mut at, mut alone) = (0, 0, 0);
         while let Some((_, from, _)) = self.list.get(first).copied() {
-            let group = self.list.iter().skip(first).take_while(|(_, other, _)| *other == from).count();
-            let sent = match self.send_group(socket, local, (first, group), at) {
-                Ok(sent) => sent.clamp(1, group),
-                Err(Errno::EINTR) => continue,
-                Err(error) => {
-                    // What ails one says nothing about the next.
-                    failed(error);
-                    1
+            let together = if first < alone { 1 } else { self.train_at(first) };
+            let sent = if together > 1 && self.trust.may() {
+                match self.send_train(socket, local, (first, together), at) {
+                    Ok(()) => {
+                        self.trust.worked();
+                        together
+                    }
+                    Err(Errno::EINTR) => continue,
+                    Err(error) if train::is_refused(error) => {
+                        self.trust.failed();
+                        alone = first + together;
+                        continue;
+                    }
+                    Err(error) => {
+                        (0..together).for_each(|_| failed(error));
+                        together
+                    }
+                }
+            } else {
+                let rest = self.list.iter().enumerate().skip(first);
+                let is_in = |&(position, (_, other, _)): &(usize, &(_, IpAddr, _))| {
+                    *other == from && (position < alone.max(first + together) || self.train_at(position) < 2)
+                };
+                let group = rest.take_while(is_in).take(BATCH).count();
+                match self.send_group(socket, local, (first, group), at) {
+                    Ok(sent) => sent.clamp(1, group),
+                    Err(Errno::EINTR) => continue,
+                    Err(error) => {
+                        // What ails one says nothing about the next.
+                        failed(error);
+                        1
+                    }
                 }
             };
             at += self.list.iter().skip(first).take(sent).map(|(_, _, len)| len).sum::<usize>();
             first += sent;
         }
         self.clear();
+    }
+
+    /// How many from `first` on can leave together as a train.
+    fn train_at(&self, first: usize) -> usize {
+        let Some((to, from, _)) = self.list.get(first) else { return 0 };
+        let rest = self.list.iter().skip(first);
+        train::count(rest.take_while(|(other, ours, _)| other == to && ours == from).map(|(_, _, len)| *len))
+    }
+
+    /// Sends those that go to one receiver and are of one size.
+    fn send_train(
+        &self,
+        socket: &UdpSocket,
+        local: SocketAddr,
+        (first, count): (usize, usize),
+        at: usize,
+    ) -> nix::Result<()> {
+        let group = self.list.get(first..first + count).unwrap_or_default();
+        let Some((to, from, segment)) = group.first().copied() else { return Ok(()) };
+        let total = group.iter().map(|(_, _, len)| len).sum::<usize>();
+        let bytes = [IoSlice::new(self.arena.get(at..at + total).unwrap_or_default())];
+        let segment = u16::try_from(segment).map_err(|_| Errno::EMSGSIZE)?;
+        let (v4, v6) = (from_v4(from), from_v6(from));
+        let source = match from {
+            IpAddr::V4(_) => ControlMessage::Ipv4PacketInfo(&v4),
+            IpAddr::V6(_) => ControlMessage::Ipv6PacketInfo(&v6),
+        };
+        let control = [ControlMessage::UdpGsoSegments(&segment), source];
+        let control = if local.ip().is_unspecified() { &control[..] } else { &control[..1] };
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        sendmsg(socket.as_raw_fd(), &bytes, control, flags, to.as_ref()).map(|_| ())
     }
 
     /// Sends those that have one address of ours.

@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 use config::table::{L4Bind, OnRemoved, Split};
 use rustix::event::epoll;
 use rustix::io::Errno;
+use rustix::net::SendFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Dropped;
+use super::train::{self, Pace, Train, Trust};
 use crate::balance::consistent_hash::key_hash;
 use crate::http1::plan::IpText;
 use crate::live::{InFlight, Live, LiveBackend, Outcome, PickError, PickRequest};
@@ -35,6 +37,8 @@ pub(super) struct Upstream {
     asked: u32,
     /// Tick in which it was found to be no longer wanted.
     pub(super) leaving: Option<u32>,
+    pub(super) pace: Pace,
+    trust: Trust,
 }
 
 /// What a Bind forwards to in one version of the table.
@@ -100,6 +104,30 @@ impl Upstream {
             return Over::No;
         }
         if self.backend.ignores_health() { Over::No } else { Over::Unhealthy }
+    }
+
+    /// Sends a client's datagrams from number `sent` on, and counts them.
+    ///
+    /// # Errors
+    /// As the kernel says of the first that it does not take.
+    pub(super) fn pass(&mut self, train: &Train<'_>, sent: &mut usize) -> nix::Result<()> {
+        if train.count() > 1 && *sent == 0 && self.trust.may() {
+            match train.send(&self.socket) {
+                Err(error) if train::is_refused(error) => self.trust.failed(),
+                result => {
+                    result?;
+                    self.trust.worked();
+                    *sent = train.count();
+                }
+            }
+        }
+        while *sent < train.count() {
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            let result = rustix::net::send(&self.socket, train.at(*sent), flags);
+            result.map_err(|error| nix::errno::Errno::from_raw(error.raw_os_error()))?;
+            *sent += 1;
+        }
+        Ok(())
     }
 
     pub(super) fn report(&self, outcome: Outcome) {
@@ -170,7 +198,10 @@ pub(super) fn open(
         Ok(socket)
     });
     match opened {
-        Ok(socket) => Ok(Upstream { socket, in_flight, backend, since: now, asked: now, leaving: None }),
+        Ok(socket) => {
+            let (pace, trust) = (Pace::default(), Trust::default());
+            Ok(Upstream { socket, in_flight, backend, since: now, asked: now, leaving: None, pace, trust })
+        }
         Err(error) => {
             if let Some(counters) = in_flight.endpoint().counters.of(worker.index) {
                 counters.failures.add(1);

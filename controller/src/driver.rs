@@ -45,6 +45,8 @@ pub struct Driver<S, P> {
     assigner: Assigner,
     /// Where they are remembered.
     memory: Option<Memory>,
+    /// It was said that they cannot be kept there.
+    has_told_memory: bool,
     /// In a cluster, for which term we decide on them for all replicas; `None` if another one always does.
     term: Option<watch::Receiver<u64>>,
     /// For whoever writes status.
@@ -76,6 +78,7 @@ impl<S: Source, P: Publish> Driver<S, P> {
             publisher,
             assigner: Assigner::new(settings.services.clone(), Role::Alone),
             memory: None,
+            has_told_memory: false,
             term: None,
             desired: Vec::new(),
             announced: Vec::new(),
@@ -258,12 +261,27 @@ impl<S: Source, P: Publish> Driver<S, P> {
         self.desired.extend(given.desired);
         if given.is_different {
             // Before any of it is served, so that a restart finds what clients know.
-            if let Some(Err(error)) = self.memory.as_ref().map(|memory| memory.write(&self.assigner.memory()))
-            {
-                tracing::warn!(%error, "the addresses of Services cannot be kept in --state-dir");
-            }
+            self.remember();
+        }
+        if given.is_touched {
+            self.metrics.pools(self.assigner.usage());
         }
         given.is_touched
+    }
+
+    /// Keeps the addresses of Services, if there is a place for them.
+    fn remember(&mut self) {
+        let Some(memory) = &self.memory else { return };
+        match memory.write(&self.assigner.memory()) {
+            Ok(()) if std::mem::take(&mut self.has_told_memory) => {
+                tracing::info!("the addresses of Services are kept in --state-dir again");
+            }
+            Ok(()) => {}
+            Err(error) if !std::mem::replace(&mut self.has_told_memory, true) => {
+                tracing::warn!(%error, "the addresses of Services cannot be kept in --state-dir");
+            }
+            Err(_) => {}
+        }
     }
 
     /// The term for which we decide on addresses of Services for other replicas, as we know everything that there is; else 0.

@@ -8,6 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use config::report::{ObjectRef, Problem, Report, Severity};
 
+use crate::ipam::{Family, Usage};
+
 /// Lines logged for one compile; `check` lists everything.
 const MAX_LINES: usize = 100;
 
@@ -89,6 +91,8 @@ struct Figures {
     version: u64,
     dns_lookups: u64,
     dns_failures: u64,
+    /// (pool, family, state) → how many addresses
+    pools: BTreeMap<(String, Family, &'static str), u128>,
 }
 
 impl ControlMetrics {
@@ -108,6 +112,24 @@ impl ControlMetrics {
                 figures.last_clean = Some(now);
             }
         });
+    }
+
+    /// Notes how much of each pool of addresses is in use.
+    pub fn pools<'a>(&self, usage: impl Iterator<Item = (&'a ObjectRef, Usage)>) {
+        let mut pools = BTreeMap::new();
+        for (pool, usage) in usage {
+            for (family, assigned, available) in [
+                (Family::V4, usage.assigned_v4, usage.available_v4),
+                (Family::V6, usage.assigned_v6, usage.available_v6),
+            ] {
+                // A pool without any of the family says nothing of it.
+                if assigned + available > 0 {
+                    pools.insert((pool.to_string(), family, "assigned"), assigned);
+                    pools.insert((pool.to_string(), family, "available"), available);
+                }
+            }
+        }
+        self.change(|figures| figures.pools = pools);
     }
 
     /// Notes the end of a DNS lookup.
@@ -187,6 +209,16 @@ impl ControlMetrics {
             "Lookups that gave no address.",
             &figures.dns_failures,
         );
+        head(
+            out,
+            "sluicegate_address_pool_addresses",
+            "gauge",
+            "Addresses of pools for Services, by pool, family and state.",
+        );
+        for ((pool, family, state), count) in &figures.pools {
+            let labels = format!("pool=\"{pool}\",family=\"{family}\",state=\"{state}\"");
+            line(out, &format!("sluicegate_address_pool_addresses{{{labels}}}"), count);
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use config::resource::{AddressPool, L2Advertisement, ObjectSpec};
 use super::outcome::{Lack, Outcome};
 use super::request::{Families, Family, Nodes, Request, Sharing};
 use super::virtual_address::{Announcement, VirtualAddress};
-use super::{Allocator, Overlap};
+use super::{Allocator, Overlap, Usage};
 
 /// Who decides on addresses.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -280,8 +280,8 @@ impl Assigner {
         let confirmed = || known.confirmed.iter().copied().collect();
         let hint = match self.role {
             Role::Alone => self.remembered.get(service).cloned().unwrap_or_default(),
-            // Somebody has emptied the status, and whoever leads will fill it again.
-            Role::Leader | Role::Follower if recorded.is_empty() => confirmed(),
+            // Somebody has emptied the status, which we will fill again.
+            Role::Leader if recorded.is_empty() => confirmed(),
             Role::Leader | Role::Follower => recorded.clone(),
         };
         Some(Request {
@@ -378,6 +378,11 @@ impl Assigner {
             }
         }
         all
+    }
+
+    /// How much of each pool is in use.
+    pub fn usage(&self) -> impl Iterator<Item = (&ObjectRef, Usage)> {
+        self.allocator.usage()
     }
 
     /// Whether the Service is one whose endpoints on this node matter.

@@ -163,12 +163,21 @@ impl Allocator {
             told.extend(waiting.into_iter().map(|(_, service)| service));
             self.is_eased = false;
         }
+        told.extend(self.lost.keys().cloned());
         self.tell(told)
     }
 
     /// Gives to each of `turns` what its hint says, or else leaves it what it had.
     fn obey(&mut self, turns: &BTreeSet<Age>) {
         let kept = self.let_go(turns);
+        for (_, service) in turns {
+            let Some(Claim { request: Some(request), .. }) = self.claims.get(service) else { continue };
+            for address in request.hint.clone() {
+                if self.may_keep(service, address).is_ok() {
+                    self.oust(service, address);
+                }
+            }
+        }
         self.keep_hints(turns);
         for (service, address) in kept {
             let held = self.claims.get(&service).map(|claim| *Family::of(address).pick(&claim.held));
@@ -181,6 +190,19 @@ impl Allocator {
                 self.waiting.insert(age.clone());
             } else {
                 self.waiting.remove(age);
+            }
+        }
+    }
+
+    /// Takes `address`, which `service` has according to a hint, from others that have it without one.
+    fn oust(&mut self, service: &ObjectRef, address: IpAddr) {
+        for other in self.owners.of(address) {
+            let Some(claim) = self.claims.get_mut(&other).filter(|_| other != *service) else { continue };
+            let is_meant = claim.request.as_ref().is_some_and(|request| request.hint.contains(&address));
+            if !is_meant {
+                *Family::of(address).pick_mut(&mut claim.held) = None;
+                self.release(&other, address);
+                self.lost.entry(other).or_default().push((address, Withdrawal::RequestChanged));
             }
         }
     }

@@ -35,6 +35,14 @@ impl Owners {
         self.tenancies.keys().copied()
     }
 
+    /// Those that have `address`.
+    pub(super) fn of(&self, address: IpAddr) -> Vec<ObjectRef> {
+        self.tenancies
+            .get(&address)
+            .map(|tenancy| tenancy.services.keys().cloned().collect())
+            .unwrap_or_default()
+    }
+
     /// Why `service` cannot have `address` in addition to those that have it; `None` if it can.
     pub(super) fn conflict(
         &self,

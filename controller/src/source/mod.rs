@@ -45,7 +45,7 @@ pub trait Source {
         Certainty::Whole
     }
 
-    /// True if the batches so far have all pools of addresses. It never becomes less; a batch follows when it becomes more.
+    /// True if the batches so far have all pools of addresses, and all Services that may have addresses of them. It never becomes less; a batch follows when it becomes more.
     fn knows_pools(&self) -> bool {
         true
     }

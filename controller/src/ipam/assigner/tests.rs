@@ -153,6 +153,16 @@ fn a_follower_follows_when_services_swap_addresses() {
 }
 
 #[test]
+fn a_follower_keeps_an_address_whose_record_is_emptied_until_another_has_it_on_record() {
+    let mut rig = Rig::new(Role::Follower);
+    rig.apply(&(pool("a", "192.0.2.1-192.0.2.9") + &service("one", "", "192.0.2.1")));
+    rig.apply(&service("one", "", ""));
+    assert_eq!(rig.served(), "one=192.0.2.1");
+    rig.apply(&service("two", "", "192.0.2.1"));
+    assert_eq!(rig.served(), "two=192.0.2.1");
+}
+
+#[test]
 fn whoever_is_not_ours_any_more_has_nothing() {
     let mut rig = Rig::new(Role::Leader);
     rig.apply(&(pool("a", "192.0.2.1") + &service("web", "", "192.0.2.1")));

@@ -318,3 +318,73 @@ proptest! {
         world.check(&addresses(&one, &world));
     }
 }
+
+/// What everybody has.
+fn had(allocator: &Allocator, services: &BTreeSet<ObjectRef>) -> Addresses {
+    let of_one = |service: &ObjectRef| {
+        let outcome = allocator.outcome(service)?;
+        let addresses: Vec<IpAddr> = outcome.assigned.iter().map(|one| one.address).collect();
+        (!addresses.is_empty()).then(|| (service.clone(), addresses))
+    };
+    services.iter().filter_map(of_one).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Whatever is recorded, and in whatever order that is heard of: a follower gives an address to one only (or to those
+    /// that share it), has nothing that was never recorded, and in the end has what the leader gave.
+    #[test]
+    fn a_follower_ends_with_what_the_leader_gave(
+        pools in some_pools(),
+        requests in prop::collection::vec((some_service(), some_request()), 0..12),
+        forged in prop::collection::vec((some_service(), 0_usize..12), 0..12),
+        seed in any::<u64>(),
+    ) {
+        let requests: BTreeMap<ObjectRef, Request> = requests.into_iter().collect();
+        let mut leader = Allocator::default();
+        leader.set_pools(&pools);
+        for (service, request) in &requests {
+            leader.request(service, Some(request.clone()));
+        }
+        leader.settle();
+        let services = requests.keys().cloned().collect();
+        let given = had(&leader, &services);
+        let mut follower = Allocator::default();
+        follower.set_pools(&pools);
+        let mut told: BTreeMap<ObjectRef, BTreeSet<IpAddr>> = BTreeMap::new();
+        let mut tell = |follower: &mut Allocator, service: &ObjectRef, hint: Vec<IpAddr>| {
+            let Some(request) = requests.get(service) else { return };
+            told.entry(service.clone()).or_default().extend(&hint);
+            follower.request(service, Some(Request { hint: hint.into(), ..request.clone() }));
+            follower.follow();
+            for (service, addresses) in had(follower, &services) {
+                for address in addresses {
+                    assert!(told[&service].contains(&address), "{service} has {address}, which nobody recorded");
+                }
+            }
+        };
+        for (service, at) in forged {
+            tell(&mut follower, &service, vec![universe(Family::V4)[at]]);
+        }
+        // The record is as the leader has it: whoever has nothing has an empty one.
+        let mut order: Vec<&ObjectRef> = requests.keys().collect();
+        let mut random = fastrand::Rng::with_seed(seed);
+        for service in &order {
+            tell(&mut follower, service, Vec::new());
+        }
+        random.shuffle(&mut order);
+        for service in order {
+            tell(&mut follower, service, given.get(service).cloned().unwrap_or_default());
+        }
+        let follows = had(&follower, &services);
+        for (service, addresses) in &given {
+            for address in addresses {
+                prop_assert!(
+                    follows.get(service).is_some_and(|had| had.contains(address)),
+                    "{service} was given {address}: {follows:?}, {given:?}"
+                );
+            }
+        }
+    }
+}

@@ -75,9 +75,11 @@ impl KubeSource {
         }
     }
 
-    /// True if all pools are known: a server that does not know the kind has none.
+    /// True if all pools are known, and all Services, which have addresses of them. A server that does not know the kind of
+    /// a pool has none.
     pub(super) fn are_pools_known(&self) -> bool {
         self.phase == Phase::Live
+            && self.progress.is_resource_synced(Resource::Services)
             && Resource::OF_POOLS.iter().all(|resource| self.progress.is_known_or_missing(*resource))
     }
 

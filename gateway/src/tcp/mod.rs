@@ -39,7 +39,19 @@ pub(crate) struct Room {
 impl Room {
     /// A quarter of the descriptors in number, of which each needs two: one to the client, one to the endpoint.
     pub(crate) fn of_process() -> Self {
-        Self { open: AtomicUsize::new(0), most: (descriptors() / 4).max(1) }
+        Self::of(descriptors() / 4)
+    }
+
+    fn of(most: usize) -> Self {
+        Self { open: AtomicUsize::new(0), most: most.max(1) }
+    }
+
+    /// Counts one more in; whether there is room for it on a Bind that has so many. A Bind may have no more than some
+    /// times of what is free, so that there is always something left for the others.
+    fn take(&self, of_bind: usize) -> bool {
+        const TIMES_FREE: usize = 4;
+        let free = self.most.saturating_sub(self.open.fetch_add(1, Ordering::Relaxed));
+        of_bind < free.saturating_mul(TIMES_FREE)
     }
 }
 
@@ -60,7 +72,7 @@ pub(crate) struct Listening {
 pub(crate) enum Full {
     /// The Bind has as many as it may have.
     Bind,
-    /// All Binds together have.
+    /// All Binds together have, or it has too much of what is left to all of them.
     Process,
 }
 
@@ -77,8 +89,7 @@ impl Listening {
     /// Counts a connection in, unless there are `most` (0 = any number), or too many of all Binds.
     pub(crate) fn admit(self: &Arc<Self>, most: u32) -> Result<Counted, Full> {
         let before = self.open.fetch_add(1, Ordering::Relaxed);
-        let room = self.room.as_ref();
-        let is_room = room.is_none_or(|room| room.open.fetch_add(1, Ordering::Relaxed) < room.most);
+        let is_room = self.room.as_ref().is_none_or(|room| room.take(before));
         let counted = Counted(Arc::clone(self));
         if most != 0 && before >= most as usize {
             return Err(Full::Bind);
@@ -160,10 +171,31 @@ fn reset_on_close(stream: &TcpStream) {
 
 #[cfg(test)]
 mod tests {
+    use config::table::Transport;
+
     use super::*;
 
     fn size_of_task<F: Future>(_: impl FnOnce(connection::Connection) -> F) -> usize {
         size_of::<F>()
+    }
+
+    #[test]
+    fn binds_that_take_all_they_can_leave_something_to_others() {
+        let room = Arc::new(Room::of(1_000));
+        let key = |port| L4Key { address: ([127, 0, 0, 1], port).into(), transport: Transport::Tcp };
+        let bind = |port| Arc::new(Listening::new(key(port), 0, Some(Arc::clone(&room))));
+        let fill =
+            |bind: &Arc<Listening>| std::iter::from_fn(|| bind.admit(0).ok()).take(2_000).collect::<Vec<_>>();
+        let (one, two, three) = (bind(1), bind(2), bind(3));
+        let first = fill(&one);
+        assert_eq!(first.len(), 800);
+        let second = fill(&two);
+        assert_eq!(second.len(), 160);
+        assert!(one.admit(0).is_err_and(|full| full == Full::Process));
+        assert_eq!(three.admit(0).map(drop), Ok(()));
+        drop((first, second));
+        assert_eq!(room.open.load(Ordering::Relaxed), 0);
+        assert_eq!(fill(&three).len(), 800);
     }
 
     /// An idle connection costs its task and two registrations with the reactor.

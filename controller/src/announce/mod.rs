@@ -1,6 +1,10 @@
 //! Which node announces which address. Owns that decision, and what nodes tell each other for it; never touches an
 //! interface.
+//!
+//! `agreement` decides (pure, tested by simulation); `leases` speaks with the API server; `wanted` says which addresses
+//! there are.
 
+mod agreement;
 mod wanted;
 
 pub use self::wanted::{Wanted, wanted};

@@ -8,14 +8,14 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// A moment, as time since the machine was started.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) struct Moment(Duration);
+pub(crate) struct Moment(Duration);
 
 impl Moment {
     /// The start of the machine: before everything.
-    pub(super) const START: Self = Self(Duration::ZERO);
+    pub(crate) const START: Self = Self(Duration::ZERO);
 
     /// This moment.
-    pub(super) fn now() -> Self {
+    pub(crate) fn now() -> Self {
         let time = clock_gettime(ClockId::Boottime);
         let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
         Self(Duration::from_secs(seconds) + Duration::from_nanos(time.tv_nsec.unsigned_abs()))
@@ -23,17 +23,17 @@ impl Moment {
 
     /// `after` the start of the machine.
     #[cfg(test)]
-    pub(super) const fn at(after: Duration) -> Self {
+    pub(crate) const fn at(after: Duration) -> Self {
         Self(after)
     }
 
     /// Nanoseconds since the machine was started.
-    pub(super) fn as_nanos(self) -> u64 {
+    pub(crate) fn as_nanos(self) -> u64 {
         u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// The time since `earlier`; zero if it is not earlier.
-    pub(super) fn since(self, earlier: Self) -> Duration {
+    pub(crate) fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
 }

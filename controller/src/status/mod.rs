@@ -6,7 +6,7 @@
 //! whether bytes may leave. Every replica keeps all of this up to date; only the one that holds the Lease writes.
 
 mod api;
-mod clock;
+pub(crate) mod clock;
 mod gate;
 mod journal;
 mod lease;

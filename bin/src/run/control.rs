@@ -13,6 +13,7 @@ use config::report::{Kind, Report, Severity};
 use config::table::{Bind, L4Key, RouteId, RouteTable, Transport};
 use controller::Publish;
 use controller::driver::{Command, Driver};
+use controller::ipam::VirtualAddress;
 use controller::ipam::memory::Memory;
 use controller::problems::ControlMetrics;
 use controller::source::Source;
@@ -118,10 +119,6 @@ impl Publishing {
         self.publisher.publish(Arc::clone(table));
         self.gateway.close_binds(table);
         self.report.set(Arc::clone(report));
-        // Not before somebody listens there.
-        if let Some(announced) = &self.announced {
-            announced.of(table);
-        }
         self.tell_self_signed(table);
         match self.started.take() {
             Some(started) => {
@@ -155,6 +152,13 @@ struct Shared(Arc<Mutex<Publishing>>);
 impl Publish for Shared {
     fn publish(&mut self, table: &Arc<RouteTable>, report: &Arc<Report>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).publish(table, report);
+    }
+
+    fn announce(&mut self, addresses: &[VirtualAddress]) {
+        let publishing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(announced) = &publishing.announced {
+            announced.tell(addresses);
+        }
     }
 }
 

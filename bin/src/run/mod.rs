@@ -27,7 +27,6 @@ use controller::source::kube::Progress;
 use controller::status::StatusMetrics;
 use gateway::access_log::{AccessLog, Destination, Format};
 use gateway::admin::{AdminState, Readiness, ReportSlot};
-use gateway::announce::AnnounceStats;
 use gateway::live::Shared;
 use gateway::metrics::Registry;
 use gateway::{BindError, Gateway};
@@ -125,7 +124,7 @@ impl Running {
         let more = MoreFigures {
             progress: source.progress(),
             status: prospect.as_ref().map(Prospect::metrics),
-            announce: announcing.as_ref().map(announce::Prospect::stats),
+            announce: announcing.as_ref().map(announce::Prospect::figures),
         };
         let workers = worker_count(args);
         let (shared, publisher) = Shared::new(workers);
@@ -209,6 +208,10 @@ impl Running {
             tracing::info!(lame_duck = %humantime::format_duration(lame_duck), "not ready any more, still serving");
             tokio::time::sleep(lame_duck).await;
         }
+        // New connections go elsewhere from here on; this process answers those that still come.
+        if let Some(announce) = &self.announce {
+            announce.leave().await;
+        }
         tracing::info!(timeout = %humantime::format_duration(drain_timeout), "draining");
         let _ = self.commands.send(Command::Stop);
         let left = self.control.drain(drain_timeout).await;
@@ -267,7 +270,7 @@ fn close_access_log(access_log: AccessLog) {
 struct MoreFigures {
     progress: Option<Arc<Progress>>,
     status: Option<Arc<StatusMetrics>>,
-    announce: Option<Arc<AnnounceStats>>,
+    announce: Option<announce::Figures>,
 }
 
 fn start_admin(

@@ -15,3 +15,4 @@ mod common;
 
 mod alone;
 mod net;
+mod together;

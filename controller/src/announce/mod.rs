@@ -5,6 +5,10 @@
 //! there are.
 
 mod agreement;
+mod leases;
+mod metrics;
 mod wanted;
 
+pub use self::leases::{Announce, LeaseSettings, Left, run};
+pub use self::metrics::AgreementMetrics;
 pub use self::wanted::{Wanted, wanted};

@@ -1,12 +1,12 @@
-//! Which addresses are there to be announced, as far as the table says. Pure.
+//! Which addresses are there to be announced. Pure.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use config::report::Kind;
-use config::table::{L4Bind, RouteTable, Split};
 use ipnet::IpNet;
+
+use crate::ipam::VirtualAddress;
 
 /// An address of a Service.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -19,30 +19,67 @@ pub struct Wanted {
     pub is_able: bool,
 }
 
-/// The addresses within `networks` that Services have in `table`, in order.
+/// Those of `addresses` that may be announced: from pools that say so, and those within `networks` that Services asked for.
+/// What is for some interfaces or nodes only is announced nowhere rather than everywhere.
 #[must_use]
-pub fn wanted(table: &RouteTable, networks: &[IpNet]) -> Arc<[Wanted]> {
+pub fn wanted(addresses: &[VirtualAddress], networks: &[IpNet]) -> Arc<[Wanted]> {
     let mut all = BTreeMap::<IpAddr, Wanted>::new();
-    for (_, bind) in table.l4.iter() {
-        let address = bind.key.address.ip();
-        let is_service =
-            || table.routes.at(bind.route.0).is_some_and(|route| route.object.kind == Kind::Service);
-        let is_one = !address.is_unspecified() && !address.is_multicast() && !address.is_loopback();
-        if !bind.free_bind || !is_one || !networks.iter().any(|net| net.contains(&address)) || !is_service() {
+    for one in addresses {
+        let address = one.address;
+        let is_everywhere = || {
+            let mut announcements = one.announcements.iter();
+            announcements.any(|from| from.interfaces.is_empty() && from.node_selectors.is_empty())
+        };
+        let may = match one.pool {
+            Some(_) => is_everywhere(),
+            None => networks.iter().any(|net| net.contains(&address)),
+        };
+        if !may || address.is_unspecified() || address.is_multicast() || address.is_loopback() {
             continue;
         }
-        let (is_local, has_endpoint) = endpoints(bind, table);
-        let one = all.entry(address).or_insert(Wanted { address, is_restricted: false, is_able: true });
-        // One port with an endpoint here is enough; the others would have none here either way.
-        one.is_able = if is_local && !one.is_restricted { has_endpoint } else { one.is_able || has_endpoint };
-        one.is_restricted |= is_local;
+        let is_able = !one.needs_local || one.has_local;
+        let entry = all.entry(address).or_insert(Wanted { address, is_restricted: false, is_able: false });
+        // Several Services share it: one with an endpoint here is enough.
+        entry.is_able |= is_able;
+        entry.is_restricted |= one.needs_local;
     }
     all.into_values().collect()
 }
 
-/// Whether only endpoints of this node count, and whether there is one.
-fn endpoints(bind: &L4Bind, table: &RouteTable) -> (bool, bool) {
-    let Ok(Split::One(id)) = &bind.target else { return (false, false) };
-    let Some(backend) = table.backends.at(id.0) else { return (false, false) };
-    (backend.name.ends_with("@node"), !backend.endpoints.is_empty())
+#[cfg(test)]
+mod tests {
+    use config::report::{Kind, ObjectRef};
+
+    use super::*;
+    use crate::ipam::Announcement;
+
+    fn virtual_address(text: &str, is_pooled: bool, needs_local: bool, has_local: bool) -> VirtualAddress {
+        let object = |kind| ObjectRef { kind, namespace: "a".into(), name: "b".into() };
+        VirtualAddress {
+            address: text.parse().unwrap(),
+            service: object(Kind::Service),
+            pool: is_pooled.then(|| object(Kind::Service)),
+            announcements: if is_pooled { vec![Announcement::default()].into() } else { Box::default() },
+            needs_local,
+            has_local,
+        }
+    }
+
+    #[test]
+    fn what_pools_announce_and_what_may_be_asked_for_is_wanted() {
+        let networks = ["192.0.2.0/24".parse().unwrap()];
+        let mut some = virtual_address("10.0.0.2", true, false, false);
+        some.announcements =
+            vec![Announcement { interfaces: vec!["eth0".into()].into(), ..Default::default() }].into();
+        let list = [
+            virtual_address("10.0.0.1", true, true, false),
+            some,
+            virtual_address("192.0.2.1", false, true, true),
+            virtual_address("198.51.100.1", false, false, false),
+        ];
+        let all = wanted(&list, &networks);
+        let texts: Vec<(String, bool, bool)> =
+            all.iter().map(|one| (one.address.to_string(), one.is_restricted, one.is_able)).collect();
+        assert_eq!(texts, [("10.0.0.1".to_owned(), true, false), ("192.0.2.1".to_owned(), true, true)]);
+    }
 }

@@ -154,9 +154,10 @@ impl Station {
         self.announce_due(now);
     }
 
-    /// Lets the kernel keep everything for `lifetime` from now.
-    pub fn renew(&mut self, lifetime: Duration) {
-        let all: Vec<(IpAddr, u32)> = self.taken.iter().map(|(address, one)| (*address, one.index)).collect();
+    /// Lets the kernel keep those of `addresses` that are held for `lifetime` from now.
+    pub fn renew(&mut self, addresses: &BTreeSet<IpAddr>, lifetime: Duration) {
+        let held = |address: &IpAddr| Some((*address, self.taken.get(address)?.index));
+        let all: Vec<(IpAddr, u32)> = addresses.iter().filter_map(held).collect();
         for (address, index) in all {
             self.note(address, "renew", |netlink| netlink.assign(address, index, lifetime));
         }

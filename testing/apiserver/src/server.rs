@@ -1,7 +1,7 @@
 //! The server: its socket, its TLS, its threads, and the kubeconfig with which it is reached.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,9 @@ use crate::write::Strictness;
 /// How a server is to be.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Port on `127.0.0.1`; 0 takes a free one.
+    /// Where it listens; the threads that serve are in the network namespace of the one that starts it.
+    pub address: IpAddr,
+    /// Port there; 0 takes a free one.
     pub port: u16,
     /// Who may ask. The first stands in the kubeconfig.
     pub tokens: Vec<Token>,
@@ -42,6 +44,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            address: Ipv4Addr::LOCALHOST.into(),
             port: 0,
             tokens: vec![Token::admin("test-token")],
             history: 4_096,
@@ -67,10 +70,10 @@ impl Server {
     ///
     /// If the socket cannot be opened, or no certificate or thread can be made.
     pub fn start(options: Options) -> io::Result<Self> {
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, options.port))?;
+        let listener = std::net::TcpListener::bind((options.address, options.port))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let (certificate, acceptor) = identity()?;
+        let (certificate, acceptor) = identity(options.address)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("apiserver")
@@ -182,8 +185,11 @@ impl Drop for Server {
 }
 
 /// A certificate for loopback, and what shows it.
-fn identity() -> io::Result<(String, TlsAcceptor)> {
-    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+fn identity(address: IpAddr) -> io::Result<(String, TlsAcceptor)> {
+    let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    if !address.is_loopback() {
+        names.push(address.to_string());
+    }
     let rcgen::CertifiedKey { cert, signing_key } =
         rcgen::generate_simple_self_signed(names).map_err(io::Error::other)?;
     let key = PrivateKeyDer::try_from(signing_key.serialize_der()).map_err(io::Error::other)?;

@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use controller::announce::Wanted;
+use controller::announce::{Left, Wanted};
 use gateway::announce::{Alone, Heard, Hold, Station};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
 use super::able;
 
-/// Announces what is `wanted` until `stop` is told or dropped.
+/// Announces what is `wanted` until `orders` ends.
 pub(super) async fn run(
     mut station: Station,
     mut wanted: watch::Receiver<Arc<[Wanted]>>,
     lifetime: Duration,
-    mut stop: oneshot::Receiver<()>,
+    mut orders: mpsc::UnboundedReceiver<Left>,
 ) {
     let mut alone = Alone::default();
     let mut renewal = tokio::time::interval(lifetime / 3);
@@ -46,8 +46,12 @@ pub(super) async fn run(
         };
         tokio::select! {
             biased;
-            _ = &mut stop => return,
-            _ = renewal.tick() => station.renew(lifetime),
+            order = orders.recv() => match order {
+                // There is nobody to hand anything over to.
+                Some(left) => drop(left.send(())),
+                None => return,
+            },
+            _ = renewal.tick() => station.renew(&step.hold, lifetime),
             heard = station.next() => {
                 if let Heard::Claim(claim) = heard
                     && alone.claimed(claim.address, Instant::now())

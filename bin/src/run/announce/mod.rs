@@ -2,6 +2,7 @@
 //! is the addresses that end, by themselves.
 
 mod alone;
+mod cluster;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,12 +10,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
-use config::table::RouteTable;
-use controller::announce::{Wanted, wanted};
+use controller::announce::{AgreementMetrics, LeaseSettings, Left, Wanted, wanted};
+use controller::ipam::VirtualAddress;
 use gateway::announce::{AnnounceStats, Pattern, Station};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rustix::thread::CapabilitySet;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::capability;
 use crate::cli::{AnnounceKind, RunArgs};
@@ -22,7 +23,7 @@ use crate::cli::{AnnounceKind, RunArgs};
 /// What addresses and links need.
 const RIGHTS: CapabilitySet = CapabilitySet::NET_ADMIN.union(CapabilitySet::NET_RAW);
 
-/// Takes the addresses of each table.
+/// Takes the addresses of Services.
 #[derive(Debug)]
 pub(super) struct Addresses {
     networks: Box<[IpNet]>,
@@ -30,9 +31,9 @@ pub(super) struct Addresses {
 }
 
 impl Addresses {
-    /// Tells which addresses `table` has, if others than before.
-    pub(super) fn of(&self, table: &RouteTable) {
-        let now = wanted(table, &self.networks);
+    /// Tells which of `addresses` are to be announced, if others than before.
+    pub(super) fn tell(&self, addresses: &[VirtualAddress]) {
+        let now = wanted(addresses, &self.networks);
         self.wanted.send_if_modified(|last| {
             let is_new = *last != now;
             *last = now;
@@ -47,14 +48,35 @@ pub(super) struct Prospect {
     lease: Duration,
     interfaces: Vec<Pattern>,
     wanted: watch::Receiver<Arc<[Wanted]>>,
+    figures: Figures,
+    /// In a cluster, how nodes agree.
+    leases: Option<LeaseSettings>,
+}
+
+/// What there is to say of announcing.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Figures {
     stats: Arc<AnnounceStats>,
+    agreement: Option<Arc<AgreementMetrics>>,
+}
+
+impl Figures {
+    /// Prometheus text.
+    pub(super) fn render_metrics(&self, out: &mut String) {
+        self.stats.render_metrics(out);
+        if let Some(agreement) = &self.agreement {
+            agreement.render_metrics(out);
+        }
+    }
 }
 
 /// The running thread.
 #[derive(Debug)]
 pub(super) struct AnnounceThread {
     thread: JoinHandle<()>,
-    stop: oneshot::Sender<()>,
+    /// Ends the thread when it is dropped.
+    orders: mpsc::UnboundedSender<Left>,
+    lease: Duration,
     /// Disconnects when the thread ends, also by a panic.
     ended: Option<oneshot::Receiver<()>>,
 }
@@ -65,9 +87,7 @@ pub(super) fn prepare(args: &RunArgs) -> anyhow::Result<Option<(Addresses, Prosp
     if given.announce == AnnounceKind::None {
         return Ok(None);
     }
-    if args.cluster.kubernetes {
-        anyhow::bail!("--announce l2 works with --config only so far");
-    }
+    let leases = args.cluster.kubernetes.then(|| leases(args)).transpose()?;
     capability::take(RIGHTS);
     if !capability::has(RIGHTS) {
         anyhow::bail!(
@@ -77,29 +97,47 @@ pub(super) fn prepare(args: &RunArgs) -> anyhow::Result<Option<(Addresses, Prosp
     }
     let all = || vec![IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
     let networks = &args.ingress.services.load_balancer_addresses;
-    let networks = if networks.is_empty() { all() } else { networks.clone() };
+    let networks = if networks.is_empty() && leases.is_none() { all() } else { networks.clone() };
+    let agreement = leases.is_some().then(Arc::default);
     let (sender, wanted) = watch::channel(Arc::default());
     let prospect = Prospect {
         lease: given.announce_lease,
         interfaces: given.announce_interfaces.clone(),
         wanted,
-        stats: Arc::default(),
+        figures: Figures { stats: Arc::default(), agreement },
+        leases,
     };
     Ok(Some((Addresses { networks: networks.into(), wanted: sender }, prospect)))
 }
 
+fn leases(args: &RunArgs) -> anyhow::Result<LeaseSettings> {
+    let Some(node) = args.ingress.node_name.as_deref() else {
+        anyhow::bail!(
+            "--announce l2 needs --node-name in a cluster: nodes agree on who announces what by Leases with their names"
+        );
+    };
+    let namespaces = [&args.status.election_namespace, &args.status.pod_namespace];
+    let namespace = namespaces.into_iter().flatten().find(|name| !name.is_empty());
+    Ok(LeaseSettings {
+        kubeconfig: args.cluster.kubeconfig.clone(),
+        namespace: namespace.map(|name| name.as_str().into()),
+        node: node.into(),
+        duration: args.announce.announce_lease,
+    })
+}
+
 impl Prospect {
     /// The figures.
-    pub(super) fn stats(&self) -> Arc<AnnounceStats> {
-        Arc::clone(&self.stats)
+    pub(super) fn figures(&self) -> Figures {
+        self.figures.clone()
     }
 
     /// Starts the thread.
     pub(super) fn start(self) -> anyhow::Result<AnnounceThread> {
-        let (stop, stopped) = oneshot::channel();
+        let (orders, ordered) = mpsc::unbounded_channel();
         let (alive, ended) = oneshot::channel::<()>();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let Self { lease, interfaces, wanted, stats } = self;
+        let Self { lease, interfaces, wanted, figures: Figures { stats, agreement }, leases } = self;
         let station = {
             let _inside = runtime.enter();
             Station::new(interfaces, stats)
@@ -107,9 +145,19 @@ impl Prospect {
         };
         let thread = std::thread::Builder::new().name("announce".to_owned()).spawn(move || {
             let _alive = alive;
-            runtime.block_on(alone::run(station, wanted, lease, stopped));
+            runtime.block_on(async {
+                match leases {
+                    Some(leases) => {
+                        let metrics = agreement.unwrap_or_default();
+                        cluster::run(station, leases, wanted, metrics, ordered).await;
+                    }
+                    None => alone::run(station, wanted, lease, ordered).await,
+                }
+            });
+            // A request that is under way must not be waited for.
+            runtime.shutdown_background();
         })?;
-        Ok(AnnounceThread { thread, stop, ended: Some(ended) })
+        Ok(AnnounceThread { thread, orders, lease, ended: Some(ended) })
     }
 }
 
@@ -125,10 +173,19 @@ impl AnnounceThread {
         }
     }
 
+    /// Has others take over what they can, and returns when they have, or after two Leases. Addresses that nobody takes
+    /// stay.
+    pub(super) async fn leave(&self) {
+        let (left, is_done) = oneshot::channel();
+        if self.orders.send(left).is_ok() && tokio::time::timeout(self.lease * 2, is_done).await.is_err() {
+            tracing::warn!("not all addresses were handed over in time");
+        }
+    }
+
     /// Gives up all addresses and ends the thread.
     pub(super) async fn stop(self) {
-        let Self { thread, stop, .. } = self;
-        drop(stop);
+        let Self { thread, orders, .. } = self;
+        drop(orders);
         // A panic of the thread was printed when it happened.
         let _ = tokio::task::spawn_blocking(move || thread.join()).await;
     }

@@ -45,8 +45,8 @@ pub(crate) struct Step {
     pub(crate) hold: BTreeMap<IpAddr, bool>,
     /// The kernel may keep them for so long.
     pub(crate) lifetime: Duration,
-    /// The kernel is to be told so also of those that are announced already.
-    pub(crate) renews: bool,
+    /// The kernel is to be told so of these, which are announced already.
+    pub(crate) renew: BTreeSet<IpAddr>,
     /// Write this, and then tell [`Agreement::answered`].
     pub(crate) write: Option<Word>,
     /// Look again then, if nothing happens before.
@@ -345,7 +345,14 @@ impl Agreement {
         // Alone, our own clock renews what nobody confirms.
         let basis = if is_valid { self.confirmed } else { Some(self.renew_at) };
         let renews = std::mem::replace(&mut self.renewed_for, basis) != basis;
-        Step { hold, lifetime, renews, write, next: self.next(now) }
+        // What is offered may have another owner from here on, so its time runs from the offer.
+        let is_renewed = |mine: &Mine| match mine.state {
+            State::Offer(since, _) => since == now,
+            State::Want | State::Hold => renews,
+        };
+        let renewed = self.mine.iter().filter(|(_, mine)| mine.is_up && is_renewed(mine));
+        let renew = renewed.map(|(address, _)| *address).collect();
+        Step { hold, lifetime, renew, write, next: self.next(now) }
     }
 
     /// What becomes of one address.

@@ -1,0 +1,55 @@
+//! Announcing in a cluster: what nodes agree on, done on the links of this one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use controller::announce::{self, AgreementMetrics, Announce, LeaseSettings, Left, Wanted};
+use gateway::announce::{Heard, Hold, Station};
+use tokio::sync::{mpsc, watch};
+
+/// The links of this host.
+struct Links(Station);
+
+impl Announce for Links {
+    fn is_able(&self, address: IpAddr) -> bool {
+        self.0.is_able(address)
+    }
+
+    fn listen_for(&mut self, addresses: BTreeSet<IpAddr>) {
+        self.0.listen_for(addresses);
+    }
+
+    fn hold(&mut self, addresses: &BTreeMap<IpAddr, bool>, lifetime: Duration) {
+        let hold = |is_firm: &bool| if *is_firm { Hold::Firm } else { Hold::Loose };
+        let held: BTreeMap<_, _> = addresses.iter().map(|(address, firm)| (*address, hold(firm))).collect();
+        self.0.hold(&held, lifetime);
+    }
+
+    fn renew(&mut self, addresses: &BTreeSet<IpAddr>, lifetime: Duration) {
+        self.0.renew(addresses, lifetime);
+    }
+
+    async fn next(&mut self) -> Option<IpAddr> {
+        match self.0.next().await {
+            Heard::Links => None,
+            Heard::Claim(claim) => Some(claim.address),
+        }
+    }
+}
+
+/// Announces what nodes agree on until `orders` ends.
+pub(super) async fn run(
+    mut station: Station,
+    leases: LeaseSettings,
+    wanted: watch::Receiver<Arc<[Wanted]>>,
+    metrics: Arc<AgreementMetrics>,
+    orders: mpsc::UnboundedReceiver<Left>,
+) {
+    // Others may announce by now what a process before this one left.
+    station.clear(&BTreeSet::new());
+    if let Err(error) = announce::run(leases, Links(station), wanted, metrics, orders).await {
+        tracing::error!("cannot announce addresses: {error}");
+    }
+}

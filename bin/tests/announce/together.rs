@@ -1,0 +1,288 @@
+//! Hosts that agree over an API server, which they reach by another link than the one that is tested. The figures that the
+//! tests print are those of docs/benchmarks.md.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use test_apiserver::{Options, Server};
+
+use crate::common::{Gateway, PATIENCE, eventually};
+use crate::net::{ANSWERING, CLIENT, Net, ask, can_run};
+
+const VIP: &str = "10.77.0.50";
+/// What a new connection may take before it counts as failed.
+const SOON: Duration = Duration::from_millis(50);
+
+struct Together {
+    gateways: Vec<Option<Gateway>>,
+    kubeconfig: PathBuf,
+    net: Net,
+    _server: Server,
+    _folder: TempDir,
+}
+
+impl Together {
+    fn new(hosts: u8) -> Self {
+        let net = Net::new(hosts);
+        let folder = TempDir::new().unwrap();
+        let address: IpAddr = "10.78.0.100".parse().unwrap();
+        let server =
+            net.inside(&net.lan(), || Server::start(Options { address, ..Options::default() }).unwrap());
+        let kubeconfig = folder.path().join("kubeconfig");
+        server.write_kubeconfig(&kubeconfig).unwrap();
+        let mut together = Self { gateways: Vec::new(), kubeconfig, net, _server: server, _folder: folder };
+        together.apply(&json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {
+            "type": "LoadBalancer", "loadBalancerIP": VIP, "selector": {"app": "web"},
+            "ports": [{"port": 80, "protocol": "TCP"}]}}));
+        together.apply(&slice(None));
+        together.gateways = (1..=hosts).map(|n| Some(together.start(n))).collect();
+        eventually("one that announces", || together.owner().is_some());
+        eventually("an answer", || together.net.ask(vip(), SOON).is_ok_and(|text| text == "served"));
+        // All of them are there, so that nothing moves any more by itself.
+        for n in 1..=hosts {
+            eventually("all nodes", || {
+                let gateway = together.gateways[usize::from(n - 1)].as_ref().unwrap();
+                let page = together.net.admin(n, gateway, "/metrics");
+                page.contains(&format!("\nsluicegate_announce_members {hosts}\n"))
+            });
+        }
+        eventually("one owner", || together.owners().len() == 1);
+        thread::sleep(Duration::from_millis(300));
+        together
+    }
+
+    fn start(&self, n: u8) -> Gateway {
+        let node = format!("n{n}");
+        let mut gateway = self.net.gateway(
+            n,
+            &[
+                &["--kubernetes", "--kubeconfig", self.kubeconfig.to_str().unwrap(), "--node-name", &node],
+                &["--http", "none", "--service-types", "load-balancer", "--default-load-balancer"][..],
+                &["--load-balancer-addresses", "10.77.0.48/28", "--election-namespace", "default"],
+                &["--state-dir", "none", "--announce", "l2", "--announce-interfaces", "eth0"],
+                &["--drain-timeout", "1s"],
+            ]
+            .concat(),
+        );
+        gateway.wait_until_ready();
+        gateway
+    }
+
+    fn apply(&self, object: &Value) {
+        self.net.inside(&self.net.lan(), || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let file = Kubeconfig::read_from(&self.kubeconfig).unwrap();
+                let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
+                let client = kube::Client::try_from(config.unwrap()).unwrap();
+                let version = object["apiVersion"].as_str().unwrap();
+                let (group, version) = version.split_once('/').unwrap_or(("", version));
+                let kind = GroupVersionKind::gvk(group, version, object["kind"].as_str().unwrap());
+                let api: Api<DynamicObject> =
+                    Api::namespaced_with(client, "default", &ApiResource::from_gvk(&kind));
+                let params = PatchParams::apply("test").force();
+                api.patch(object["metadata"]["name"].as_str().unwrap(), &params, &Patch::Apply(object))
+                    .await
+                    .unwrap();
+            });
+        });
+    }
+
+    fn owners(&self) -> Vec<u8> {
+        let count = u8::try_from(self.gateways.len()).unwrap();
+        (1..=count.max(1)).filter(|n| self.net.has(*n, VIP)).collect()
+    }
+
+    fn owner(&self) -> Option<u8> {
+        self.owners().first().copied()
+    }
+
+    fn gateway(&self, n: u8) -> &Gateway {
+        self.gateways[usize::from(n - 1)].as_ref().unwrap()
+    }
+
+    /// Opens connections one after the other while `event` happens and until another host than `from` has had the address
+    /// for a while. The longest time without a new connection, and the longest with two that have the address.
+    fn watch(&self, from: u8, event: impl FnOnce()) -> (Duration, Duration) {
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let asking = scope.spawn(|| self.net.inside(&self.net.lan(), || longest_gap(&is_over)));
+            let looking = scope.spawn(|| self.longest_overlap(&is_over));
+            thread::sleep(Duration::from_millis(300));
+            event();
+            let deadline = Instant::now() + PATIENCE;
+            while self.owners().iter().all(|owner| *owner == from) || self.net.has(from, VIP) {
+                assert!(Instant::now() < deadline, "nobody else has the address: {:?}", self.owners());
+                thread::sleep(Duration::from_millis(5));
+            }
+            thread::sleep(Duration::from_millis(700));
+            is_over.store(true, SeqCst);
+            (asking.join().unwrap(), looking.join().unwrap())
+        })
+    }
+
+    fn longest_overlap(&self, is_over: &AtomicBool) -> Duration {
+        let (mut longest, mut since) = (Duration::ZERO, None);
+        while !is_over.load(SeqCst) {
+            let now = Instant::now();
+            if self.owners().len() > 1 {
+                longest = longest.max(now - *since.get_or_insert(now));
+            } else {
+                since = None;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        longest
+    }
+}
+
+fn vip() -> SocketAddr {
+    SocketAddr::new(VIP.parse().unwrap(), 80)
+}
+
+fn slice(node: Option<&str>) -> Value {
+    let mut endpoint = json!({"addresses": [CLIENT], "conditions": {"ready": true}});
+    if let Some(node) = node {
+        endpoint["nodeName"] = json!(node);
+    }
+    json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4", "ports": [{"name": "", "port": ANSWERING, "protocol": "TCP"}],
+        "endpoints": [endpoint]})
+}
+
+/// The longest time between two connections that were served.
+fn longest_gap(is_over: &AtomicBool) -> Duration {
+    let (mut longest, mut last) = (Duration::ZERO, Instant::now());
+    while !is_over.load(SeqCst) {
+        if ask(vip(), SOON).is_ok_and(|text| text == "served") {
+            longest = longest.max(last.elapsed());
+            last = Instant::now();
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    longest
+}
+
+fn report(what: &str, (gap, overlap): (Duration, Duration)) {
+    eprintln!("failover: {what}: no new connection for {gap:?}, two with the address for {overlap:?}");
+}
+
+#[test]
+fn who_is_told_to_end_hands_its_addresses_over_without_a_gap() {
+    if !can_run() {
+        return;
+    }
+    let mut together = Together::new(2);
+    let from = together.owner().unwrap();
+    let seen = together.watch(from, || together.gateway(from).signal("TERM"));
+    report("planned", seen);
+    assert!(seen.0 < Duration::from_millis(400), "{:?}", seen.0);
+    assert!(seen.1 < Duration::from_secs(1), "{:?}", seen.1);
+    let mut gateway = together.gateways[usize::from(from - 1)].take().unwrap();
+    assert!(gateway.wait_for_exit().success());
+}
+
+#[test]
+fn who_is_killed_has_a_successor_when_its_lease_is_over() {
+    if !can_run() {
+        return;
+    }
+    let together = Together::new(2);
+    let from = together.owner().unwrap();
+    let seen = together.watch(from, || together.gateway(from).signal("KILL"));
+    report("killed", seen);
+    assert!(seen.0 < Duration::from_secs(3), "{:?}", seen.0);
+    assert!(seen.1 < Duration::from_millis(1_500), "{:?}", seen.1);
+}
+
+#[test]
+fn who_is_frozen_loses_its_addresses_and_does_not_take_them_back() {
+    if !can_run() {
+        return;
+    }
+    let together = Together::new(2);
+    let from = together.owner().unwrap();
+    let seen = together.watch(from, || together.gateway(from).signal("STOP"));
+    report("frozen", seen);
+    assert!(seen.0 < Duration::from_secs(3), "{:?}", seen.0);
+    assert!(seen.1 < Duration::from_millis(1_500), "{:?}", seen.1);
+    assert!(!together.net.has(from, VIP), "the frozen one has it no more");
+    // It comes back, and takes its share as anybody who joins.
+    let (gap, overlap) = {
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let asking = scope.spawn(|| together.net.inside(&together.net.lan(), || longest_gap(&is_over)));
+            let looking = scope.spawn(|| together.longest_overlap(&is_over));
+            together.gateway(from).signal("CONT");
+            thread::sleep(Duration::from_secs(2));
+            is_over.store(true, SeqCst);
+            (asking.join().unwrap(), looking.join().unwrap())
+        })
+    };
+    report("back from the ice", (gap, overlap));
+    assert!(gap < Duration::from_secs(1) && overlap < Duration::from_secs(1), "{gap:?} {overlap:?}");
+    eventually("one owner", || together.owners().len() == 1);
+}
+
+#[test]
+fn whose_link_is_down_gives_its_addresses_up() {
+    if !can_run() {
+        return;
+    }
+    let together = Together::new(2);
+    let from = together.owner().unwrap();
+    let seen = together.watch(from, || together.net.ip(from, &["link", "set", "eth0", "down"]));
+    report("link down", seen);
+    assert!(seen.0 < Duration::from_secs(3), "{:?}", seen.0);
+}
+
+#[test]
+fn with_the_local_policy_the_address_follows_its_endpoints() {
+    if !can_run() {
+        return;
+    }
+    let together = Together::new(2);
+    together.apply(&slice(Some("n1")));
+    together.apply(&json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {
+        "type": "LoadBalancer", "loadBalancerIP": VIP, "selector": {"app": "web"},
+        "externalTrafficPolicy": "Local", "ports": [{"port": 80, "protocol": "TCP"}]}}));
+    for (node, other) in [(1, 2), (2, 1), (1, 2)] {
+        together.apply(&slice(Some(&format!("n{node}"))));
+        eventually("the address where the endpoint is", || {
+            together.net.has(node, VIP) && !together.net.has(other, VIP)
+        });
+        eventually("an answer", || together.net.ask(vip(), SOON).is_ok_and(|text| text == "served"));
+    }
+    together.apply(&slice(Some("elsewhere")));
+    eventually("nobody", || together.owners().is_empty());
+}
+
+#[test]
+fn without_the_api_server_nodes_that_knew_of_each_other_stop() {
+    if !can_run() {
+        return;
+    }
+    let together = Together::new(2);
+    for n in 1..=2 {
+        together.net.ip(n, &["link", "set", "eth1", "down"]);
+    }
+    eventually("nobody", || together.owners().is_empty());
+    for n in 1..=2 {
+        together.net.ip(n, &["link", "set", "eth1", "up"]);
+    }
+    eventually("one owner", || together.owners().len() == 1);
+}
+
+#[test]
+fn a_node_without_a_name_is_refused() {
+    let (code, _, text) = crate::common::run(&["run", "--kubernetes", "--announce", "l2"]);
+    assert!(code == 1 && text.contains("--node-name"), "{text}");
+}

@@ -21,9 +21,10 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     && CARGO_PROFILE_RELEASE_STRIP=debuginfo RUSTFLAGS="-C target-feature=+crt-static" \
        cargo build --release --locked -p sluicegate --target "$target" \
     && install -D "target/$target/release/sluicegate" /image/usr/local/bin/sluicegate
-# Ports below 1024 without root, for containers that are granted NET_BIND_SERVICE. Permitted and not effective: with the
+# Ports below 1024, and addresses on interfaces (--announce), without root, for containers that are granted NET_BIND_SERVICE,
+# or NET_ADMIN and NET_RAW. Permitted and not effective: with the
 # latter, the program would not even start in the others.
-RUN setcap cap_net_bind_service=p /image/usr/local/bin/sluicegate \
+RUN setcap cap_net_admin,cap_net_bind_service,cap_net_raw=p /image/usr/local/bin/sluicegate \
     && install -D -m 644 /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ca-certificates.crt \
     && printf 'sluicegate:x:65532:65532::/:/sbin/nologin\n' > /image/etc/passwd \
     && install -d -m 700 -o 65532 -g 65532 /image/var/lib/sluicegate

@@ -38,6 +38,13 @@
 {{- if .Values.services.metallbPools }}
 - --metallb-pools
 {{- end }}
+{{- if ne .Values.services.announce "none" }}
+- --announce={{ .Values.services.announce }}
+- --announce-lease={{ .Values.services.announceLeaseSeconds | int }}s
+{{- with .Values.services.announceInterfaces }}
+- {{ printf "--announce-interfaces=%s" (join "," .) | quote }}
+{{- end }}
+{{- end }}
 {{- with .Values.services.nodePortAddresses }}
 - --nodeport-addresses={{ join "," . }}
 {{- end }}
@@ -92,6 +99,13 @@
 {{- $add := default list $capabilities.add }}
 {{- $_ := set $capabilities "add" (append $add "NET_BIND_SERVICE" | uniq) }}
 {{- $_ := set $context "capabilities" $capabilities }}
+{{- end }}
+{{- if ne .Values.services.announce "none" }}
+{{- $capabilities := default dict $context.capabilities }}
+{{- $_ := set $capabilities "add" (concat (default list $capabilities.add) (list "NET_ADMIN" "NET_RAW") | uniq) }}
+{{- $_ := set $context "capabilities" $capabilities }}
+{{- /* What the program's file is permitted would be taken from it otherwise. */}}
+{{- $_ := set $context "allowPrivilegeEscalation" true }}
 {{- end }}
 {{- toYaml $context }}
 {{- end }}

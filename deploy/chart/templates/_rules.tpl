@@ -74,6 +74,12 @@
   resources: [leases]
   resourceNames: [{{ include "sluicegate.fullname" . }}]
   verbs: [get, patch]
+{{- if ne .Values.services.announce "none" }}
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  # One for each node, whose names are not known here.
+  verbs: [list, watch, patch, delete]
+{{- end }}
 {{- if or .Values.status.clearAtEnd (include "sluicegate.publishesNodes" .) }}
 - apiGroups: [""]
   resources: [pods]

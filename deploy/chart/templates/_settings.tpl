@@ -75,6 +75,9 @@
 {{- if and .Values.services.types (not .Values.hostNetwork) }}
 {{- fail "services.types needs hostNetwork: true; addresses of Services are addresses of nodes" }}
 {{- end }}
+{{- if and (ne .Values.services.announce "none") (not (include "sluicegate.balances" .)) }}
+{{- fail "services.announce needs services.types with load-balancer" }}
+{{- end }}
 {{- if and (include "sluicegate.balances" .) (not .Values.status.enabled) }}
 {{- fail "services.types with load-balancer needs status.enabled: which Service has which address is kept in its status" }}
 {{- end }}

@@ -478,6 +478,11 @@ impl Index {
         is_refused(address) || destination::translated(address.ip()).any(|ip| is_refused(at_port(ip)))
     }
 
+    /// Whether an API server is at `address`.
+    pub(crate) fn is_server(&self, address: SocketAddr) -> bool {
+        self.servers.binary_search(&address).is_ok()
+    }
+
     /// Whether some endpoint has one of these addresses.
     fn leads_to(&self, addresses: &BTreeSet<IpAddr>) -> bool {
         let is_one = |ip: IpAddr| {
@@ -506,6 +511,11 @@ impl Index {
 /// The one slice of the API servers' own Service, which they write themselves.
 fn is_of_servers(reference: &ObjectRef) -> bool {
     *reference.namespace == *"default" && *reference.name == *"kubernetes"
+}
+
+/// Whether it is the API servers' own Service.
+pub(crate) fn is_service_of_servers((namespace, name): &ServiceKey) -> bool {
+    **namespace == *"default" && **name == *"kubernetes"
 }
 
 /// In canonical form, sorted.

@@ -96,6 +96,31 @@ fn no_service_is_served_for_its_own_sake_unless_that_is_asked_for() {
     assert!(outcome.binds.is_empty() && outcome.told.is_empty(), "{:?}", outcome.told);
 }
 
+/// Pods reach API servers by their Service; nobody else's leads there.
+#[test]
+fn api_servers_are_reached_by_their_own_service_alone() {
+    let port = "{name: https, port: 443, targetPort: 6443}";
+    let own = service("kubernetes", "", &format!("clusterIP: 10.96.0.1, ports: [{port}]"));
+    let slices = slice("kubernetes", "{name: https, port: 6443}", "{addresses: [10.0.0.1]}")
+        .replace("kubernetes-1", "kubernetes");
+    // In a slice of somebody's for their Service, only they themselves.
+    let more = slice(
+        "kubernetes",
+        "{name: https, port: 6443}",
+        "{addresses: [10.0.0.1]}, {addresses: [169.254.169.254]}",
+    );
+    let other = service("web", "", "clusterIP: 10.96.0.9, ports: [{port: 443}]")
+        + &slice("web", "{name: '', port: 6443}", "{addresses: [10.0.0.1]}, {addresses: [10.0.0.2]}");
+    let mut index = Index::new();
+    let change = common::apply(&mut index, "f.yaml", &(own + &slices + &more + &other));
+    let endpoint_settings = EndpointSettings { is_shared: true, ..EndpointSettings::default() };
+    let all =
+        Settings { http: None, services: all_kinds(), endpoints: endpoint_settings, ..Settings::default() };
+    let outcome = outcome(&mut Compiler::new(all), &index, &change);
+    assert_eq!(endpoints(&outcome.table, "default/kubernetes:443/tcp"), ["10.0.0.1:6443"]);
+    assert_eq!(endpoints(&outcome.table, "default/web:443/tcp"), ["10.0.0.2:6443"]);
+}
+
 #[test]
 fn each_kind_of_address_leads_to_the_endpoints() {
     let outcome = compile(all_kinds(), &web("", ", clusterIP: 10.96.0.9"));

@@ -24,6 +24,7 @@ use gateway::{BindError, Gateway};
 use tokio::sync::{mpsc, oneshot};
 
 use super::announce::Addresses;
+use super::local_routes::ServiceRoutes;
 use super::{Reachable, listen_error};
 use crate::settings::SELF_SIGNED;
 
@@ -48,6 +49,8 @@ pub(super) struct Publishing {
     report: Arc<ReportSlot>,
     /// Who announces the addresses of Services.
     announced: Option<Addresses>,
+    /// What the host makes its own for them.
+    local: Option<ServiceRoutes>,
     /// Told of the first table.
     started: Option<oneshot::Sender<Started>>,
     /// Addresses that could not be opened and were told.
@@ -62,12 +65,14 @@ impl Publishing {
         publisher: Publisher,
         report: Arc<ReportSlot>,
         announced: Option<Addresses>,
+        local: Option<ServiceRoutes>,
     ) -> Self {
         Self {
             gateway,
             publisher,
             report,
             announced,
+            local,
             started: None,
             failing: BTreeSet::new(),
             has_told_self_signed: false,
@@ -116,7 +121,13 @@ impl Publishing {
 impl Publishing {
     fn publish(&mut self, table: &Arc<RouteTable>, report: &Arc<Report>) {
         let failures = self.gateway.open_binds(table);
+        if let Some(local) = &mut self.local {
+            local.add(table);
+        }
         self.publisher.publish(Arc::clone(table));
+        if let Some(local) = &mut self.local {
+            local.keep();
+        }
         self.gateway.close_binds(table);
         self.report.set(Arc::clone(report));
         self.tell_self_signed(table);
@@ -316,7 +327,7 @@ mod tests {
         let (shared, publisher) = live::Shared::new(1);
         let log = AccessLog::start(Format::Off, Destination::Stdout, 1).unwrap();
         let gateway = Gateway::start(1, &shared, &Registry::new(1), &log).unwrap();
-        let publishing = Publishing::new(gateway, publisher, Arc::default(), None);
+        let publishing = Publishing::new(gateway, publisher, Arc::default(), None, None);
         let (_commands, receiver) = mpsc::unbounded_channel();
         let (lit, fuse) = oneshot::channel();
         let settings = Settings { http: Some("127.0.0.1:0".parse().unwrap()), ..Settings::default() };

@@ -9,6 +9,7 @@ mod announce;
 mod capability;
 mod control;
 mod listen_error;
+mod local_routes;
 mod log;
 mod own;
 mod signals;
@@ -36,11 +37,12 @@ use tokio::sync::mpsc;
 use self::admin::AdminThread;
 use self::announce::AnnounceThread;
 use self::control::{ControlThread, Publishing, Started};
+use self::local_routes::ServiceRoutes;
 pub(crate) use self::log::start_log;
 pub(crate) use self::signals::{Signal, Signals};
 use self::source::{Guarded, Objects};
 use self::status::{Prospect, StatusThread};
-use crate::cli::{AccessLogFormat, RunArgs, ServiceType};
+use crate::cli::{AccessLogFormat, RunArgs};
 use crate::settings::{http_address, https_address, node_addresses, run_settings};
 
 /// How long the access log may take to write its last lines.
@@ -116,7 +118,7 @@ impl Running {
     /// Starts everything and returns when the first table is served.
     pub(crate) async fn start(args: &RunArgs) -> anyhow::Result<Self> {
         raise_file_limit();
-        refuse_cluster_ip(args)?;
+        let local = ServiceRoutes::prepare(args)?;
         let (addresses_of, announcing) = announce::prepare(args)?.unzip();
         let (notes, prospect) = Prospect::new(args);
         let source = Objects::open(args, &notes).await?;
@@ -137,7 +139,7 @@ impl Running {
         let admin = start_admin(args, &shared, &registry, &readiness, &report, &metrics, more)?;
         let gateway =
             Gateway::start(workers, &shared, &registry, &access_log).context("cannot start the workers")?;
-        let publishing = Publishing::new(gateway, publisher, report, addresses_of);
+        let publishing = Publishing::new(gateway, publisher, report, addresses_of, local);
         let (commands, receiver) = mpsc::unbounded_channel();
         let settings = run_settings(args)?;
         let binds = [settings.http, settings.https].into_iter().flatten();
@@ -228,17 +230,6 @@ impl Running {
         close_access_log(self.access_log);
         tracing::info!("drained, ending");
     }
-}
-
-/// Addresses of the cluster need routes on this host, which nobody makes yet: better nothing than half of it.
-fn refuse_cluster_ip(args: &RunArgs) -> anyhow::Result<()> {
-    if args.ingress.services.service_types.contains(&ServiceType::ClusterIp) {
-        anyhow::bail!(
-            "--service-types cluster-ip is not supported yet: it needs local routes for the addresses of Services; \
-             leave ClusterIPs to kube-proxy"
-        );
-    }
-    Ok(())
 }
 
 fn worker_count(args: &RunArgs) -> usize {

@@ -14,5 +14,6 @@
 mod common;
 
 mod alone;
+mod cluster_ips;
 mod net;
 mod together;

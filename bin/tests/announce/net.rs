@@ -131,6 +131,17 @@ impl Net {
         must(&[&["-n", &host], args].concat());
     }
 
+    /// What a command of `ip` says in a host's namespace.
+    pub fn ip_says(&self, n: u8, args: &[&str]) -> String {
+        let output = Command::new("ip").args(["-n", &self.host(n)]).args(args).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// A command of `ip` in the client's namespace.
+    pub fn ip_of_client(&self, args: &[&str]) {
+        must(&[&["-n", &self.lan()], args].concat());
+    }
+
     /// Sends a frame from a host's `eth0`, so many times.
     pub fn send(&self, n: u8, frame: &[u8], times: u32) {
         self.inside(&self.host(n), || {

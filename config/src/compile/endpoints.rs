@@ -9,7 +9,7 @@ use foldhash::quality::FixedState;
 
 use super::EndpointSettings;
 use super::backend::Resolved;
-use crate::index::{Index, ServiceKey};
+use crate::index::{self, Index, ServiceKey};
 use crate::resource::destination;
 use crate::resource::endpoint_slice::{EndpointSlice, Locality, Readiness, SliceEndpoint, SlicePort};
 use crate::resource::ingress::PortRef;
@@ -24,11 +24,14 @@ pub(super) struct Vantage<'a> {
     settings: &'a EndpointSettings,
     index: &'a Index,
     zone: Option<&'a str>,
+    /// Endpoints may be API servers.
+    is_of_servers: bool,
 }
 
 impl<'a> Vantage<'a> {
     pub(super) fn new(settings: &'a EndpointSettings, index: &'a Index) -> Self {
-        Self { settings, index, zone: settings.zone.as_deref().or_else(|| index.zone()) }
+        let zone = settings.zone.as_deref().or_else(|| index.zone());
+        Self { settings, index, zone, is_of_servers: false }
     }
 
     fn node(&self) -> Option<&'a str> {
@@ -56,7 +59,9 @@ impl<'a> Vantage<'a> {
 
     /// Whether a Service may have an endpoint at `address`.
     fn allows_endpoint(&self, address: SocketAddr) -> bool {
-        !self.settings.is_shared || (destination::is_endpoint(address.ip()) && !self.index.refuses(address))
+        let is_server = || self.is_of_servers && self.index.is_server(address);
+        !self.settings.is_shared
+            || (destination::is_endpoint(address.ip()) && (is_server() || !self.index.refuses(address)))
     }
 }
 
@@ -145,6 +150,8 @@ pub(super) fn relayed(index: &Index, vantage: Vantage<'_>, key: &ServiceKey, por
         Transport::Tcp => "connections are refused",
         Transport::Udp => "datagrams are dropped",
     };
+    // The API servers' own Service, which is how Pods reach them; nobody else's may lead there.
+    let vantage = Vantage { is_of_servers: index::is_service_of_servers(key), ..vantage };
     resolve(index, vantage, key, (port, otherwise), false)
 }
 

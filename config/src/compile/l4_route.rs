@@ -284,6 +284,7 @@ pub(super) fn compile(
         key: L4Key { address: listener.config.address, transport: forward.transport },
         listener: Arc::clone(&object.reference.name),
         free_bind: listener.config.free_bind,
+        local_route: false,
         route: id,
         target: split(&shares),
         policy: shop.l4_policies.intern(forward.policy.clone()),

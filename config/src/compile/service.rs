@@ -63,6 +63,7 @@ impl Kinds {
 struct Way {
     address: SocketAddr,
     free_bind: bool,
+    local_route: bool,
     scope: Scope,
     /// Clients that may come this way.
     clients: Clients,
@@ -106,6 +107,7 @@ pub(super) fn compile(shop: &mut Workshop<'_>, object: &Object, service: &Servic
                 key: l4_key,
                 listener: format!("{}/{}:{}", key.0, key.1, port.port).into(),
                 free_bind: way.free_bind,
+                local_route: way.local_route,
                 route: id,
                 target,
                 policy: shop.l4_policies.intern(policy(port.transport, exposure, ranges)),
@@ -177,6 +179,7 @@ fn ways(
     let way = |ip: &IpAddr, port, free_bind, scope, clients| Way {
         address: SocketAddr::new(*ip, port),
         free_bind,
+        local_route: false,
         scope,
         clients,
     };
@@ -189,7 +192,8 @@ fn ways(
     }
     if kinds.cluster {
         let internal = scope(exposure.internal_local);
-        ways.extend(service.cluster_ips.iter().map(|ip| way(ip, port.port, true, internal, Clients::All)));
+        let all = service.cluster_ips.iter().map(|ip| way(ip, port.port, true, internal, Clients::All));
+        ways.extend(all.map(|way| Way { local_route: true, ..way }));
     }
     ways
 }

@@ -63,6 +63,7 @@ pub(super) fn compile(shop: &mut Workshop<'_>, object: &Object, map: &Secret, id
                     key: L4Key { address, transport },
                     listener: format!("{namespace}/{name}:{}", line.listen).into(),
                     free_bind: false,
+                    local_route: false,
                     route: id,
                     target: target.clone(),
                     policy: Arc::clone(&policy),

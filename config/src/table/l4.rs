@@ -68,6 +68,9 @@ pub struct L4Bind {
     pub listener: Arc<str>,
     /// The address need not be the host's (yet): `IP_FREEBIND`, `IPV6_FREEBIND`.
     pub free_bind: bool,
+    /// The address is nobody's: the host makes it its own by a route.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub local_route: bool,
     /// Who wants it.
     pub route: RouteId,
     /// Where connections and flows go. What cannot be served is closed: clients are refused.

@@ -16,10 +16,14 @@ const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
+const RTM_GETROUTE: u16 = 26;
 
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
 const NLM_F_REPLACE: u16 = 0x100;
+const NLM_F_EXCL: u16 = 0x200;
 const NLM_F_CREATE: u16 = 0x400;
 const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_DUMP_INTR: u16 = 0x10;
@@ -29,6 +33,8 @@ const IFA_LOCAL: u16 = 2;
 const IFA_CACHEINFO: u16 = 6;
 const IFA_FLAGS: u16 = 8;
 const IFA_PROTO: u16 = 11;
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 
@@ -41,6 +47,10 @@ const IFF_LOOPBACK: u32 = 8;
 const IFF_NOARP: u32 = 0x80;
 const IFF_LOWER_UP: u32 = 0x1_0000;
 const ARPHRD_ETHER: u16 = 1;
+/// The table of what is the host's own, and what its routes are.
+const RT_TABLE_LOCAL: u8 = 255;
+const RTN_LOCAL: u8 = 2;
+const RT_SCOPE_HOST: u8 = 254;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
@@ -71,6 +81,8 @@ pub(super) enum Message {
     Link(Link),
     LinkGone(u32),
     Address(Assigned),
+    /// A route of ours that makes an address the host's.
+    LocalRoute(IpAddr),
     /// The end of a list; true if it changed meanwhile and has to be read again.
     Done(bool),
     /// What came of a request: zero, or an error number.
@@ -109,11 +121,41 @@ pub(super) fn remove(address: IpAddr, index: u32) -> Vec<u8> {
     request(RTM_DELADDR, NLM_F_ACK, &address_body(address, index))
 }
 
-fn address_body(address: IpAddr, index: u32) -> Vec<u8> {
-    let (family, prefix) = match address {
+/// Asks for all routes of both families.
+pub(super) fn list_routes() -> Vec<u8> {
+    request(RTM_GETROUTE, NLM_F_DUMP, &[0; 12])
+}
+
+/// Makes `address` the host's without giving it to an interface; refused if it is that already.
+pub(super) fn make_local(address: IpAddr, loopback: u32) -> Vec<u8> {
+    request(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, &local_route(address, loopback))
+}
+
+/// Takes back [`make_local`].
+pub(super) fn unmake_local(address: IpAddr, loopback: u32) -> Vec<u8> {
+    request(RTM_DELROUTE, NLM_F_ACK, &local_route(address, loopback))
+}
+
+fn local_route(address: IpAddr, loopback: u32) -> Vec<u8> {
+    let (family, prefix) = family(address);
+    let mut body = vec![family, prefix, 0, 0, RT_TABLE_LOCAL, ORIGIN, RT_SCOPE_HOST, RTN_LOCAL, 0, 0, 0, 0];
+    match address {
+        IpAddr::V4(address) => attribute(&mut body, RTA_DST, &address.octets()),
+        IpAddr::V6(address) => attribute(&mut body, RTA_DST, &address.octets()),
+    }
+    attribute(&mut body, RTA_OIF, &loopback.to_ne_bytes());
+    body
+}
+
+const fn family(address: IpAddr) -> (u8, u8) {
+    match address {
         IpAddr::V4(_) => (AF_INET, 32),
         IpAddr::V6(_) => (AF_INET6, 128),
-    };
+    }
+}
+
+fn address_body(address: IpAddr, index: u32) -> Vec<u8> {
+    let (family, prefix) = family(address);
     let mut body = vec![family, prefix, 0, 0];
     body.extend(index.to_ne_bytes());
     let mut both = |octets: &[u8]| {
@@ -166,6 +208,7 @@ fn message(kind: u16, flags: u16, body: &[u8]) -> Option<Message> {
         RTM_NEWLINK => Message::Link(link(body)?),
         RTM_DELLINK => Message::LinkGone(u32_at(body, 4)?),
         RTM_NEWADDR => Message::Address(assigned(body)?),
+        RTM_NEWROUTE => Message::LocalRoute(of_ours(body)?),
         _ => Message::Other,
     })
 }
@@ -199,6 +242,14 @@ fn assigned(body: &[u8]) -> Option<Assigned> {
         }
     }
     Some(Assigned { index, address: local.or(other)?, prefix, is_ours })
+}
+
+/// The address of a route that [`make_local`] made.
+fn of_ours(body: &[u8]) -> Option<IpAddr> {
+    let is_ours = body.get(4..8)? == [RT_TABLE_LOCAL, ORIGIN, RT_SCOPE_HOST, RTN_LOCAL]
+        // IPv6 knows no scopes.
+        || (body.first() == Some(&AF_INET6) && (body.get(5), body.get(7)) == (Some(&ORIGIN), Some(&RTN_LOCAL)));
+    attributes(body.get(12..)?).find(|(kind, _)| is_ours && *kind == RTA_DST).and_then(|(_, value)| ip(value))
 }
 
 fn ip(value: &[u8]) -> Option<IpAddr> {
@@ -240,6 +291,18 @@ mod tests {
             assert_eq!(bytes.len() as u32, u32_at(&bytes, 0).unwrap());
             let read: Vec<Message> = messages(&bytes).collect();
             assert_eq!(read, [Message::Address(Assigned { index: 3, address, prefix, is_ours: true })]);
+        }
+    }
+
+    #[test]
+    fn a_local_route_reads_as_one_of_ours() {
+        for address in ["192.0.2.7", "2001:db8::7"] {
+            let address: IpAddr = address.parse().unwrap();
+            let mut bytes = make_local(address, 1);
+            assert_eq!(messages(&bytes).collect::<Vec<_>>(), [Message::LocalRoute(address)]);
+            // The kernel's own.
+            bytes[16 + 5] = 2;
+            assert_eq!(messages(&bytes).collect::<Vec<_>>(), [Message::Other]);
         }
     }
 

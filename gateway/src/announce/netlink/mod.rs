@@ -13,7 +13,9 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 pub(super) use self::message::{Assigned, Link};
-use self::message::{Message, assign, list_addresses, list_links, messages, remove};
+use self::message::{
+    Message, assign, list_addresses, list_links, list_routes, make_local, messages, remove, unmake_local,
+};
 
 /// `AF_NETLINK`.
 const NETLINK: i32 = 16;
@@ -64,6 +66,24 @@ impl Netlink {
     /// Takes `address` from the interface.
     pub(super) fn remove(&mut self, address: IpAddr, index: u32) -> io::Result<()> {
         self.change(&remove(address, index))
+    }
+
+    /// Addresses that are the host's by a route of ours.
+    pub(super) fn local_routes(&mut self) -> io::Result<Vec<IpAddr>> {
+        self.list(&list_routes(), |message| match message {
+            Message::LocalRoute(address) => Some(address),
+            _ => None,
+        })
+    }
+
+    /// Makes `address` the host's by a route.
+    pub(super) fn make_local(&mut self, address: IpAddr, loopback: u32) -> io::Result<()> {
+        self.change(&make_local(address, loopback))
+    }
+
+    /// Takes the route back.
+    pub(super) fn unmake_local(&mut self, address: IpAddr, loopback: u32) -> io::Result<()> {
+        self.change(&unmake_local(address, loopback))
     }
 
     fn change(&mut self, request: &[u8]) -> io::Result<()> {

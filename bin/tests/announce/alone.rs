@@ -89,6 +89,23 @@ fn a_frozen_or_killed_process_loses_its_addresses_by_itself() {
 }
 
 #[test]
+fn who_was_frozen_does_not_take_back_what_a_neighbour_has_since() {
+    if !can_run() {
+        return;
+    }
+    let (net, (_folder, path)) = (Net::new(2), manifest());
+    let gateway = start(&net, &path);
+    eventually("both addresses", || net.has(1, VIP) && net.has(1, VIP6));
+    gateway.signal("STOP");
+    eventually("no address", || !net.has(1, VIP) && !net.has(1, VIP6));
+    net.ip(2, &["addr", "add", "10.77.0.50/32", "dev", "eth0"]);
+    gateway.signal("CONT");
+    gateway.wait_for_log("another host has an address");
+    assert!(!net.has(1, VIP));
+    eventually("the other address", || net.has(1, VIP6));
+}
+
+#[test]
 fn an_address_that_a_neighbour_has_is_left_to_it() {
     if !can_run() {
         return;

@@ -143,10 +143,10 @@ pub async fn run<A: Announce>(
             }
             Some(Ok((renewal, version))) = shell.writes.join_next() => shell.answered(renewal, version),
             claimed = shell.announce.next() => {
-                if let Some(address) = claimed {
-                    shell.agreement.claimed(address);
+                match claimed {
+                    Some(address) => shell.agreement.claimed(address),
+                    None => is_changed = true,
                 }
-                is_changed = true;
             }
             Ok(()) = wanted.changed() => is_changed = true,
             () = sleep(pause) => {}

@@ -51,6 +51,8 @@ pub enum Heard {
 struct Taken {
     index: u32,
     hold: Hold,
+    /// The kernel keeps it so long; whoever was stopped meanwhile has it no more.
+    until: Instant,
     /// Announcements to come, and when.
     announce: Option<(u32, Instant)>,
     defended: Option<Instant>,
@@ -159,7 +161,12 @@ impl Station {
         let held = |address: &IpAddr| Some((*address, self.taken.get(address)?.index));
         let all: Vec<(IpAddr, u32)> = addresses.iter().filter_map(held).collect();
         for (address, index) in all {
-            self.note(address, "renew", |netlink| netlink.assign(address, index, lifetime));
+            let until = Instant::now() + lifetime;
+            if self.note(address, "renew", |netlink| netlink.assign(address, index, lifetime))
+                && let Some(taken) = self.taken.get_mut(&address)
+            {
+                taken.until = until;
+            }
         }
     }
 
@@ -205,7 +212,8 @@ impl Station {
         tracing::info!(%address, interface, "announcing the address");
         self.stats.taken.fetch_add(1, Relaxed);
         let announce = Some((ANNOUNCEMENTS, now));
-        self.taken.insert(address, Taken { index, hold, announce, defended: None });
+        let until = now + lifetime;
+        self.taken.insert(address, Taken { index, hold, until, announce, defended: None });
     }
 
     fn give_up(&mut self, address: IpAddr) {
@@ -305,7 +313,7 @@ impl Station {
 
     /// Announces what is due at `now`; returns when the next is.
     fn announce_due(&mut self, now: Instant) -> Option<Instant> {
-        let due = |taken: &Taken| taken.announce.is_some_and(|(_, at)| at <= now);
+        let due = |taken: &Taken| taken.announce.is_some_and(|(_, at)| at <= now) && now < taken.until;
         let all: Vec<(IpAddr, u32)> = self
             .taken
             .iter()
@@ -320,7 +328,8 @@ impl Station {
                 taken.announce = (left > 1).then(|| (left - 1, at + ANNOUNCEMENT_INTERVAL));
             }
         }
-        self.taken.values().filter_map(|taken| Some(taken.announce?.1)).min()
+        let later = self.taken.values().filter(|taken| now < taken.until);
+        later.filter_map(|taken| Some(taken.announce?.1)).min()
     }
 
     fn announce(&self, index: u32, address: IpAddr) {
@@ -352,7 +361,7 @@ impl Station {
         let Some(taken) = self.taken.get_mut(&claim.address).filter(|taken| taken.index == index) else {
             return true;
         };
-        if taken.hold == Hold::Loose {
+        if taken.hold == Hold::Loose || now >= taken.until {
             return true;
         }
         self.stats.conflicts.fetch_add(1, Relaxed);

@@ -1,6 +1,6 @@
 //! Announcing without a cluster: everything is this host's, unless a neighbour has it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,11 +21,20 @@ pub(super) async fn run(
     let mut renewal = tokio::time::interval(lifetime / 3);
     renewal.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut is_first = true;
+    let mut renewed = Instant::now();
     loop {
+        if renewed.elapsed() > lifetime {
+            // This was stopped, and somebody else may have the addresses by now.
+            station.hold(&BTreeMap::new(), lifetime);
+            alone = Alone::default();
+            renewed = Instant::now();
+        }
         let all = Arc::clone(&wanted.borrow_and_update());
         if !is_first || !all.is_empty() {
             let here = able(&station, &all).collect();
-            alone.want(&here, &station.ours(), Instant::now());
+            // Later, what was ours once may be another's.
+            let ours = if is_first { station.ours() } else { BTreeSet::new() };
+            alone.want(&here, &ours, Instant::now());
             station.listen_for(here);
         }
         let step = alone.step(Instant::now());
@@ -51,7 +60,12 @@ pub(super) async fn run(
                 Some(left) => drop(left.send(())),
                 None => return,
             },
-            _ = renewal.tick() => station.renew(&step.hold, lifetime),
+            _ = renewal.tick() => {
+                if renewed.elapsed() <= lifetime {
+                    station.renew(&step.hold, lifetime);
+                    renewed = Instant::now();
+                }
+            }
             heard = station.next() => {
                 if let Heard::Claim(claim) = heard
                     && alone.claimed(claim.address, Instant::now())

@@ -70,7 +70,8 @@ REFUSED = {
     "serviceAccount.create=false": "serviceAccount.name",
     "replicas=two": "replicas",
     "rbac.secretNames={a}": "listSecrets: false",
-    "services.types={cluster-ip}": "types",
+    "services.types={external-name}": "types",
+    "services.types={cluster-ip}": "needs hostNetwork",
     "services.types={load-balancer}": "needs hostNetwork",
     "hostNetwork=true,services.types={load-balancer},status.enabled=false": "status.enabled",
 }

@@ -100,9 +100,11 @@
 {{- $_ := set $capabilities "add" (append $add "NET_BIND_SERVICE" | uniq) }}
 {{- $_ := set $context "capabilities" $capabilities }}
 {{- end }}
-{{- if ne .Values.services.announce "none" }}
+{{- $announces := ne .Values.services.announce "none" }}
+{{- if or $announces (has "cluster-ip" .Values.services.types) }}
 {{- $capabilities := default dict $context.capabilities }}
-{{- $_ := set $capabilities "add" (concat (default list $capabilities.add) (list "NET_ADMIN" "NET_RAW") | uniq) }}
+{{- $add := ternary (list "NET_ADMIN" "NET_RAW") (list "NET_ADMIN") $announces }}
+{{- $_ := set $capabilities "add" (concat (default list $capabilities.add) $add | uniq) }}
 {{- $_ := set $context "capabilities" $capabilities }}
 {{- /* What the program's file is permitted would be taken from it otherwise. */}}
 {{- $_ := set $context "allowPrivilegeEscalation" true }}

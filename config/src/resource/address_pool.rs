@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::address_range::AddressRange;
 use super::label_selector::LabelSelector;
@@ -20,7 +21,39 @@ pub struct AddressPool {
     pub labels: BTreeMap<String, String>,
     /// What it says.
     pub spec: AddressPoolSpec,
+    /// There is more that cannot be read: what was given of it stays, and nothing is given anew.
+    pub is_partial: bool,
 }
+
+impl AddressPool {
+    /// What can be read of a pool of an API server that does not decode as a whole; `None` if not even whose it is. Whom it
+    /// is for is read without fields that are not known, or else it is for nobody.
+    pub(super) fn in_part(json: &[u8]) -> Option<(ObjectMeta, Self)> {
+        #[derive(Deserialize)]
+        struct Part {
+            metadata: ObjectMeta,
+            #[serde(default)]
+            spec: Value,
+        }
+        let Part { metadata, spec } = serde_json::from_slice(json).ok()?;
+        let ranges = spec.get("addresses").and_then(Value::as_array).into_iter().flatten();
+        let addresses = ranges.filter_map(|range| range.as_str()?.parse().ok()).collect();
+        let mut allocation = spec.get("serviceAllocation").cloned().unwrap_or_default();
+        if let Some(fields) = allocation.as_object_mut() {
+            fields.retain(|name, _| ALLOCATION.contains(&name.as_str()));
+        }
+        let nobody = || ServiceAllocation { namespaces: vec!["".into()], ..ServiceAllocation::default() };
+        let service_allocation =
+            Option::deserialize(allocation).map_or_else(|_| nobody(), Option::unwrap_or_default);
+        let avoid_buggy_ips = spec.get("avoidBuggyIPs").and_then(Value::as_bool).unwrap_or_default();
+        let spec = AddressPoolSpec { addresses, auto_assign: false, avoid_buggy_ips, service_allocation };
+        let pool = Self { labels: metadata.labels.clone(), spec, is_partial: true };
+        Some((metadata, pool))
+    }
+}
+
+/// The fields of [`ServiceAllocation`].
+const ALLOCATION: [&str; 4] = ["priority", "namespaces", "namespaceSelectors", "serviceSelectors"];
 
 /// What a pool says. The same fields as those of MetalLB's IPAddressPool.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq)]
@@ -139,7 +172,7 @@ pub(super) struct AddressPoolObject {
 
 impl AddressPoolObject {
     pub(super) fn trim(self) -> AddressPool {
-        AddressPool { labels: self.metadata.labels, spec: self.spec }
+        AddressPool { labels: self.metadata.labels, spec: self.spec, is_partial: false }
     }
 }
 
@@ -180,7 +213,7 @@ impl AddressPoolEntry {
     pub(super) fn trim(self) -> AddressPool {
         let Self { name: _, addresses, auto_assign, avoid_buggy_ips, service_allocation } = self;
         let spec = AddressPoolSpec { addresses, auto_assign, avoid_buggy_ips, service_allocation };
-        AddressPool { labels: BTreeMap::new(), spec }
+        AddressPool { labels: BTreeMap::new(), spec, is_partial: false }
     }
 }
 

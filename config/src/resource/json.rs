@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 
-use super::address_pool::{AddressPoolObject, L2AdvertisementObject, NamespaceObject};
+use super::address_pool::{AddressPool, AddressPoolObject, L2AdvertisementObject, NamespaceObject};
 use super::decode::{self, HasMeta};
 use super::endpoint_slice::EndpointSliceObject;
 use super::ingress::{IngressClassObject, IngressObject};
@@ -55,7 +55,10 @@ pub fn decode_json(kind: Kind, json: &[u8]) -> Received {
             read(kind, json, |object: NamespaceObject, _| ObjectSpec::Namespace(object.metadata.labels))
         }
         Kind::AddressPool | Kind::IPAddressPool => {
-            read(kind, json, |object: AddressPoolObject, _| ObjectSpec::AddressPool(Box::new(object.trim())))
+            let received = read(kind, json, |object: AddressPoolObject, _| {
+                ObjectSpec::AddressPool(Box::new(object.trim()))
+            });
+            if received.object.is_some() { received } else { in_part(kind, json, received) }
         }
         Kind::L2Advertisement => read(kind, json, |object: L2AdvertisementObject, _| {
             ObjectSpec::L2Advertisement(Box::new(object.trim()))
@@ -101,6 +104,15 @@ fn read<T: for<'de> Deserialize<'de> + HasMeta>(
     let problems = findings.into_iter().map(|finding| finding.into_problem(&reference, None)).collect();
     let object = Object { reference: reference.clone(), location: None, spec };
     Received { reference: Some(reference), object: Some(object), problems }
+}
+
+/// A pool that does not decode costs nobody an address: what can be read of it stays.
+fn in_part(kind: Kind, json: &[u8], received: Received) -> Received {
+    let object = AddressPool::in_part(json).and_then(|(metadata, pool)| {
+        let reference = decode::reference(kind, &metadata).ok()?;
+        Some(Object { reference, location: None, spec: ObjectSpec::AddressPool(Box::new(pool)) })
+    });
+    Received { object, ..received }
 }
 
 fn tree(json: &[u8]) -> Option<Node> {

@@ -185,8 +185,7 @@ impl Assigner {
                     self.namespace_changed(&reference.name);
                 }
                 (Kind::AddressPool | Kind::IPAddressPool, Some(ObjectSpec::AddressPool(pool))) => {
-                    self.pools.insert(reference.clone(), (**pool).clone());
-                    self.are_pools_touched = true;
+                    self.pool(reference, pool);
                 }
                 (Kind::AddressPool | Kind::IPAddressPool, _) => {
                     self.pools.remove(reference);
@@ -204,6 +203,15 @@ impl Assigner {
             }
         }
         is_touched || self.are_pools_touched || !self.touched.is_empty()
+    }
+
+    /// What can be read of a pool does not go before what it was when it could be read.
+    fn pool(&mut self, reference: &ObjectRef, pool: &AddressPool) {
+        match self.pools.get_mut(reference) {
+            Some(former) if pool.is_partial => former.is_partial = true,
+            _ => drop(self.pools.insert(reference.clone(), pool.clone())),
+        }
+        self.are_pools_touched = true;
     }
 
     fn service(&mut self, reference: &ObjectRef, service: Option<&Service>) {
@@ -326,7 +334,10 @@ impl Assigner {
                 },
                 None => asked(&self.settings, known),
             };
-            if known.desired.as_ref() != Some(&desired) {
+            // What a pool gave may be in what cannot be read of it: the record stays as it is until that is known.
+            let is_doubtful = matches!(&desired.lack, Some((Lack::UNREADABLE, _)))
+                && known.wish.recorded.iter().any(|address| !desired.addresses.contains(address));
+            if !is_doubtful && known.desired.as_ref() != Some(&desired) {
                 known.desired = Some(desired.clone());
                 self.claimed.insert(service.clone());
                 decisions.desired.push((service, Some(desired)));

@@ -363,6 +363,9 @@ impl Allocator {
         if let Some(text) = &request.misread {
             return Err(Lack::Misread(text.clone()));
         }
+        if let Some(pool) = self.unreadable(service, request) {
+            return Err(Lack::Unreadable(pool.name.clone()));
+        }
         if let Some(address) = not_its_family(request) {
             return Err(Lack::NotItsFamily(address));
         }
@@ -375,6 +378,18 @@ impl Allocator {
             Some(address) => self.find_asked(service, request, *address),
             None => self.find_any(service, request, family),
         }
+    }
+
+    /// A pool that cannot be read as a whole and that may have given `service` what it had, or has what it asks for.
+    fn unreadable(&self, service: &ObjectRef, request: &Request) -> Option<&Pool> {
+        let partial = self.pools.iter().find(|pool| pool.is_partial)?;
+        let asked = request.addresses.iter().filter_map(|address| self.pool_of(service, *address));
+        let is_lost = |address: &IpAddr| self.pool_of(service, *address).is_none();
+        asked
+            .into_iter()
+            .chain(request.pool.iter().filter_map(|name| self.pools.iter().find(|pool| pool.is_named(name))))
+            .find(|pool| pool.is_partial)
+            .or_else(|| request.hint.iter().any(is_lost).then_some(partial))
     }
 
     fn find_asked(&self, service: &ObjectRef, request: &Request, address: IpAddr) -> Result<IpAddr, Lack> {
@@ -418,6 +433,13 @@ impl Allocator {
                 Some(address) => return Ok(address),
                 None => used_up.push(pool.name.clone()),
             }
+        }
+        let partial = self
+            .pools
+            .iter()
+            .find(|pool| pool.is_partial && pool.has_family(family) && pool.admits(service, request));
+        if let Some(pool) = partial.filter(|_| used_up.is_empty()) {
+            return Err(Lack::Unreadable(pool.name.clone()));
         }
         Err(match (used_up.is_empty(), without) {
             (false, _) => Lack::Exhausted(family, used_up),

@@ -83,6 +83,8 @@ pub enum Lack {
     InUse(IpAddr, Conflict),
     /// No pool gives addresses of the family to it.
     NoPool(Family),
+    /// The pool cannot be read as a whole, and gives nothing until it can.
+    Unreadable(ObjectRef),
     /// Every pool that it could get one from is used up.
     Exhausted(Family, Vec<ObjectRef>),
 }
@@ -99,6 +101,9 @@ pub enum Conflict {
 }
 
 impl Lack {
+    /// Reason code of [`Self::Unreadable`].
+    pub(super) const UNREADABLE: &'static str = "PoolUnreadable";
+
     /// Stable reason code, for problems and conditions.
     #[must_use]
     pub fn reason(&self) -> &'static str {
@@ -110,6 +115,7 @@ impl Lack {
             Self::FamilyNotInPool(..) | Self::NoPool(_) => "NoPool",
             Self::OutsidePools(_) => "AddressNotInPool",
             Self::InUse(..) => "AddressInUse",
+            Self::Unreadable(_) => Self::UNREADABLE,
             Self::Exhausted(..) => "PoolExhausted",
         }
     }
@@ -144,6 +150,12 @@ impl fmt::Display for Lack {
                 write!(f, "{address} is shared with {other}, which has {transport} port {port} there")
             }
             Self::NoPool(family) => write!(f, "no pool gives {family} addresses to this Service"),
+            Self::Unreadable(pool) => {
+                write!(
+                    f,
+                    "{pool} cannot be read as a whole: nothing is given of it, or in place of what it gave"
+                )
+            }
             Self::Exhausted(family, pools) => {
                 write!(f, "no {family} address is left in ")?;
                 for (index, pool) in pools.iter().enumerate() {

@@ -14,6 +14,8 @@ use super::space::Space;
 #[derive(Clone, Debug)]
 pub(super) struct Pool {
     pub(super) name: ObjectRef,
+    /// It cannot be read as a whole.
+    pub(super) is_partial: bool,
     auto_assign: bool,
     allocation: ServiceAllocation,
     spaces: [Space; 2],
@@ -40,6 +42,7 @@ impl Pool {
         let space = |family| Space::new(family, &spec.addresses, spec.avoid_buggy_ips);
         Self {
             name,
+            is_partial: pool.is_partial,
             auto_assign: spec.auto_assign,
             allocation: spec.service_allocation.clone(),
             spaces: Family::ALL.map(space),
@@ -70,7 +73,7 @@ impl Pool {
 
     /// Whether a Service gets addresses of it that it did not ask for by themselves.
     pub(super) fn offers(&self, service: &ObjectRef, request: &Request) -> bool {
-        (self.auto_assign || request.pool.is_some()) && self.admits(service, request)
+        !self.is_partial && (self.auto_assign || request.pool.is_some()) && self.admits(service, request)
     }
 
     pub(super) fn has(&self, address: IpAddr) -> bool {

@@ -1,4 +1,4 @@
-use config::resource::decode;
+use config::resource::{Object, decode, decode_json};
 
 use super::*;
 
@@ -25,6 +25,11 @@ impl Rig {
         for object in decoded.objects {
             change.merge(self.index.apply(Event::Apply(object)));
         }
+        self.give(change)
+    }
+
+    fn object(&mut self, object: Object) -> Given {
+        let change = self.index.apply(Event::Apply(object));
         self.give(change)
     }
 
@@ -193,6 +198,42 @@ fn what_may_be_asked_for_and_is_in_no_pool_is_had_by_asking() {
     rig.apply(&(pool("b", "203.0.113.7") + &service("rival", ", loadBalancerIP: 203.0.113.7", "")));
     assert_eq!(rig.desired["rival"], "203.0.113.7");
     assert_eq!(rig.desired["web"], "AddressInUse");
+}
+
+/// A pool as an API server sends it.
+fn received(spec: &str) -> Object {
+    let json = format!("{{\"metadata\": {{\"name\": \"a\"}}, \"spec\": {spec}}}");
+    decode_json(Kind::AddressPool, json.as_bytes()).object.unwrap()
+}
+
+#[test]
+fn a_pool_that_is_damaged_costs_nobody_an_address_after_a_restart_either() {
+    let good = r#"{"addresses": ["192.0.2.1-192.0.2.9", "198.51.100.0/24"]}"#;
+    let services = service("web", "", "192.0.2.7") + &service("db", "", "198.51.100.3");
+    for bad in [
+        r#"{"addresses": ["192.0.2.9-192.0.2.1", "198.51.100.0/24"]}"#,
+        r#"{"addresses": ["192.0.2.300", "198.51.100.0/24"], "unheard": 1}"#,
+        r#"{"addresses": ["198.51.100.0/24", 7], "serviceAllocation": {"unheard": 1}}"#,
+    ] {
+        let mut rig = Rig::new(Role::Leader);
+        rig.object(received(good));
+        rig.apply(&services);
+        assert_eq!(rig.served(), "db=198.51.100.3 web=192.0.2.7");
+        rig.desired.clear();
+        rig.object(received(bad));
+        rig.apply(&service("young", "", ""));
+        assert_eq!(rig.served(), "db=198.51.100.3 web=192.0.2.7", "{bad}");
+        assert_eq!(rig.desired["young"], "PoolUnreadable", "nothing is given anew: {bad}");
+        for role in [Role::Follower, Role::Leader] {
+            let mut next = Rig::new(role);
+            next.object(received(bad));
+            next.apply(&(services.clone() + &pool("b", "203.0.113.1")));
+            assert_eq!(next.served(), "db=198.51.100.3", "what can be read holds: {bad}");
+            assert!(!next.desired.contains_key("web"), "its record stays: {bad}");
+            next.object(received(good));
+            assert_eq!(next.served(), "db=198.51.100.3 web=192.0.2.7", "{bad}");
+        }
+    }
 }
 
 #[test]

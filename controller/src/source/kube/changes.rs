@@ -53,7 +53,12 @@ impl KubeSource {
             Change::Apply(Applied { object: Object { reference, .. }, .. })
             | Change::Problems(reference, _)
             | Change::Gone(reference) => self.retract(reference),
-            Change::Observed(_) | Change::Touched(..) | Change::Namespace(..) => {}
+            Change::Undecoded(_) | Change::Observed(_) | Change::Touched(..) | Change::Namespace(..) => {}
+        }
+        if let Change::Apply(Applied { object: Object { reference, .. }, .. }) | Change::Gone(reference) =
+            &change
+        {
+            self.undecoded.remove(reference);
         }
         match change {
             Change::Apply(applied) => self.apply(applied, now),
@@ -62,6 +67,7 @@ impl KubeSource {
                 self.disk.is_known(&reference);
                 self.events.push(Event::Problems { source: reference.to_string().into(), problems });
             }
+            Change::Undecoded(reference) => drop(self.undecoded.insert(reference)),
             Change::Gone(reference)
                 if reference.kind == Kind::Secret || reference.kind == Kind::ConfigMap =>
             {

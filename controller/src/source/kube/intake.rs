@@ -29,6 +29,8 @@ pub(super) enum Change {
     Observed(Observed),
     /// There is something else to say about the object.
     Problems(ObjectRef, Vec<Problem>),
+    /// The object is there, and is not of a form that we know.
+    Undecoded(ObjectRef),
     /// The object is gone.
     Gone(ObjectRef),
     /// A Secret or ConfigMap that is named has another version, this one, than the one that is known.
@@ -380,7 +382,10 @@ impl Intake {
             }
             None => {
                 self.decode_failures += 1;
-                key()
+                let key: Key = key();
+                let (namespace, name) = (Arc::clone(&key.0), Arc::clone(&key.1));
+                changes.push(Change::Undecoded(ObjectRef { kind, namespace, name }));
+                key
             }
         };
         if has_problems || had_problems {

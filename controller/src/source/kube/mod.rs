@@ -205,6 +205,8 @@ pub struct KubeSource {
     certainty: Certainty,
     /// Whether what was said so far has all pools.
     knows_pools: bool,
+    /// Objects that are there and do not decode.
+    undecoded: HashSet<ObjectRef, FixedState>,
     /// Services of which whoever writes status was told.
     balancers: HashSet<ObjectRef, FixedState>,
 }
@@ -248,6 +250,7 @@ impl KubeSource {
             are_classes_denied: false,
             certainty: Certainty::Unknown,
             knows_pools: false,
+            undecoded: HashSet::default(),
             balancers: HashSet::default(),
         }
     }

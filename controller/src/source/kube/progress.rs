@@ -244,11 +244,9 @@ impl Progress {
         self.lock().feeds.iter().filter(|feed| feed.target.resource == resource).all(|feed| feed.is_synced)
     }
 
-    /// True if all lists of the resource are complete, or the cluster does not know it.
-    pub(super) fn is_known_or_missing(&self, resource: Resource) -> bool {
-        let inner = self.lock();
-        let mut feeds = inner.feeds.iter().filter(|feed| feed.target.resource == resource);
-        feeds.all(|feed| feed.is_synced || feed.is_missing())
+    /// True if the cluster does not know what the list has, which it need not.
+    pub(super) fn is_missing(&self, id: FeedId) -> bool {
+        self.lock().feeds.get(id.0).is_some_and(Feed::is_missing)
     }
 
     /// The objects in use come from there now.

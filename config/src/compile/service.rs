@@ -16,7 +16,7 @@ use crate::index::{Assignment, Index, ServiceKey};
 use crate::report::ObjectRef;
 use crate::resource::service::{Service, ServicePort};
 use crate::resource::service_exposure::{Exposure, ServiceKind};
-use crate::resource::{Finding, Object, destination};
+use crate::resource::{Finding, Object};
 use crate::table::{
     ALL_ADDRESSES, BackendId, L4Bind, L4Key, L4Policy, RouteId, ServiceCheck, SourceRanges, Split, Transport,
     Unavailable,
@@ -149,11 +149,8 @@ fn balanced(
         }));
         return addresses.to_vec();
     }
-    // In a cluster no Service has loopback, nor what only a link knows, however wide the operator's networks are.
     let is_shared = shop.settings.endpoints.is_shared;
-    let may = |ip: &IpAddr| {
-        shop.settings.services.is_requestable(*ip) && (!is_shared || destination::is_endpoint(*ip))
-    };
+    let may = |ip: &IpAddr| shop.settings.services.may_ask(*ip, is_shared);
     let (allowed, others): (Vec<IpAddr>, Vec<IpAddr>) = exposure.requested.iter().partition(|ip| may(ip));
     if let Some(refused) = others.first() {
         let message = format!("{refused} is not one of the addresses that Services may ask for");

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::report::{Kind, ObjectRef};
+use crate::resource::destination;
 use crate::resource::service_exposure::Exposure;
 use crate::table::{
     BackendPolicy, BindConfig, Certificate, Limits, Listener, RulePolicy, Transport, TrustedProxies,
@@ -139,10 +140,12 @@ impl ServiceSettings {
         self.load_balancer && is_wanted && is_ours
     }
 
-    /// True if a Service has `address` by asking for it.
+    /// True if a Service may have `address` by asking for it. Where Services are others' than whoever runs the gateway
+    /// (`is_shared`), none has loopback, nor what only a link knows, however wide the operator's networks are.
     #[must_use]
-    pub fn is_requestable(&self, address: IpAddr) -> bool {
+    pub fn may_ask(&self, address: IpAddr, is_shared: bool) -> bool {
         self.requestable.iter().any(|network| network.contains(&address))
+            && (!is_shared || destination::is_endpoint(address))
     }
 }
 

@@ -61,6 +61,9 @@ struct Decisions {
     desired: Vec<(ObjectRef, Option<Desired>)>,
 }
 
+/// When a Service was made, and which one it is.
+type Age = (i64, ObjectRef);
+
 /// What is known of a Service of type LoadBalancer that is ours.
 #[derive(Clone, Debug)]
 struct Known {
@@ -91,6 +94,8 @@ pub struct Assigner {
     namespaces: BTreeMap<Arc<str>, Arc<BTreeMap<String, String>>>,
     /// Services of type LoadBalancer that are ours.
     services: BTreeMap<ObjectRef, Known>,
+    /// address → Services that ask for it, the oldest first
+    asking: BTreeMap<IpAddr, BTreeSet<Age>>,
     /// Service → what it had before the start
     remembered: BTreeMap<ObjectRef, Box<[IpAddr]>>,
     /// Services to be decided on again.
@@ -115,6 +120,7 @@ impl Assigner {
             advertisements: BTreeMap::new(),
             namespaces: BTreeMap::new(),
             services: BTreeMap::new(),
+            asking: BTreeMap::new(),
             remembered: BTreeMap::new(),
             touched: BTreeSet::new(),
             are_pools_touched: false,
@@ -216,6 +222,7 @@ impl Assigner {
 
     fn service(&mut self, reference: &ObjectRef, service: Option<&Service>) {
         let known = service.and_then(|service| known(&self.settings, service));
+        self.asks(reference, known.as_ref());
         let former = match known {
             Some(known) => self.services.insert(reference.clone(), known),
             None => self.services.remove(reference),
@@ -227,6 +234,43 @@ impl Assigner {
         }
         if former.is_some() || self.services.contains_key(reference) {
             self.touched.insert(reference.clone());
+        }
+    }
+
+    /// What `service` asks for now; whoever asks for the same, or did, is looked at again.
+    fn asks(&mut self, service: &ObjectRef, now: Option<&Known>) {
+        let former = self.services.get(service);
+        let same = former.zip(now).is_some_and(|(former, now)| {
+            let terms = |known: &Known| {
+                (
+                    known.requested.clone(),
+                    known.ports.clone(),
+                    known.created,
+                    known.wish.pool.clone(),
+                    known.wish.misread.clone(),
+                )
+            };
+            terms(former) == terms(now)
+        });
+        if same {
+            return;
+        }
+        for (known, is_now) in
+            former.map(|known| (known, false)).into_iter().chain(now.map(|known| (known, true)))
+        {
+            for address in &known.requested {
+                let all = self.asking.entry(*address).or_default();
+                self.touched.extend(all.iter().map(|(_, other)| other.clone()));
+                let age = (known.created.unwrap_or(i64::MAX), service.clone());
+                if is_now {
+                    all.insert(age);
+                } else {
+                    all.remove(&age);
+                }
+                if all.is_empty() {
+                    self.asking.remove(address);
+                }
+            }
         }
     }
 
@@ -269,7 +313,8 @@ impl Assigner {
         let has = |address: &IpAddr| self.allocator.pool_with(*address).is_some();
         let has_pools = !self.pools.is_empty();
         let known = self.services.get_mut(service)?;
-        let may_ask = |address: &IpAddr| self.settings.is_requestable(*address) && !has(address);
+        let is_shared = self.role != Role::Alone;
+        let may_ask = |address: &IpAddr| self.settings.may_ask(*address, is_shared) && !has(address);
         let only_asks = !known.requested.is_empty()
             && known.wish.pool.is_none()
             && known.wish.misread.is_none()
@@ -312,6 +357,7 @@ impl Assigner {
     /// Tells what is different for `service`.
     fn tell(&mut self, service: ObjectRef, decisions: &mut Decisions) {
         let leads = self.role == Role::Leader;
+        let asked = self.services.get(&service).map(|known| self.asked(&service, known)).unwrap_or_default();
         let Some(known) = self.services.get_mut(&service) else {
             decisions.events.push(Event::Assigned { service: service.clone(), assignment: None });
             if leads {
@@ -332,7 +378,7 @@ impl Assigner {
                     addresses: assigned.iter().map(|one| one.address).collect(),
                     lack: lack.as_ref().map(shown),
                 },
-                None => asked(&self.settings, known),
+                None => asked,
             };
             // What a pool gave may be in what cannot be read of it: the record stays as it is until that is known.
             let is_doubtful = matches!(&desired.lack, Some((Lack::UNREADABLE, _)))
@@ -343,6 +389,44 @@ impl Assigner {
                 decisions.desired.push((service, Some(desired)));
             }
         }
+    }
+
+    /// What a Service has that no pool decides on: what it asks for, if it may and it is served there.
+    fn asked(&self, service: &ObjectRef, known: &Known) -> Desired {
+        let is_shared = self.role != Role::Alone;
+        let (mut addresses, mut lack) = (Vec::new(), None);
+        for address in &known.requested {
+            if !self.settings.may_ask(*address, is_shared) {
+                lack = Some((
+                    "AddressNotAllowed",
+                    format!("{address} is not one of the addresses that Services may ask for"),
+                ));
+            } else if let Some(rival) = self.rival(service, known, *address) {
+                lack = lack.or_else(|| Some(("Conflict", format!("{rival} goes first and has {address}"))));
+            } else {
+                addresses.push(*address);
+            }
+        }
+        if known.requested.is_empty() {
+            lack = Some(("NoPool", "there is no pool, and it asks for no address".to_owned()));
+        }
+        Desired { addresses: addresses.into(), lack }
+    }
+
+    /// The Service because of which the compiler does not serve `service` at an `address` that both ask for: the address
+    /// is the oldest one's namespace's, and each port the oldest one's.
+    fn rival(&self, service: &ObjectRef, known: &Known, address: IpAddr) -> Option<&ObjectRef> {
+        let age = (known.created.unwrap_or(i64::MAX), service.clone());
+        let older = self.asking.get(&address)?.range(..age).map(|(_, other)| other);
+        let mut older =
+            older.filter_map(|other| Some((other, self.services.get(other).filter(|one| !one.is_managed)?)));
+        let (owner, first) = older.next()?;
+        let shares = |other: &Known| other.ports.iter().any(|port| known.ports.contains(port));
+        if owner.namespace != service.namespace || shares(first) {
+            return Some(owner);
+        }
+        let same = older.find(|(other, one)| other.namespace == service.namespace && shares(one));
+        same.map(|(other, _)| other)
     }
 
     /// What Services have, for a process that decides alone to remember.
@@ -361,7 +445,7 @@ impl Assigner {
         let mut all = Vec::new();
         for (service, known) in &self.services {
             let Some(told) = &known.told else {
-                let asked = asked(&self.settings, known).addresses;
+                let asked = self.asked(service, known).addresses;
                 all.extend(asked.iter().map(|address| VirtualAddress {
                     address: *address,
                     service: service.clone(),
@@ -444,23 +528,6 @@ fn assignment(role: Role, known: &mut Known, outcome: &Outcome) -> Assignment {
 fn shown(lack: &Lack) -> (&'static str, String) {
     const MOST: usize = 500;
     (lack.reason(), lack.to_string().chars().take(MOST).collect())
-}
-
-/// What a Service has that no pool decides on.
-fn asked(settings: &ServiceSettings, known: &Known) -> Desired {
-    let may = |address: &&IpAddr| settings.is_requestable(**address);
-    let addresses: Box<[IpAddr]> = known.requested.iter().filter(may).copied().collect();
-    let lack = match known.requested.iter().find(|address| !may(address)) {
-        Some(refused) => Some((
-            "AddressNotAllowed",
-            format!("{refused} is not one of the addresses that Services may ask for"),
-        )),
-        None if addresses.is_empty() => {
-            Some(("NoPool", "there is no pool, and it asks for no address".to_owned()))
-        }
-        None => None,
-    };
-    Desired { addresses, lack }
 }
 
 /// The Service as one of type LoadBalancer that is ours, if it is one.

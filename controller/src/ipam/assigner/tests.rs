@@ -200,6 +200,41 @@ fn what_may_be_asked_for_and_is_in_no_pool_is_had_by_asking() {
     assert_eq!(rig.desired["web"], "AddressInUse");
 }
 
+#[test]
+fn a_status_says_no_address_that_is_not_served() {
+    let mut rig = Rig::new(Role::Leader);
+    rig.assigner.settings.requestable = vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()];
+    for address in ["127.0.0.1", "169.254.169.254", "100.100.100.200", "::1", "fe80::1"] {
+        rig.apply(&service("near", &format!(", loadBalancerIP: '{address}'"), ""));
+        assert_eq!(
+            (rig.served().as_str(), rig.desired["near"].as_str()),
+            ("", "AddressNotAllowed"),
+            "{address}"
+        );
+    }
+    rig.delete(Kind::Service, "default", "near");
+    let asking = |name: &str, namespace: &str, year: u16, port: u16| {
+        let meta =
+            format!("{{name: {name}, namespace: {namespace}, creationTimestamp: '{year}-01-01T00:00:00Z'}}");
+        let spec = format!("{{type: LoadBalancer, loadBalancerIP: 203.0.113.7, ports: [{{port: {port}}}]}}");
+        format!("---\napiVersion: v1\nkind: Service\nmetadata: {meta}\nspec: {spec}\n")
+    };
+    rig.apply(&asking("young", "a", 2024, 80));
+    assert_eq!(rig.desired["young"], "203.0.113.7");
+    rig.apply(
+        &(asking("old", "b", 2020, 80) + &asking("second", "b", 2021, 443) + &asking("third", "b", 2022, 80)),
+    );
+    assert_eq!(rig.served(), "old=203.0.113.7 second=203.0.113.7");
+    let desired = ["young", "old", "second", "third"].map(|name| rig.desired[name].as_str());
+    assert_eq!(desired, ["Conflict", "203.0.113.7", "203.0.113.7", "Conflict"]);
+    for name in ["old", "second"] {
+        rig.delete(Kind::Service, "b", name);
+    }
+    assert_eq!((rig.desired["third"].as_str(), rig.desired["young"].as_str()), ("203.0.113.7", "Conflict"));
+    rig.delete(Kind::Service, "b", "third");
+    assert_eq!(rig.desired["young"], "203.0.113.7");
+}
+
 /// A pool as an API server sends it.
 fn received(spec: &str) -> Object {
     let json = format!("{{\"metadata\": {{\"name\": \"a\"}}, \"spec\": {spec}}}");

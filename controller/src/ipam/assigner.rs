@@ -105,6 +105,8 @@ pub struct Assigner {
     claimed: BTreeSet<ObjectRef>,
     /// Everything is to be told again.
     tells_all: bool,
+    /// What Services had until now goes before what is recorded of others.
+    keeps_confirmed: bool,
     overlaps: Vec<Overlap>,
 }
 
@@ -126,6 +128,7 @@ impl Assigner {
             are_pools_touched: false,
             claimed: BTreeSet::new(),
             tells_all: false,
+            keeps_confirmed: false,
             overlaps: Vec::new(),
         }
     }
@@ -151,6 +154,7 @@ impl Assigner {
         self.allocator = Allocator::default();
         self.are_pools_touched = true;
         self.tells_all = true;
+        self.keeps_confirmed = true;
     }
 
     /// What Services had before the start, where no status says it.
@@ -287,6 +291,16 @@ impl Assigner {
             self.touched.extend(self.services.keys().cloned());
         }
         let mut touched = std::mem::take(&mut self.touched);
+        if std::mem::take(&mut self.keeps_confirmed) {
+            for service in &touched {
+                let hint = self.services.get(service).map(|known| known.confirmed.iter().copied().collect());
+                let request =
+                    self.request(service).zip(hint).map(|(request, hint)| Request { hint, ..request });
+                self.allocator.request(service, request);
+            }
+            self.allocator.follow();
+            self.allocator.look_again();
+        }
         for service in &touched {
             let request = self.request(service);
             self.allocator.request(service, request);
@@ -381,7 +395,7 @@ impl Assigner {
                 None => asked,
             };
             // What a pool gave may be in what cannot be read of it: the record stays as it is until that is known.
-            let is_doubtful = matches!(&desired.lack, Some((Lack::UNREADABLE, _)))
+            let is_doubtful = matches!(&desired.lack, Some((Lack::UNREADABLE | Lack::DISPUTED, _)))
                 && known.wish.recorded.iter().any(|address| !desired.addresses.contains(address));
             if !is_doubtful && known.desired.as_ref() != Some(&desired) {
                 known.desired = Some(desired.clone());

@@ -4,7 +4,8 @@
 //! Rules, in this order:
 //! 1. An address that a Service has is never moved while it may have it: while a pool that admits the Service has it, and
 //!    the Service asks for nothing else.
-//! 2. What it had before a restart, according to its status, counts as what it has.
+//! 2. What it had before a restart, according to its status, counts as what it has. If Services of several namespaces had
+//!    one address, and nobody has it, nobody gets it: one of the records is made up.
 //! 3. Among Services that want the same, the oldest is served first, then by namespace and name, whatever the order in
 //!    which they became known.
 //! 4. Addresses come from the first pool that offers one (see [`Allocator::set_pools`]), the lowest first; a Service that
@@ -43,6 +44,10 @@ pub struct Allocator {
     /// Service → what it wants and has
     claims: BTreeMap<ObjectRef, Claim>,
     owners: Owners,
+    /// address → Services that had it according to their hints
+    hinted: BTreeMap<IpAddr, BTreeSet<ObjectRef>>,
+    /// Addresses that Services of several namespaces had, and nobody knows who: nobody gets them.
+    disputed: BTreeMap<IpAddr, Pair>,
     /// Services with less than they want.
     waiting: BTreeSet<Age>,
     /// Services of which something changed since the last [`Self::settle`].
@@ -55,6 +60,9 @@ pub struct Allocator {
 
 /// A Service's turn: the oldest first.
 type Age = (i64, ObjectRef);
+
+/// Two Services of a dispute.
+type Pair = [ObjectRef; 2];
 
 /// What a Service wants, and what it has.
 #[derive(Clone, Debug)]
@@ -81,10 +89,11 @@ impl Allocator {
     pub fn set_pools(&mut self, pools: &BTreeMap<ObjectRef, AddressPool>) -> Vec<Overlap> {
         self.pools = pools.iter().map(|(name, pool)| Pool::new(name.clone(), pool)).collect();
         self.pools.sort_by_cached_key(Pool::order);
+        self.disputed.clear();
         for address in self.owners.addresses() {
             self.pools.iter_mut().for_each(|pool| pool.take(address));
         }
-        self.touched.extend(self.claims.iter().map(|(service, claim)| claim.age(service)));
+        self.look_again();
         self.is_eased = true;
         pool::overlaps(pools.iter())
     }
@@ -92,9 +101,12 @@ impl Allocator {
     /// Notes what `service` asks for now; `None` if nothing any more, because it is gone, of another type, or of another
     /// class. Takes effect with [`Self::settle`].
     pub fn request(&mut self, service: &ObjectRef, request: Option<Request>) {
+        if self.claims.get(service).is_some_and(|claim| claim.request == request) {
+            return;
+        }
+        self.hint(service, request.as_ref());
         let created = request.as_ref().and_then(|request| request.created).unwrap_or(i64::MAX);
         match self.claims.get_mut(service) {
-            Some(claim) if claim.request == request => return,
             Some(claim) => {
                 let age = claim.age(service);
                 self.touched.remove(&age);
@@ -109,6 +121,30 @@ impl Allocator {
             }
         }
         self.touched.insert((created, service.clone()));
+    }
+
+    /// Notes which hints `service` has now. Where they were disputed, that is looked at again.
+    fn hint(&mut self, service: &ObjectRef, request: Option<&Request>) {
+        let former = self.claims.get(service).and_then(|claim| claim.request.as_ref());
+        let former: Vec<IpAddr> = former.map(|request| request.hint.to_vec()).unwrap_or_default();
+        let now = request.map(|request| request.hint.to_vec()).unwrap_or_default();
+        for address in former.iter().chain(&now) {
+            let services = self.hinted.entry(*address).or_default();
+            if now.contains(address) {
+                services.insert(service.clone());
+            } else {
+                services.remove(service);
+            }
+            if self.disputed.remove(address).is_some() {
+                self.pools.iter_mut().for_each(|pool| pool.give_back(*address));
+                self.is_eased = true;
+                let ages = services.iter().filter_map(|other| Some(self.claims.get(other)?.age(other)));
+                self.touched.extend(ages);
+            }
+            if services.is_empty() {
+                self.hinted.remove(address);
+            }
+        }
     }
 
     /// What `service` has; `None` if it asks for nothing.
@@ -151,6 +187,11 @@ impl Allocator {
         self.tell(turns.into_iter().map(|(_, service)| service).collect())
     }
 
+    /// Everything is to be decided on again, and nothing given or taken for that alone.
+    fn look_again(&mut self) {
+        self.touched.extend(self.claims.iter().map(|(service, claim)| claim.age(service)));
+    }
+
     /// As [`Self::settle`], for whoever does not decide: hints are from who does. They go before what a Service has, and
     /// nobody gets anything else.
     pub fn follow(&mut self) -> Vec<Settled> {
@@ -170,6 +211,10 @@ impl Allocator {
     /// Gives to each of `turns` what its hint says, or else leaves it what it had.
     fn obey(&mut self, turns: &BTreeSet<Age>) {
         let kept = self.let_go(turns);
+        // What one has and has on record, no other record takes from it.
+        let (on_record, kept): (Vec<_>, Vec<_>) =
+            kept.into_iter().partition(|(service, address)| self.is_hinted(service, *address));
+        self.keep(on_record);
         for (_, service) in turns {
             let Some(Claim { request: Some(request), .. }) = self.claims.get(service) else { continue };
             for address in request.hint.clone() {
@@ -192,6 +237,40 @@ impl Allocator {
                 self.waiting.remove(age);
             }
         }
+    }
+
+    fn is_hinted(&self, service: &ObjectRef, address: IpAddr) -> bool {
+        self.hinted.get(&address).is_some_and(|services| services.contains(service))
+    }
+
+    /// Notes that nobody gets `address`, if nobody has it and Services of several namespaces had it. A record can be made up
+    /// by whoever may write the status of one of them, so that age decides nothing.
+    fn dispute(&mut self, address: IpAddr) -> bool {
+        if self.disputed.contains_key(&address) {
+            return true;
+        }
+        if !self.owners.of(address).is_empty() {
+            return false;
+        }
+        let sharing = |service: &ObjectRef| self.claims.get(service)?.request.as_ref()?.sharing.clone();
+        let services = self.hinted.get(&address).into_iter().flatten();
+        let mut services = services.filter(|service| self.may_keep(service, address).is_ok());
+        let Some(first) = services.next() else { return false };
+        let shares = |other: &ObjectRef| sharing(first).is_some() && sharing(first) == sharing(other);
+        let is_foreign = |other: &&ObjectRef| other.namespace != first.namespace && !shares(other);
+        let Some(other) = services.find(is_foreign) else { return false };
+        let pair = [first.clone(), other.clone()];
+        self.pools.iter_mut().for_each(|pool| pool.take(address));
+        self.disputed.insert(address, pair);
+        true
+    }
+
+    /// A dispute in which `service` is.
+    fn disputed(&self, service: &ObjectRef, request: &Request) -> Option<Lack> {
+        request.hint.iter().find_map(|address| {
+            let [one, other] = self.disputed.get(address)?;
+            Some(Lack::Disputed(*address, if one == service { other.clone() } else { one.clone() }))
+        })
     }
 
     /// Takes `address`, which `service` has according to a hint, from others that have it without one.
@@ -266,7 +345,7 @@ impl Allocator {
             let Some(Claim { request: Some(request), .. }) = self.claims.get(service) else { continue };
             for address in request.hint.clone() {
                 let held = self.claims.get(service).map(|claim| *Family::of(address).pick(&claim.held));
-                if held == Some(None) && self.may_keep(service, address).is_ok() {
+                if held == Some(None) && self.may_keep(service, address).is_ok() && !self.dispute(address) {
                     // Somebody else may have it; then another one is found.
                     let _is_taken = self.take(service, address).is_ok();
                 }
@@ -363,6 +442,9 @@ impl Allocator {
         if let Some(text) = &request.misread {
             return Err(Lack::Misread(text.clone()));
         }
+        if let Some(lack) = self.disputed(service, request) {
+            return Err(lack);
+        }
         if let Some(pool) = self.unreadable(service, request) {
             return Err(Lack::Unreadable(pool.name.clone()));
         }
@@ -400,6 +482,9 @@ impl Allocator {
                 Some(pool) => Lack::NotAdmitted(pool.name.clone()),
                 None => Lack::OutsidePools(address),
             });
+        }
+        if let Some([holder, _]) = self.disputed.get(&address) {
+            return Err(Lack::Disputed(address, holder.clone()));
         }
         match self.owners.conflict(service, request, address) {
             None => Ok(address),

@@ -85,6 +85,8 @@ pub enum Lack {
     NoPool(Family),
     /// The pool cannot be read as a whole, and gives nothing until it can.
     Unreadable(ObjectRef),
+    /// The other one had the address as well, according to its record.
+    Disputed(IpAddr, ObjectRef),
     /// Every pool that it could get one from is used up.
     Exhausted(Family, Vec<ObjectRef>),
 }
@@ -103,6 +105,8 @@ pub enum Conflict {
 impl Lack {
     /// Reason code of [`Self::Unreadable`].
     pub(super) const UNREADABLE: &'static str = "PoolUnreadable";
+    /// Reason code of [`Self::Disputed`].
+    pub(super) const DISPUTED: &'static str = "AddressDisputed";
 
     /// Stable reason code, for problems and conditions.
     #[must_use]
@@ -116,6 +120,7 @@ impl Lack {
             Self::OutsidePools(_) => "AddressNotInPool",
             Self::InUse(..) => "AddressInUse",
             Self::Unreadable(_) => Self::UNREADABLE,
+            Self::Disputed(..) => Self::DISPUTED,
             Self::Exhausted(..) => "PoolExhausted",
         }
     }
@@ -150,6 +155,11 @@ impl fmt::Display for Lack {
                 write!(f, "{address} is shared with {other}, which has {transport} port {port} there")
             }
             Self::NoPool(family) => write!(f, "no pool gives {family} addresses to this Service"),
+            Self::Disputed(address, other) => write!(
+                f,
+                "{address} stands in the status of {other} as well, and which of them is right cannot be known: empty the \
+                 other one's status.loadBalancer.ingress"
+            ),
             Self::Unreadable(pool) => {
                 write!(
                     f,

@@ -235,6 +235,52 @@ fn a_status_says_no_address_that_is_not_served() {
     assert_eq!(rig.desired["young"], "203.0.113.7");
 }
 
+/// A Service of a namespace, made in that year.
+fn of_year(name: &str, namespace: &str, year: u16, recorded: &str) -> String {
+    let meta = format!(
+        "metadata: {{name: {name}, namespace: {namespace}, creationTimestamp: '{year}-01-01T00:00:00Z'}}"
+    );
+    service(name, "", recorded).replace(&format!("metadata: {{name: {name}}}"), &meta)
+}
+
+#[test]
+fn a_record_that_is_made_up_takes_no_address_from_who_has_it_whatever_its_age() {
+    let pools = pool("a", "192.0.2.1-192.0.2.9");
+    let victim = of_year("victim", "a", 2024, "192.0.2.7");
+    let forged = of_year("older", "b", 2020, "192.0.2.7");
+    for first in [Role::Follower, Role::Leader] {
+        let mut rig = Rig::new(first);
+        rig.apply(&(pools.clone() + &victim + &of_year("older", "b", 2020, "")));
+        // Both change at once.
+        rig.apply(&(forged.clone() + &victim.replace("port: 80", "port: 81")));
+        assert_eq!(rig.served(), "victim=192.0.2.7", "{first:?}");
+        for next in [Role::Leader, Role::Follower, Role::Leader] {
+            rig.become_(next);
+            assert_eq!(rig.served(), "victim=192.0.2.7", "{first:?} becomes {next:?}");
+        }
+        assert_eq!(
+            (rig.desired["victim"].as_str(), rig.desired["older"].as_str()),
+            ("192.0.2.7", "192.0.2.1")
+        );
+    }
+}
+
+#[test]
+fn who_sees_two_records_of_an_address_first_of_all_serves_none_of_them_until_one_is_gone() {
+    let both = of_year("victim", "a", 2024, "192.0.2.1") + &of_year("older", "b", 2020, "192.0.2.1");
+    for role in [Role::Follower, Role::Leader] {
+        let mut rig = Rig::new(role);
+        rig.apply(&(pool("a", "192.0.2.1-192.0.2.2") + &both));
+        rig.apply(&of_year("third", "c", 2019, ""));
+        assert_eq!(rig.served(), "", "{role:?}");
+        assert!(!rig.desired.contains_key("victim"), "its record stays");
+        rig.apply(&of_year("third", "c", 2019, "192.0.2.2"));
+        // The one that is emptied or replaced is the wrong one.
+        rig.apply(&of_year("older", "b", 2020, ""));
+        assert_eq!(rig.served(), "victim=192.0.2.1 third=192.0.2.2", "{role:?}");
+    }
+}
+
 /// A pool as an API server sends it.
 fn received(spec: &str) -> Object {
     let json = format!("{{\"metadata\": {{\"name\": \"a\"}}, \"spec\": {spec}}}");

@@ -25,6 +25,8 @@ const GIVES_WAY: Duration = Duration::from_millis(10);
 const STRIKES: usize = 5;
 /// … this time, then the object is left alone for as long again.
 const STRIKE_TIME: Duration = Duration::from_secs(600);
+/// Of a Service, this long: others believe what its status says.
+const SERVICE_PAUSE: Duration = Duration::from_secs(5);
 /// How long an object is left alone whose status the server does not accept.
 const INVALID: Duration = Duration::from_secs(600);
 
@@ -473,8 +475,9 @@ impl Item {
         self.strikes.push(now);
         let contended = self.strikes.len() >= STRIKES;
         if contended {
-            // After the pause, one more is enough.
-            self.not_before = now + STRIKE_TIME;
+            // After the pause, one more is enough. What a Service's status says must not be somebody else's word for long.
+            let is_service = self.observed.as_ref().is_some_and(|observed| observed.service.is_some());
+            self.not_before = now + if is_service { SERVICE_PAUSE } else { STRIKE_TIME };
             self.strikes = vec![self.not_before; STRIKES - 1];
         }
         self.contended = contended;

@@ -4,7 +4,7 @@
 use std::net::UdpSocket;
 
 use crate::common::eventually;
-use crate::udp_rig::{UdpRig, ask, client_from, echo, free_udp, text};
+use crate::udp_rig::{UdpRig, ask, ask_again, client_from, echo, free_udp, text};
 
 /// A quarter of them is for datagrams.
 const FILES: u32 = 400;
@@ -62,6 +62,36 @@ fn one_client_with_many_flows_leaves_room_for_others() {
     }
     assert_eq!(ask(&used, b"mine"), b"mine");
     assert_eq!((rig.dropped("NoRoom"), rig.open()), (0, ROOM));
+}
+
+/// Whoever forges addresses can send a second datagram blindly, when there must be an answer to the first.
+#[test]
+fn many_clients_that_went_on_after_an_answer_and_fell_silent_keep_nobody_out() {
+    let (flooded, other) = (free(), free());
+    let (backend, listener) = (echo("").address, |name, address| {
+        format!(
+            "- {{name: {name}, address: \"{address}\", protocol: udp, forward: {{backend: app, maxConnections: 0}}}}\n"
+        )
+    });
+    let all = format!(
+        "listeners:\n{}{}backends: [{{name: app, endpoints: [\"{backend}\"]}}]\n",
+        listener("flooded", flooded),
+        listener("other", other)
+    );
+    let rig = UdpRig::start_with_files(FILES, flooded, &all);
+    let (used, host) = (client_from(250, other), |number: u64| u8::try_from(number + 1).unwrap());
+    ask(&used, b"mine");
+    ask(&used, b"mine");
+    let silent: Vec<UdpSocket> = (0..ROOM - 1).map(|number| client_from(host(number), flooded)).collect();
+    for client in silent.iter().chain(&silent) {
+        ask(client, b"forged");
+    }
+    assert_eq!(rig.open(), ROOM);
+    for address in [other, flooded] {
+        assert_eq!(ask_again(&client_from(251, address), b"new"), b"new");
+    }
+    assert_eq!(ask(&used, b"mine"), b"mine");
+    assert_eq!((rig.open(), rig.ended("Evicted")), (ROOM, 2), "one for each new client");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::time::{Instant, SystemTime};
 use config::table::{L4Bind, Transport};
 use nix::errno::Errno;
 
-use super::flow::{Due, Flow, Flows, Key, Limits, Most};
+use super::flow::{Due, Flow, Flows, Key, Limits, Load, Most, Whom};
 use super::shares::Shares;
 use super::socket::{Answers, Meta};
 use super::train::Train;
@@ -134,14 +134,18 @@ impl Bound {
         self.pools = pools;
     }
 
-    /// How many flows may have to go when there is no room.
-    pub(super) const fn doubts(&self) -> usize {
-        self.flows.doubts()
+    pub(super) fn load(&self) -> Load {
+        self.flows.load()
+    }
+
+    /// Whether [`Self::evict`] would end a flow.
+    pub(super) fn gives(&self, whom: Whom, now: u32) -> bool {
+        self.flows.victim(whom, now).is_some()
     }
 
     /// Ends a flow that may have to go when there is no room; false if there is none.
-    pub(super) fn evict(&mut self, around: &Surroundings<'_>) -> bool {
-        let Some(victim) = self.flows.victim() else { return false };
+    pub(super) fn evict(&mut self, around: &Surroundings<'_>, whom: Whom) -> bool {
+        let Some(victim) = self.flows.victim(whom, around.worker.timers.now()) else { return false };
         self.end(around, victim, L4End::Evicted);
         true
     }
@@ -217,7 +221,7 @@ impl Bound {
         let counted = match self.listening.admit(bind.policy.max_connections) {
             Ok(counted) => counted,
             Err(_) => {
-                if !self.evict(around) {
+                if !self.evict(around, Whom::Any) {
                     return Err(Dropped::TooMany);
                 }
                 self.listening.admit(bind.policy.max_connections).map_err(|_| Dropped::TooMany)?

@@ -15,6 +15,12 @@ use slab::Slab;
 use super::shares::Shares;
 
 const NONE: u32 = u32::MAX;
+/// Ticks (of [`TICK`](crate::worker::timers::TICK)) after which a flow in use is silent: two seconds. Whoever is talking
+/// has said something by then.
+const SILENCE: u32 = 20;
+/// The part of all flows that those not in use may be, at least, before flows in use have to stay: who is new has time
+/// for an answer although all before it are in use.
+const PART_OF_DOUBTFUL: usize = 8;
 
 /// Whose datagrams make a flow: the client, and the address of ours that it used.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -23,8 +29,9 @@ pub(super) struct Key {
     pub(super) local: IpAddr,
 }
 
-/// How much a flow has shown that somebody is there. Whoever only sends with borrowed addresses never gets beyond
-/// [`Self::Answered`], unless by luck.
+/// How much a flow has shown that somebody is there. Whoever only sends with borrowed addresses gets beyond
+/// [`Self::Answered`] by sending once more when there should be an answer, so that [`Self::Assured`] is no shelter for
+/// the silent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Stage {
     /// The endpoint has not answered.
@@ -110,6 +117,37 @@ impl Stage {
     }
 }
 
+/// How many flows there are.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Load {
+    pub(super) all: usize,
+    /// Those that are not assured.
+    pub(super) doubtful: usize,
+}
+
+impl Load {
+    /// Whether the doubtful are enough to be the ones that go.
+    pub(super) const fn gives_doubtful(self) -> bool {
+        self.doubtful_wanted() == 0
+    }
+
+    /// How many more doubtful ones there would have to be for that.
+    pub(super) const fn doubtful_wanted(self) -> usize {
+        self.all.div_ceil(PART_OF_DOUBTFUL).saturating_sub(self.doubtful)
+    }
+}
+
+/// Which flows may go.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Whom {
+    /// One that has not shown that somebody is there.
+    Doubtful,
+    /// One that has, and was silent for a while.
+    Silent,
+    /// Either, whichever is due.
+    Any,
+}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Flows<T> {
@@ -160,9 +198,8 @@ impl<T> Flows<T> {
         self.flows.get_mut(id as usize)
     }
 
-    /// How many flows may have to go when there is no room.
-    pub(super) const fn doubts(&self) -> usize {
-        self.doubts
+    pub(super) fn load(&self) -> Load {
+        Load { all: self.flows.len(), doubtful: self.doubts }
     }
 
     pub(super) fn ids(&self) -> impl Iterator<Item = u32> {
@@ -232,10 +269,22 @@ impl<T> Flows<T> {
         }
     }
 
-    /// Who goes when there is no room: of those that have not shown that somebody is there, the one that was silent for
-    /// longest. `None` if all have shown it.
-    pub(super) fn victim(&self) -> Option<u32> {
-        Some(self.doubtful.first).filter(|id| *id != NONE)
+    /// Who goes when there is no room: the one of `whom` that was silent for longest. `None` if there is none.
+    ///
+    /// Of all flows, it is one that has not shown that somebody is there; but if these are few, one in use that is silent
+    /// goes before.
+    pub(super) fn victim(&self, whom: Whom, now: u32) -> Option<u32> {
+        let doubtful = || Some(self.doubtful.first).filter(|id| *id != NONE);
+        let silent = || {
+            let first = self.at(self.assured.first)?;
+            (now.saturating_sub(first.used) >= SILENCE).then_some(self.assured.first)
+        };
+        match whom {
+            Whom::Doubtful => doubtful(),
+            Whom::Silent => silent(),
+            Whom::Any if self.load().gives_doubtful() => doubtful(),
+            Whom::Any => silent().or_else(doubtful),
+        }
     }
 
     /// A flow that has reached a limit. Ask again after it was removed.

@@ -12,6 +12,7 @@ mod shares;
 mod socket;
 mod train;
 mod upstream;
+mod victims;
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -30,10 +31,12 @@ use tokio::task::JoinHandle;
 
 use self::bound::{Bound, Surroundings, share, token};
 pub use self::dropped::Dropped;
+use self::flow::Whom;
 use self::shares::Shares;
 pub(crate) use self::shares::host_of;
 use self::socket::{Answers, BATCH, Received};
 pub(crate) use self::socket::{prepare, refuse};
+use self::victims::Victims;
 use crate::tcp::{L4End, Listening, descriptors};
 use crate::worker::Worker;
 
@@ -185,8 +188,7 @@ struct Engine {
     budget: Budget,
     shares: Rc<RefCell<Shares>>,
     binds: Slab<Bound>,
-    /// The Bind that gives up flows while there is no room, and how many before another look at all.
-    victim: (usize, usize),
+    victims: Victims,
     keys: std::collections::HashMap<L4Key, usize>,
     events: Vec<epoll::Event>,
     received: Received,
@@ -210,7 +212,7 @@ impl Engine {
             budget: Budget::of(worker.workers()),
             shares: Rc::default(),
             binds: Slab::new(),
-            victim: (0, 0),
+            victims: Victims::default(),
             keys: std::collections::HashMap::new(),
             events: Vec::with_capacity(EVENTS),
             received: Received::default(),
@@ -304,26 +306,17 @@ impl Engine {
         }
     }
 
-    /// Makes room for one more socket, if that can be done: the Bind with the most flows that have not shown that
-    /// somebody is there gives up the one of them that was silent for longest. So a flood costs its own flows.
-    fn make_room(&mut self) -> bool {
+    /// Makes room for one more socket of the Bind at `index`, if that can be done.
+    fn make_room(&mut self, index: usize) -> bool {
         for _ in 0..MOST_EVICTED {
             if !self.budget.is_spent() {
                 return true;
             }
-            let Self { worker, poll, budget, binds, victim, .. } = self;
-            let is_stale = victim.1 == 0 || binds.get(victim.0).is_none_or(|bound| bound.doubts() == 0);
-            if is_stale {
-                let most = binds.iter().max_by_key(|(_, bound)| bound.doubts());
-                let Some((index, doubts)) = most.map(|(index, bound)| (index, bound.doubts())) else {
-                    return false;
-                };
-                // Another one has hardly more before a quarter of these is gone.
-                *victim = (index, doubts.div_ceil(4));
-            }
-            victim.1 = victim.1.saturating_sub(1);
-            let Some(bound) = binds.get_mut(victim.0) else { return false };
-            if !bound.evict(&surroundings(worker, poll, budget, victim.0)) {
+            let now = self.worker.timers.now();
+            let Self { worker, poll, budget, binds, victims, .. } = self;
+            let (index, whom) = victims.next(binds, now).unwrap_or((index, Whom::Any));
+            let Some(bound) = binds.get_mut(index) else { return false };
+            if !bound.evict(&surroundings(worker, poll, budget, index), whom) {
                 return false;
             }
         }
@@ -335,7 +328,7 @@ impl Engine {
         let Some(meta) = self.received.metas.get(position).copied() else { return 1 };
         let wants_room =
             self.budget.is_spent() && self.binds.get(index).is_some_and(|bound| bound.wants_socket(meta));
-        let has_room = !wants_room || self.make_room();
+        let has_room = !wants_room || self.make_room(index);
         let Self { worker, poll, budget, binds, received, .. } = self;
         let Some(bound) = binds.get_mut(index) else { return 1 };
         if !has_room {

@@ -73,13 +73,48 @@ fn the_victim_is_the_longest_silent_flow_that_has_not_shown_that_somebody_is_the
     let (assured, _) = flows.insert(key(1, 1), 0, ());
     flows.heard_endpoint(assured, 0);
     flows.heard_client(assured, 0, MOST);
-    assert_eq!(flows.victim(), None);
+    assert_eq!(flows.victim(Whom::Any, 0), None);
     let (answered, _) = flows.insert(key(2, 1), 0, ());
     let (fresh, _) = flows.insert(key(3, 1), 1, ());
     flows.heard_endpoint(answered, 2);
-    assert_eq!(flows.victim(), Some(fresh));
+    assert_eq!(flows.victim(Whom::Any, 2), Some(fresh));
     flows.remove(fresh);
-    assert_eq!(flows.victim(), Some(answered));
+    assert_eq!(flows.victim(Whom::Any, 2), Some(answered));
+}
+
+/// A flow whose client went on after an answer at that time.
+fn insert_assured(flows: &mut Flows<()>, client: u16, now: u32) -> u32 {
+    let (id, _) = flows.insert(key(client, 1), now, ());
+    flows.heard_endpoint(id, now);
+    flows.heard_client(id, now, MOST);
+    id
+}
+
+#[test]
+fn a_flow_in_use_goes_once_it_is_silent_and_nobody_else_can() {
+    let mut flows = Flows::default();
+    let (one, two) = (insert_assured(&mut flows, 1, 0), insert_assured(&mut flows, 2, 1));
+    flows.heard_endpoint(one, 5);
+    assert_eq!(flows.victim(Whom::Any, SILENCE), None);
+    assert_eq!(flows.victim(Whom::Any, 1 + SILENCE), Some(two));
+    flows.remove(two);
+    assert_eq!(flows.victim(Whom::Any, 4 + SILENCE), None);
+    assert_eq!(flows.victim(Whom::Any, 5 + SILENCE), Some(one));
+}
+
+#[test]
+fn new_flows_that_are_few_have_time_for_an_answer_while_flows_in_use_are_silent() {
+    let mut flows = Flows::default();
+    let assured: Vec<u32> = (0..14).map(|client| insert_assured(&mut flows, client, 0)).collect();
+    let (one, _) = flows.insert(key(100, 1), SILENCE, ());
+    assert_eq!(flows.victim(Whom::Any, SILENCE), Some(assured[0]), "one of 15 is new");
+    let (two, _) = flows.insert(key(101, 1), SILENCE, ());
+    assert_eq!(flows.victim(Whom::Any, SILENCE), Some(one), "an eighth is");
+    flows.remove(one);
+    for id in assured {
+        flows.heard_client(id, SILENCE, MOST);
+    }
+    assert_eq!(flows.victim(Whom::Any, SILENCE), Some(two), "nobody else is silent");
 }
 
 #[test]
@@ -103,7 +138,7 @@ fn a_client_with_many_flows_has_some_that_must_go_when_there_is_no_room() {
     let id = tables[1].find(&key(3, 1)).unwrap();
     tables[1].heard_client(id, 0, most);
     assert_eq!(tables[1].at(id).unwrap().stage, assured, "there is room again");
-    assert_eq!((tables[0].doubts(), tables[1].doubts()), (1, 0));
+    assert_eq!((tables[0].load().doubtful, tables[1].load().doubtful), (1, 0));
 }
 
 /// What a flow should be, kept without any cleverness.
@@ -117,12 +152,27 @@ struct Plain {
     moved: u64,
 }
 
+/// Who has to go: of the doubtful while they are an eighth or more, else of those in use that are silent, else again of
+/// the doubtful.
+fn plain_victim(model: &BTreeMap<(u16, u8), Plain>, now: u32) -> Option<(u16, u8)> {
+    let oldest = |stays: &dyn Fn(&Plain) -> bool| {
+        let those = model.iter().filter(|(_, plain)| stays(plain));
+        those.min_by_key(|(_, plain)| plain.moved).map(|(name, _)| *name)
+    };
+    let doubtful = oldest(&|plain| plain.stage != Stage::Assured);
+    // The first in the queue is the one that was silent for longest.
+    let assured = oldest(&|plain| plain.stage == Stage::Assured);
+    let silent = assured.filter(|name| now - model[name].used >= SILENCE);
+    let doubts = model.values().filter(|plain| plain.stage != Stage::Assured).count();
+    if doubts * 8 >= model.len() { doubtful } else { silent.or(doubtful) }
+}
+
 /// One run of arrivals, answers, removals, expiry and eviction against a model that looks at everything every time.
 fn simulate(seed: u64, steps: u32) {
     let mut random = fastrand::Rng::with_seed(seed);
     let most = random.usize(1..40);
     let shares = Most { here: random.u32(1..20), all: random.u32(1..20) };
-    let limits = Limits { idle: random.u32(0..20), lifetime: random.u32(0..60) };
+    let limits = Limits { idle: random.u32(0..60), lifetime: random.u32(0..120) };
     let (mut flows, mut model) = (Flows::default(), BTreeMap::<(u16, u8), Plain>::new());
     let (mut now, mut moves) = (0, 0_u64);
     for _ in 0..steps {
@@ -160,13 +210,13 @@ fn simulate(seed: u64, steps: u32) {
                         }
                     }
                     None => {
-                        let doubtful = model.iter().filter(|(_, plain)| plain.stage != Stage::Assured);
-                        let oldest = doubtful.min_by_key(|(_, plain)| plain.moved).map(|(name, _)| *name);
-                        assert_eq!(flows.victim().and_then(|id| flows.at(id)).map(|flow| flow.value), oldest);
+                        let oldest = plain_victim(&model, now);
+                        let victim = flows.victim(Whom::Any, now);
+                        assert_eq!(victim.and_then(|id| flows.at(id)).map(|flow| flow.value), oldest);
                         let has_room = model.len() < most || oldest.is_some();
                         if let (true, Some(oldest)) = (model.len() >= most, oldest) {
                             model.remove(&oldest);
-                            flows.remove(flows.victim().unwrap()).unwrap();
+                            flows.remove(victim.unwrap()).unwrap();
                         }
                         if has_room {
                             let (id, before) = flows.insert(key(name.0, name.1), now, name);
@@ -191,7 +241,7 @@ fn simulate(seed: u64, steps: u32) {
         assert!(model.len() <= most);
         assert_eq!(flows.ids().count(), model.len());
         let doubts = model.values().filter(|plain| plain.stage != Stage::Assured).count();
-        assert_eq!(flows.doubts(), doubts, "seed {seed}");
+        assert_eq!(flows.load().doubtful, doubts, "seed {seed}");
         for (name, plain) in &model {
             assert_eq!(flows.find(&key(name.0, name.1)), Some(plain.id), "seed {seed}");
             let flow = flows.at(plain.id).unwrap();

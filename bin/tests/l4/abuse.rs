@@ -1,11 +1,11 @@
 //! What is left of the table of abuse: connections that stall, come and go in masses, or send what nobody expects.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 
 use crate::common::plain::{echo, endpoint, named};
-use crate::common::{Gateway, eventually, free_address, get};
+use crate::common::{Gateway, PATIENCE, eventually, free_address, get};
 use crate::relay::pattern;
 use crate::rig::{Rig, read_all, reset, try_connect};
 
@@ -160,25 +160,80 @@ fn relayed_connections_leave_descriptors_for_http() {
     let file = folder.path().join("edge.yaml");
     std::fs::write(&file, text).unwrap();
     let gateway = Gateway::start_with_files(FILES, &file, &["--http", "none"]);
-    let open_at = |address| {
-        let mut client = try_connect(address)?;
-        client.write_all(b"x")?;
-        client.read_exact(&mut [0]).map(|()| client)
+    let open_at = |from, address| exchange(connect_from(from, address)?);
+    let fill = |from, address, most: usize| {
+        std::iter::from_fn(|| open_at(from, address).ok()).take(most).collect::<Vec<_>>()
     };
-    let mut open: Vec<TcpStream> = std::iter::from_fn(|| open_at(one).ok()).take(MOST + 1).collect();
+    let mut open = fill(1, one, MOST);
+    assert_eq!(open.len(), MOST / 2, "a client has no more than is free");
+    let beyond = open_at(1, two).map(|_| ()).unwrap_err();
+    assert!(matches!(beyond.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{beyond}");
+    // Others get in at the same listener, until it has most of all.
+    for from in 2..20 {
+        open.extend(fill(from, one, MOST));
+    }
     assert_eq!(open.len(), MOST * 4 / 5, "four times what is free");
     // What is left is for others.
-    open.extend((0..MOST / 10).map(|_| open_at(two).unwrap()));
-    let beyond = open_at(one).map(|_| ()).unwrap_err();
-    assert!(matches!(beyond.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{beyond}");
+    open.extend((0..4).map(|_| open_at(1, two).unwrap_err()).map(|_| open_at(20, two).unwrap()));
+    assert!(open_at(21, one).is_err());
     assert_eq!(get(http, "any", "/").status, 200);
     let page = gateway.admin("/metrics");
+    // Twice for the first client alone, once for each that came later, four times and once at the end.
     for line in [
-        "sluicegate_tcp_connections_total{reason=\"TooMany\"} 2",
-        "sluicegate_limit_hits_total{limit=\"descriptors\"} 2",
+        "sluicegate_tcp_connections_total{reason=\"TooMany\"} 25",
+        "sluicegate_limit_hits_total{limit=\"descriptors\"} 25",
     ] {
         assert!(page.lines().any(|known| known == line), "{line}: {page}");
     }
     open.clear();
-    eventually("room again", || open_at(one).is_ok());
+    eventually("room again", || open_at(1, one).is_ok());
+}
+
+/// Connects from this address of loopback.
+fn connect_from(last: u8, address: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from(([127, 0, 9, last], 0)).into())?;
+    socket.connect_timeout(&address.into(), PATIENCE)?;
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+/// Whether a byte comes back from the endpoint.
+fn exchange(mut client: TcpStream) -> std::io::Result<TcpStream> {
+    client.write_all(b"x")?;
+    client.read_exact(&mut [0]).map(|()| client)
+}
+
+#[test]
+fn one_client_leaves_connections_of_a_listener_to_others() {
+    const MOST: usize = 40;
+    let rig = Rig::start(&format!(", maxConnections: {MOST}"), &[echo()]);
+    let open_from = |from| exchange(connect_from(from, rig.address)?);
+    let mut greedy: Vec<TcpStream> = std::iter::from_fn(|| open_from(1).ok()).take(MOST).collect();
+    assert_eq!(greedy.len(), MOST / 2, "no more than is free");
+    let others: Vec<TcpStream> = (2..7).map(|from| open_from(from).unwrap()).collect();
+    assert!(open_from(1).is_err(), "it has more than is free");
+    greedy.truncate(5);
+    eventually("room again for it", || open_from(1).is_ok());
+    drop(others);
+}
+
+/// The client is the one of the header, not the proxy.
+#[test]
+fn one_client_behind_a_proxy_leaves_connections_to_others() {
+    const MOST: usize = 40;
+    let rig = Rig::start_with(", proxyProtocol: true", &format!(", maxConnections: {MOST}"), &[echo()], &[]);
+    let open_for = |client: &str| {
+        let mut stream = try_connect(rig.address)?;
+        stream.write_all(format!("PROXY TCP6 {client} 2001:db8::1 12345 80\r\n").as_bytes())?;
+        exchange(stream)
+    };
+    let host = |number: usize| format!("2001:db8:0:1::{number:x}");
+    let greedy: Vec<TcpStream> = (1..).map_while(|number| open_for(&host(number)).ok()).take(MOST).collect();
+    assert_eq!(greedy.len(), MOST / 2, "a network of 64 bits is one client");
+    let others: Vec<TcpStream> =
+        (2..7).map(|network| open_for(&format!("2001:db8:0:{network}::1")).unwrap()).collect();
+    assert_eq!(rig.ended("TooMany"), 1);
+    drop((greedy, others));
 }

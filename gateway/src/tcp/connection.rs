@@ -14,7 +14,7 @@ use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 
 use super::outcome::{L4End, L4Record};
-use super::{Counted, Listening, denied, keepalive, reset_on_close};
+use super::{Counted, Listening, denied, keepalive, reset_on_close, too_many};
 use crate::balance::consistent_hash::key_hash;
 use crate::bind::proxy_protocol::{self, Parsed};
 use crate::http1::plan::IpText;
@@ -54,7 +54,7 @@ pub(super) struct Connection {
     tunnel: Option<Tunnel>,
     end: L4End,
     started: Instant,
-    _counted: Counted,
+    counted: Counted,
 }
 
 impl Connection {
@@ -81,7 +81,7 @@ impl Connection {
             tunnel: None,
             end: L4End::Shutdown,
             started: Instant::now(),
-            _counted: counted,
+            counted,
         }
     }
 
@@ -100,6 +100,8 @@ impl Connection {
             if let Some(why) = denied(&self.bind, self.source) {
                 return Err(why);
             }
+            let claimed = self.counted.claim(self.source.ip(), self.bind.policy.max_connections);
+            claimed.map_err(|full| too_many(&self.worker, full))?;
         }
         let in_flight = self.connect().await?;
         let policy = Arc::clone(&self.bind.policy);

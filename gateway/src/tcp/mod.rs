@@ -5,9 +5,10 @@
 
 mod connection;
 mod outcome;
+mod room;
 mod sockets;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -18,6 +19,8 @@ use socket2::TcpKeepalive;
 use tokio::net::TcpStream;
 
 pub use self::outcome::{L4End, L4Record};
+pub(crate) use self::room::Room;
+use self::room::{Seat, Share};
 pub(crate) use self::sockets::{BACKLOG, Order, Sockets, probe, raw_socket};
 use crate::live::Live;
 use crate::metrics::LimitHit;
@@ -27,32 +30,6 @@ use crate::worker::Worker;
 pub(crate) fn descriptors() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
-}
-
-/// Room for TCP connections over all Binds: descriptors are the process's, and HTTP wants to live as well.
-#[derive(Debug)]
-pub(crate) struct Room {
-    open: AtomicUsize,
-    most: usize,
-}
-
-impl Room {
-    /// A quarter of the descriptors in number, of which each needs two: one to the client, one to the endpoint.
-    pub(crate) fn of_process() -> Self {
-        Self::of(descriptors() / 4)
-    }
-
-    fn of(most: usize) -> Self {
-        Self { open: AtomicUsize::new(0), most: most.max(1) }
-    }
-
-    /// Counts one more in; whether there is room for it on a Bind that has so many. A Bind may have no more than some
-    /// times of what is free, so that there is always something left for the others.
-    fn take(&self, of_bind: usize) -> bool {
-        const TIMES_FREE: usize = 4;
-        let free = self.most.saturating_sub(self.open.fetch_add(1, Ordering::Relaxed));
-        of_bind < free.saturating_mul(TIMES_FREE)
-    }
 }
 
 /// A Bind as the workers see it.
@@ -70,9 +47,9 @@ pub(crate) struct Listening {
 /// Why there is no room for another connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Full {
-    /// The Bind has as many as it may have.
+    /// The Bind has as many as it may have, or the client has too much of what is left to it.
     Bind,
-    /// All Binds together have, or it has too much of what is left to all of them.
+    /// All Binds together have, or the Bind or the client has too much of what is left to all of them.
     Process,
 }
 
@@ -90,7 +67,7 @@ impl Listening {
     pub(crate) fn admit(self: &Arc<Self>, most: u32) -> Result<Counted, Full> {
         let before = self.open.fetch_add(1, Ordering::Relaxed);
         let is_room = self.room.as_ref().is_none_or(|room| room.take(before));
-        let counted = Counted(Arc::clone(self));
+        let counted = Counted { listening: Arc::clone(self), seat: None };
         if most != 0 && before >= most as usize {
             return Err(Full::Bind);
         }
@@ -100,13 +77,37 @@ impl Listening {
 
 /// A counted connection; counts itself out when dropped, panics included.
 #[derive(Debug)]
-pub(crate) struct Counted(Arc<Listening>);
+pub(crate) struct Counted {
+    listening: Arc<Listening>,
+    seat: Option<Seat>,
+}
+
+impl Counted {
+    /// Counts it as the client's as well, once that is known, unless the client has too much already of the `most` (0 = any
+    /// number) of the Bind, or of all Binds. A client is an address of IPv4 or a /64 of IPv6.
+    fn claim(&mut self, client: IpAddr, most: u32) -> Result<(), Full> {
+        let Some(room) = &self.listening.room else { return Ok(()) };
+        let others = self.listening.open.load(Ordering::Relaxed).saturating_sub(1);
+        let most = if most == 0 { usize::MAX } else { most as usize };
+        let (seat, of_bind, of_process) = room.seat(self.listening.key, client, others, most);
+        if let Some(before) = self.seat.replace(seat) {
+            room.leave(before);
+        }
+        if of_bind.is_spent() {
+            return Err(Full::Bind);
+        }
+        if of_process.into_iter().any(Share::is_spent) { Err(Full::Process) } else { Ok(()) }
+    }
+}
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
-        if let Some(room) = &self.0.room {
-            room.open.fetch_sub(1, Ordering::Relaxed);
+        self.listening.open.fetch_sub(1, Ordering::Relaxed);
+        if let Some(room) = &self.listening.room {
+            room.give();
+            if let Some(seat) = self.seat.take() {
+                room.leave(seat);
+            }
         }
     }
 }
@@ -120,15 +121,15 @@ pub(crate) fn admit(worker: &Rc<Worker>, listening: &Arc<Listening>, stream: Tcp
         None => Err(L4End::NoRoute),
         Some(bind) => match refusal(bind, peer) {
             Some(why) => Err(why),
-            None => match listening.admit(bind.policy.max_connections) {
-                Ok(counted) => Ok((Arc::clone(bind), counted)),
-                Err(full) => {
-                    if full == Full::Process {
-                        worker.metrics.limit_hit(LimitHit::Descriptors);
+            None => listening
+                .admit(bind.policy.max_connections)
+                .and_then(|mut counted| {
+                    if let ProxyProtocolIn::None = bind.policy.proxy_protocol_in {
+                        counted.claim(peer.ip(), bind.policy.max_connections)?;
                     }
-                    Err(L4End::TooMany)
-                }
-            },
+                    Ok((Arc::clone(bind), counted))
+                })
+                .map_err(|full| too_many(worker, full)),
         },
     };
     match refused {
@@ -138,6 +139,14 @@ pub(crate) fn admit(worker: &Rc<Worker>, listening: &Arc<Listening>, stream: Tcp
         }
         Err(why) => connection::refuse(worker, (&current.live, listening), stream, peer, why),
     }
+}
+
+/// Counts that there was no room.
+fn too_many(worker: &Worker, full: Full) -> L4End {
+    if full == Full::Process {
+        worker.metrics.limit_hit(LimitHit::Descriptors);
+    }
+    L4End::TooMany
 }
 
 /// Why this peer is not served, as far as its address tells.
@@ -194,8 +203,38 @@ mod tests {
         assert!(one.admit(0).is_err_and(|full| full == Full::Process));
         assert_eq!(three.admit(0).map(drop), Ok(()));
         drop((first, second));
-        assert_eq!(room.open.load(Ordering::Relaxed), 0);
+        assert!(room.is_empty());
         assert_eq!(fill(&three).len(), 800);
+    }
+
+    #[test]
+    fn clients_that_take_all_they_can_leave_something_to_others() {
+        let room = Arc::new(Room::of(1_000));
+        let key = |port| L4Key { address: ([127, 0, 0, 1], port).into(), transport: Transport::Tcp };
+        let bind = |port| Arc::new(Listening::new(key(port), 0, Some(Arc::clone(&room))));
+        let open = |bind: &Arc<Listening>, client: u8, most| {
+            let mut counted = bind.admit(most)?;
+            counted.claim([10, 0, 0, client].into(), most).map(|()| counted)
+        };
+        let fill = |bind: &Arc<Listening>, client, most| {
+            std::iter::from_fn(|| open(bind, client, most).ok()).take(2_000).collect::<Vec<_>>()
+        };
+        let (one, two) = (bind(1), bind(2));
+        let first = fill(&one, 1, 0);
+        assert_eq!(first.len(), 500, "no more than is free");
+        assert!(open(&two, 1, 0).is_err_and(|full| full == Full::Process), "anywhere");
+        let second = fill(&one, 2, 0);
+        assert_eq!(second.len(), 250, "half of what the first has left");
+        assert!(open(&one, 3, 0).is_ok() && open(&two, 3, 0).is_ok(), "the next gets in");
+        drop((first, second));
+        // The same for what a Bind may have by its own limit; few are everybody's.
+        let own = fill(&one, 1, 100);
+        assert_eq!(own.len(), 50);
+        assert!(open(&one, 1, 100).is_err_and(|full| full == Full::Bind) && open(&one, 2, 100).is_ok());
+        assert!(open(&two, 1, 0).is_ok());
+        assert_eq!(fill(&two, 1, 4).len(), 4);
+        drop(own);
+        assert!(room.is_empty());
     }
 
     /// An idle connection costs its task and two registrations with the reactor.

@@ -89,6 +89,8 @@ pub struct Assigner {
     role: Role,
     allocator: Allocator,
     pools: BTreeMap<ObjectRef, AddressPool>,
+    /// There was a pool since the start.
+    had_pools: bool,
     advertisements: BTreeMap<ObjectRef, L2Advertisement>,
     /// namespace → its labels
     namespaces: BTreeMap<Arc<str>, Arc<BTreeMap<String, String>>>,
@@ -119,6 +121,7 @@ impl Assigner {
             role,
             allocator: Allocator::default(),
             pools: BTreeMap::new(),
+            had_pools: false,
             advertisements: BTreeMap::new(),
             namespaces: BTreeMap::new(),
             services: BTreeMap::new(),
@@ -222,6 +225,7 @@ impl Assigner {
             _ => drop(self.pools.insert(reference.clone(), pool.clone())),
         }
         self.are_pools_touched = true;
+        self.had_pools = true;
     }
 
     fn service(&mut self, reference: &ObjectRef, service: Option<&Service>) {
@@ -397,6 +401,9 @@ impl Assigner {
             // What a pool gave may be in what cannot be read of it: the record stays as it is until that is known.
             let is_doubtful = matches!(&desired.lack, Some((Lack::UNREADABLE | Lack::DISPUTED, _)))
                 && known.wish.recorded.iter().any(|address| !desired.addresses.contains(address));
+            // Nor is it taken back before any pool was heard of: a server that has forgotten a kind says that there are none.
+            let is_doubtful = is_doubtful
+                || !self.had_pools && known.requested.is_empty() && !known.wish.recorded.is_empty();
             if !is_doubtful && known.desired.as_ref() != Some(&desired) {
                 known.desired = Some(desired.clone());
                 self.claimed.insert(service.clone());

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use controller::source::kube::Settings;
+use controller::source::kube::{Pools, Settings};
 use test_apiserver::{Effect, Fault, Options, Rule, Server, Token};
 
 use crate::common::*;
@@ -29,6 +29,20 @@ fn nothing_is_served_without_what_is_indispensable_and_it_is_said() {
     follower.until("the first batch", |seen| !seen.batches.is_empty());
     assert!(follower.progress.lines().is_empty());
     assert!(follower.metric("failures_total{resource=\"EndpointSlices\",cause=\"forbidden\"}") >= 1.0);
+}
+
+#[test]
+fn with_pools_nothing_is_served_without_namespaces_but_without_pools_that_the_cluster_does_not_know() {
+    let server = server();
+    Api::new(&server).create(&service("web", 80));
+    let fault = server.fail(forbidden("namespaces"));
+    let settings = Settings { pools: Pools::Ours, ..Settings::default() };
+    let follower = Follower::start(&server.kubeconfig(), settings);
+    let is_said = |line: &String| line.starts_with("waiting for") && line.contains("403 Forbidden");
+    until("it is said", || follower.progress.lines().iter().any(is_said));
+    assert!(follower.seen().batches.is_empty());
+    server.faults().remove(fault);
+    follower.until("the first batch", |seen| !seen.batches.is_empty());
 }
 
 #[test]

@@ -288,6 +288,18 @@ fn received(spec: &str) -> Object {
 }
 
 #[test]
+fn records_stay_until_the_first_pool_is_heard_of() {
+    let mut rig = Rig::new(Role::Leader);
+    rig.apply(&(service("web", "", "192.0.2.1") + &service("young", "", "")));
+    assert_eq!((rig.served().as_str(), rig.desired.get("web")), ("", None));
+    assert_eq!(rig.desired["young"], "NoPool");
+    rig.apply(&pool("a", "192.0.2.1-192.0.2.2"));
+    assert_eq!((rig.served().as_str(), rig.desired["young"].as_str()), ("web=192.0.2.1", "192.0.2.2"));
+    rig.delete(Kind::AddressPool, "", "a");
+    assert_eq!((rig.served().as_str(), rig.desired["web"].as_str()), ("", "NoPool"));
+}
+
+#[test]
 fn a_pool_that_is_damaged_costs_nobody_an_address_after_a_restart_either() {
     let good = r#"{"addresses": ["192.0.2.1-192.0.2.9", "198.51.100.0/24"]}"#;
     let services = service("web", "", "192.0.2.7") + &service("db", "", "198.51.100.3");

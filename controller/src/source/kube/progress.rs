@@ -309,7 +309,7 @@ impl Inner {
         // A namespace that we may not look into must not keep the others from being served.
         let is_partly_synced =
             || self.feeds.iter().any(|other| other.target.resource == resource && other.is_synced);
-        resource.is_indispensable() && !is_partly_synced()
+        resource.is_indispensable() && !feed.is_missing() && !is_partly_synced()
     }
 
     fn age(&self, now: SystemTime) -> Duration {

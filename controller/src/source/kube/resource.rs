@@ -103,14 +103,18 @@ impl Resource {
     /// Nothing sensible can be served without it.
     pub(super) fn is_indispensable(self) -> bool {
         match self {
-            Self::Namespaces | Self::Ingresses | Self::Services | Self::EndpointSlices => true,
+            Self::Namespaces
+            | Self::Ingresses
+            | Self::Services
+            | Self::EndpointSlices
+            // Without these, Services would lose their addresses.
+            | Self::AddressPools
+            | Self::IpAddressPools
+            | Self::NamespaceLabels => true,
             Self::IngressClasses
             | Self::Secrets
             | Self::ConfigMaps
-            | Self::AddressPools
-            | Self::IpAddressPools
-            | Self::L2Advertisements
-            | Self::NamespaceLabels => false,
+            | Self::L2Advertisements => false,
         }
     }
 

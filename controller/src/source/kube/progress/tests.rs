@@ -11,7 +11,12 @@ fn refused() -> Failure {
 #[test]
 fn what_is_indispensable_is_waited_for_and_the_rest_for_a_while() {
     let start = Instant::now();
-    for (resource, is_waited_for) in [(Resource::Services, true), (Resource::IngressClasses, false)] {
+    for (resource, is_waited_for) in [
+        (Resource::Services, true),
+        (Resource::AddressPools, true),
+        (Resource::NamespaceLabels, true),
+        (Resource::IngressClasses, false),
+    ] {
         let progress = Progress::default();
         let id = progress.add(target(resource, None), start);
         assert!(!progress.is_settled(start));
@@ -21,6 +26,17 @@ fn what_is_indispensable_is_waited_for_and_the_rest_for_a_while() {
         progress.is_well(id, 7, true, start);
         assert!(progress.is_settled(start));
     }
+}
+
+#[test]
+fn pools_of_a_cluster_that_does_not_know_them_are_not_waited_for() {
+    let start = Instant::now();
+    let progress = Progress::default();
+    let id = progress.add(target(Resource::AddressPools, None), start);
+    let missing = Failure::Status { code: 404, text: "Not Found".to_owned(), retry_after: None };
+    progress.fails(id, &missing, start);
+    assert!(progress.is_settled(start));
+    assert!(progress.is_missing(id));
 }
 
 #[test]

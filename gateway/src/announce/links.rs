@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::netlink::{Assigned, Link};
+use super::netlink::{Assigned, Link, Origin};
 
 /// On it, kube-proxy binds addresses of Services, which makes them nobody's.
 const IPVS: &str = "kube-ipvs0";
@@ -40,9 +41,25 @@ pub(super) struct Links {
 }
 
 impl Links {
-    pub(super) fn new(links: Vec<Link>, mut assigned: Vec<Assigned>) -> Self {
+    /// Of addresses whose origin the kernel does not say, those are ours that are `taken` at that interface, or that are
+    /// like ours and end within two times the `lease`.
+    pub(super) fn new(
+        links: Vec<Link>,
+        mut assigned: Vec<Assigned>,
+        lease: Duration,
+        taken: impl Fn(IpAddr) -> Option<u32>,
+    ) -> Self {
         let links: BTreeMap<u32, Link> = links.into_iter().map(|link| (link.index, link)).collect();
         assigned.retain(|one| links.get(&one.index).is_none_or(|link| link.name != IPVS));
+        let shortly = lease.as_secs().saturating_mul(2).max(1);
+        for one in &mut assigned {
+            if let Origin::Unsaid { valid: Some(valid), is_alike } = one.origin
+                && one.prefix == whole(one.address)
+                && (taken(one.address) == Some(one.index) || is_alike && u64::from(valid) <= shortly)
+            {
+                one.origin = Origin::Ours;
+            }
+        }
         Self { links, assigned }
     }
 
@@ -52,13 +69,13 @@ impl Links {
 
     /// Addresses that we put there, or a process of ours before.
     pub(super) fn ours(&self) -> impl Iterator<Item = &Assigned> {
-        self.assigned.iter().filter(|one| one.is_ours)
+        self.assigned.iter().filter(|one| one.origin == Origin::Ours)
     }
 
     /// The interface at which `address` is announced: of those in `allowed` (all if that is empty) that are up, one whose
     /// network has it; else the first that is named. `None` if there is none, or if the host has the address anyway.
     pub(super) fn choose(&self, address: IpAddr, allowed: &[Pattern]) -> Option<u32> {
-        let is_hosts = |one: &Assigned| one.address == address && !one.is_ours;
+        let is_hosts = |one: &Assigned| one.address == address && one.origin != Origin::Ours;
         if self.assigned.iter().any(is_hosts) {
             return None;
         }
@@ -78,12 +95,16 @@ impl Links {
 
     /// Whether the interface has an address in a network with `address`.
     fn has_network(&self, index: u32, address: IpAddr) -> bool {
-        let whole = if address.is_ipv4() { 32 } else { 128 };
         self.assigned
             .iter()
-            .filter(|one| one.index == index && !one.is_ours && one.prefix < whole)
+            .filter(|one| one.index == index && one.origin != Origin::Ours && one.prefix < whole(address))
             .any(|one| IpNet::new(one.address, one.prefix).is_ok_and(|net| net.contains(&address)))
     }
+}
+
+/// The length of a prefix that is one address.
+const fn whole(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
 }
 
 #[cfg(test)]
@@ -95,9 +116,16 @@ mod tests {
         Link { index, name: name.to_owned(), mac: Some(Mac([2, 0, 0, 0, 0, 1])), is_up }
     }
 
-    fn assigned(index: u32, net: &str, is_ours: bool) -> Assigned {
+    const LEASE: Duration = Duration::from_secs(1);
+
+    fn from(index: u32, net: &str, origin: Origin) -> Assigned {
         let net: IpNet = net.parse().unwrap();
-        Assigned { index, address: net.addr(), prefix: net.prefix_len(), is_ours }
+        Assigned { index, address: net.addr(), prefix: net.prefix_len(), origin }
+    }
+
+    fn assigned(index: u32, net: &str, is_ours: bool) -> Assigned {
+        let by_hand = Origin::Unsaid { valid: None, is_alike: false };
+        from(index, net, if is_ours { Origin::Ours } else { by_hand })
     }
 
     fn links() -> Links {
@@ -111,6 +139,8 @@ mod tests {
                 assigned(4, "192.0.2.50/32", false),
                 assigned(1, "192.0.2.60/32", true),
             ],
+            LEASE,
+            |_| None,
         )
     }
 
@@ -144,6 +174,36 @@ mod tests {
         assert_eq!(choose("192.0.2.1", &["eth0"]), None);
         assert_eq!(choose("192.0.2.60", &[]), Some(1), "ours is not the host's");
         assert_eq!(choose("192.0.2.50", &[]), Some(1), "nor is what kube-proxy keeps");
+    }
+
+    #[test]
+    fn without_origins_what_this_process_took_is_ours_at_that_interface() {
+        let unsaid = |valid| Origin::Unsaid { valid, is_alike: false };
+        let ours = |one: Assigned| {
+            let taken = |address: IpAddr| (address.to_string() == "192.0.2.7").then_some(1);
+            let links = Links::new(vec![link(1, "eth0", true)], vec![one], LEASE, taken);
+            links.ours().count() == 1
+        };
+        assert!(ours(from(1, "192.0.2.7/32", unsaid(Some(60)))));
+        assert!(!ours(from(2, "192.0.2.7/32", unsaid(Some(60)))), "another interface");
+        assert!(!ours(from(1, "192.0.2.7/24", unsaid(Some(60)))), "another prefix");
+        assert!(!ours(from(1, "192.0.2.7/32", unsaid(None))), "somebody made it stay");
+        assert!(!ours(from(1, "192.0.2.7/32", Origin::Others)), "the kernel says whose it is");
+    }
+
+    #[test]
+    fn without_origins_what_an_earlier_process_left_is_known_by_its_end() {
+        let links = |origin| {
+            let all = vec![assigned(1, "192.0.2.1/24", false), from(1, "192.0.2.7/32", origin)];
+            Links::new(vec![link(1, "eth0", true)], all, LEASE, |_| None)
+        };
+        let chosen = |valid, is_alike| {
+            links(Origin::Unsaid { valid, is_alike }).choose("192.0.2.7".parse().unwrap(), &[])
+        };
+        assert_eq!(chosen(Some(2), true), Some(1));
+        assert_eq!(chosen(Some(3), true), None, "longer than ours");
+        assert_eq!(chosen(Some(1), false), None, "a lease of DHCP that is over soon");
+        assert_eq!(chosen(None, true), None);
     }
 
     #[test]

@@ -62,6 +62,7 @@ struct Taken {
 #[derive(Debug)]
 pub struct Station {
     allowed: Vec<Pattern>,
+    lease: Duration,
     netlink: Netlink,
     events: LinkEvents,
     links: Links,
@@ -80,17 +81,19 @@ pub struct Station {
 }
 
 impl Station {
-    /// Looks at the interfaces of this host; `allowed` are those that may be used, all if it is empty. Needs a tokio
+    /// Looks at the interfaces of this host; `allowed` are those that may be used, all if it is empty. Addresses are held
+    /// for no longer than `lease`, by which those of an earlier process are known if the kernel keeps no origins. Needs a tokio
     /// runtime, and `CAP_NET_ADMIN` and `CAP_NET_RAW` for everything that follows.
     ///
     /// # Errors
     /// If the kernel cannot be asked.
-    pub fn new(allowed: Vec<Pattern>, stats: Arc<AnnounceStats>) -> io::Result<Self> {
+    pub fn new(allowed: Vec<Pattern>, lease: Duration, stats: Arc<AnnounceStats>) -> io::Result<Self> {
         let (to_heard, heard) = mpsc::channel(CLAIMS);
         // First, so that no change is missed.
         let events = LinkEvents::new()?;
         let mut station = Self {
             allowed,
+            lease,
             netlink: Netlink::new()?,
             events,
             links: Links::default(),
@@ -261,7 +264,8 @@ impl Station {
     /// Reads what the kernel has. Addresses whose interface is no longer theirs are given up; those whose link came up
     /// are announced anew.
     fn refresh(&mut self) -> io::Result<()> {
-        let links = Links::new(self.netlink.links()?, self.netlink.addresses()?);
+        let taken = |address| self.taken.get(&address).map(|taken| taken.index);
+        let links = Links::new(self.netlink.links()?, self.netlink.addresses()?, self.lease, taken);
         let last = std::mem::replace(&mut self.links, links);
         let moved: Vec<IpAddr> = self
             .taken

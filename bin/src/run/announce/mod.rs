@@ -140,7 +140,7 @@ impl Prospect {
         let Self { lease, interfaces, wanted, figures: Figures { stats, agreement }, leases } = self;
         let station = {
             let _inside = runtime.enter();
-            Station::new(interfaces, stats)
+            Station::new(interfaces, lease, stats)
                 .context("--announce l2: the interfaces of this host cannot be read")?
         };
         let thread = std::thread::Builder::new().name("announce".to_owned()).spawn(move || {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::announce::frame::Mac;
 
-/// The originator of our addresses (`IFA_PROTO`), by which we know them again; kernels before 5.18 forget it.
+/// The originator of our addresses (`IFA_PROTO`), by which we know them again; kernels before 5.18 forget it, and leave
+/// [`Origin::Unsaid`].
 pub(super) const ORIGIN: u8 = 0x53;
 
 const NLMSG_ERROR: u16 = 2;
@@ -71,8 +72,22 @@ pub(in crate::announce) struct Assigned {
     pub(in crate::announce) index: u32,
     pub(in crate::announce) address: IpAddr,
     pub(in crate::announce) prefix: u8,
-    /// We put it there, or a process of ours before.
-    pub(in crate::announce) is_ours: bool,
+    pub(in crate::announce) origin: Origin,
+}
+
+/// Who put an address on its interface, as far as the kernel says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::announce) enum Origin {
+    /// We, or a process of ours before.
+    Ours,
+    Others,
+    /// By hand, or the kernel keeps no origins.
+    Unsaid {
+        /// Seconds for which it stays; `None` is for ever.
+        valid: Option<u32>,
+        /// As ours are: never preferred as a source, and without a route for its prefix.
+        is_alike: bool,
+    },
 }
 
 /// What the kernel says.
@@ -232,16 +247,27 @@ fn link(body: &[u8]) -> Option<Link> {
 
 fn assigned(body: &[u8]) -> Option<Assigned> {
     let (prefix, index) = (*body.get(1)?, u32_at(body, 4)?);
-    let (mut local, mut other, mut is_ours) = (None, None, false);
+    let (mut local, mut other, mut proto) = (None, None, None);
+    let (mut valid, mut preferred, mut flags) = (None, None, 0);
     for (kind, value) in attributes(body.get(8..)?) {
         match kind {
             IFA_LOCAL => local = ip(value),
             IFA_ADDRESS => other = ip(value),
-            IFA_PROTO => is_ours = value == [ORIGIN],
+            IFA_PROTO => proto = value.first(),
+            IFA_CACHEINFO => (preferred, valid) = (u32_at(value, 0), u32_at(value, 4)),
+            IFA_FLAGS => flags = u32_at(value, 0).unwrap_or(0),
             _ => {}
         }
     }
-    Some(Assigned { index, address: local.or(other)?, prefix, is_ours })
+    let origin = match proto {
+        Some(&ORIGIN) => Origin::Ours,
+        Some(1..) => Origin::Others,
+        Some(0) | None => Origin::Unsaid {
+            valid: valid.filter(|seconds| *seconds != u32::MAX),
+            is_alike: preferred == Some(0) && flags & IFA_F_NOPREFIXROUTE != 0,
+        },
+    };
+    Some(Assigned { index, address: local.or(other)?, prefix, origin })
 }
 
 /// The address of a route that [`make_local`] made.
@@ -290,8 +316,29 @@ mod tests {
             let bytes = assign(address, 3, Duration::from_millis(900));
             assert_eq!(bytes.len() as u32, u32_at(&bytes, 0).unwrap());
             let read: Vec<Message> = messages(&bytes).collect();
-            assert_eq!(read, [Message::Address(Assigned { index: 3, address, prefix, is_ours: true })]);
+            let origin = Origin::Ours;
+            assert_eq!(read, [Message::Address(Assigned { index: 3, address, prefix, origin })]);
         }
+    }
+
+    #[test]
+    fn a_kernel_that_keeps_no_origins_tells_lifetimes_and_what_addresses_are_for() {
+        let address: IpAddr = "192.0.2.7".parse().unwrap();
+        let read = |cache: [u32; 2], flags: u32| {
+            let mut body = address_body(address, 3);
+            let cache = [cache[0].to_ne_bytes(), cache[1].to_ne_bytes(), [0; 4], [0; 4]].concat();
+            attribute(&mut body, IFA_FLAGS, &flags.to_ne_bytes());
+            attribute(&mut body, IFA_CACHEINFO, &cache);
+            match messages(&request(RTM_NEWADDR, 0, &body)).next() {
+                Some(Message::Address(Assigned { index: 3, prefix: 32, origin, .. })) => origin,
+                other => panic!("{other:?}"),
+            }
+        };
+        let unsaid = |valid, is_alike| Origin::Unsaid { valid, is_alike };
+        assert_eq!(read([0, 1], 0x200), unsaid(Some(1), true));
+        assert_eq!(read([0, 1], 0), unsaid(Some(1), false), "a route for its prefix");
+        assert_eq!(read([9, 9], 0x200), unsaid(Some(9), false), "the host's connections use it");
+        assert_eq!(read([u32::MAX, u32::MAX], 0x80), unsaid(None, false), "for ever");
     }
 
     #[test]

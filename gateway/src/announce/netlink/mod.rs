@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-pub(super) use self::message::{Assigned, Link};
+pub(super) use self::message::{Assigned, Link, Origin};
 use self::message::{
     Message, assign, list_addresses, list_links, list_routes, make_local, messages, remove, unmake_local,
 };

@@ -1,4 +1,5 @@
-//! Nodes, their API server and their kernels, simulated: partitions, pauses, restarts, slow and lost requests.
+//! Nodes, their API server and their kernels, simulated: partitions, pauses, restarts, slow and lost requests. A few worlds
+//! each time; `SLUICEGATE_SIMULATIONS=200` is so many of each kind, for whoever changes the agreement.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -10,6 +11,12 @@ const D: u64 = 1_000;
 const TICK: u64 = 1;
 /// The kernel ends lifetimes up to so much late.
 const KERNEL_LATE: u64 = 250;
+
+/// Each is another world.
+fn seeds() -> std::ops::Range<u64> {
+    let given = std::env::var("SLUICEGATE_SIMULATIONS");
+    0..given.map_or(8, |text| text.parse().expect("SLUICEGATE_SIMULATIONS is a number"))
+}
 
 fn at(ms: u64) -> Moment {
     Moment::at(Duration::from_millis(ms))
@@ -367,7 +374,7 @@ impl World {
 
 #[test]
 fn two_never_announce_for_longer_than_a_lease_and_it_always_settles() {
-    for seed in 0..24 {
+    for seed in seeds() {
         let mut world = World::new(seed, 2 + usize::try_from(seed % 4).unwrap());
         for _ in 0..60 {
             let pause = world.random.u64(20..800);
@@ -390,7 +397,7 @@ fn two_never_announce_for_longer_than_a_lease_and_it_always_settles() {
 
 #[test]
 fn who_is_killed_or_frozen_has_successors_as_soon_as_its_lease_is_over() {
-    for seed in 0..20 {
+    for seed in seeds() {
         for is_killed in [true, false] {
             let mut world = World::new(seed, 3).settled();
             if is_killed {
@@ -409,7 +416,7 @@ fn who_is_killed_or_frozen_has_successors_as_soon_as_its_lease_is_over() {
 
 #[test]
 fn who_leaves_or_joins_leaves_no_gap() {
-    for seed in 0..20 {
+    for seed in seeds() {
         let mut world = World::new(seed, 3).settled();
         world.nodes[1].agreement.leave();
         world.nodes[1].next = 0;

@@ -99,4 +99,8 @@ fn an_api_server_sends_them_too() {
     assert!(!advertisement.announces("c", &BTreeMap::new()));
     assert_eq!(*advertisement.interfaces[0], *"eth0");
     assert_eq!(advertisement.node_selectors.len(), 1);
+    let fields: Vec<&str> = received.problems.iter().map(|problem| &*problem.field).collect();
+    assert_eq!(fields, ["spec.nodeSelectors"], "it announces nothing, which is told");
+    let json = br#"{"metadata": {"name": "l", "namespace": "m"}, "spec": {"interfaces": ["eth0"]}}"#;
+    assert_eq!(decode_json(Kind::L2Advertisement, json).problems, []);
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::address_range::AddressRange;
 use super::label_selector::LabelSelector;
 use super::meta::ObjectMeta;
-use super::reader;
+use super::{Finding, reader};
 
 /// A pool of addresses.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -176,6 +176,10 @@ impl AddressPoolObject {
     }
 }
 
+/// What there is to say about an advertisement that names nodes.
+const FOR_SOME_NODES: &str =
+    "labels of nodes are not looked at, so this announces nothing, rather than at every node";
+
 /// An L2Advertisement on the wire; its `spec` may be absent.
 #[derive(Debug, Deserialize)]
 pub(super) struct L2AdvertisementObject {
@@ -185,7 +189,15 @@ pub(super) struct L2AdvertisementObject {
 }
 
 impl L2AdvertisementObject {
-    pub(super) fn trim(self) -> L2Advertisement {
+    pub(super) fn trim(self, findings: &mut Vec<Finding>) -> L2Advertisement {
+        if !self.spec.node_selectors.is_empty() {
+            findings.push(Finding::warning(
+                "spec.nodeSelectors",
+                0,
+                "Unsupported",
+                FOR_SOME_NODES.to_owned(),
+            ));
+        }
         self.spec
     }
 }

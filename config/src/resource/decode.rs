@@ -216,8 +216,7 @@ impl<'a> Decoder<'a> {
             ("metallb.io", "L2Advertisement") => {
                 let (kind, wanted) = (Kind::L2Advertisement, METALLB_VERSION);
                 return self.typed(node, head, kind, wanted, |object: L2AdvertisementObject, findings| {
-                    findings.push(Finding::warning("", 0, "Unsupported", UNUSED.to_owned()));
-                    ObjectSpec::L2Advertisement(Box::new(object.trim()))
+                    ObjectSpec::L2Advertisement(Box::new(object.trim(findings)))
                 });
             }
             _ => return self.skipped(node, head),
@@ -488,8 +487,6 @@ fn top<'t>(text: &'t str, key: &str) -> Option<&'t str> {
 }
 
 const NATIVE_VERSION: &str = "sluicegate.dev/v1alpha1";
-/// What there is to say about announcements that are right.
-const UNUSED: &str = "it is read and checked, but addresses are not announced yet, so it has no effect";
 const METALLB_VERSION: &str = "metallb.io/v1beta1";
 const SECTIONS: [&str; 4] = ["listeners", "routes", "backends", "addressPools"];
 

@@ -40,6 +40,8 @@ const RELIST_PAUSE: Duration = Duration::from_millis(20);
 
 /// Whoever has addresses on links.
 pub trait Announce {
+    /// These are wanted: each may be announced at its interfaces only, from now on.
+    fn limit(&mut self, wanted: &[Wanted]);
     /// Whether `address` can be announced from here.
     fn is_able(&self, address: IpAddr) -> bool;
     /// These concern us: claims of neighbours are to be told.
@@ -159,8 +161,11 @@ pub async fn run<A: Announce>(
 
 impl<A: Announce> Shell<A> {
     fn want(&mut self, all: &[Wanted]) {
-        let here =
-            |one: &Wanted| Wanted { is_able: one.is_able && self.announce.is_able(one.address), ..*one };
+        self.announce.limit(all);
+        let here = |one: &Wanted| Wanted {
+            is_able: one.is_able && self.announce.is_able(one.address),
+            ..one.clone()
+        };
         let here: Vec<Wanted> = all.iter().map(here).collect();
         self.agreement.want(here);
         self.announce.listen_for(all.iter().map(|one| one.address).collect());

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -72,15 +73,17 @@ impl Links {
         self.assigned.iter().filter(|one| one.origin == Origin::Ours)
     }
 
-    /// The interface at which `address` is announced: of those in `allowed` (all if that is empty) that are up, one whose
-    /// network has it; else the first that is named. `None` if there is none, or if the host has the address anyway.
-    pub(super) fn choose(&self, address: IpAddr, allowed: &[Pattern]) -> Option<u32> {
+    /// The interface at which `address` is announced: of those in `allowed` and in `only` (all if that is empty) that are
+    /// up, one whose network has it; else the first that is named. `None` if there is none, or if the host has the address
+    /// anyway.
+    pub(super) fn choose(&self, address: IpAddr, allowed: &[Pattern], only: &[Arc<str>]) -> Option<u32> {
         let is_hosts = |one: &Assigned| one.address == address && one.origin != Origin::Ours;
         if self.assigned.iter().any(is_hosts) {
             return None;
         }
         let rank = |link: &Link| allowed.iter().position(|pattern| pattern.matches(&link.name));
-        let usable = self.links.values().filter(|link| link.is_up && link.mac.is_some());
+        let is_meant = |link: &Link| only.is_empty() || only.iter().any(|name| **name == *link.name);
+        let usable = self.links.values().filter(|link| link.is_up && link.mac.is_some() && is_meant(link));
         let mut candidates: Vec<(usize, u32)> = usable
             .filter_map(|link| {
                 let rank = if allowed.is_empty() { Some(0) } else { rank(link) };
@@ -89,7 +92,7 @@ impl Links {
             .collect();
         candidates.sort_unstable();
         let on_link = candidates.iter().find(|(_, index)| self.has_network(*index, address));
-        let named = candidates.first().filter(|_| !allowed.is_empty());
+        let named = candidates.first().filter(|_| !allowed.is_empty() || !only.is_empty());
         on_link.or(named).map(|(_, index)| *index)
     }
 
@@ -146,7 +149,7 @@ mod tests {
 
     fn choose(address: &str, allowed: &[&str]) -> Option<u32> {
         let allowed: Vec<Pattern> = allowed.iter().map(|text| Pattern::new(text).unwrap()).collect();
-        links().choose(address.parse().unwrap(), &allowed)
+        links().choose(address.parse().unwrap(), &allowed, &[])
     }
 
     #[test]
@@ -167,6 +170,20 @@ mod tests {
         );
         assert_eq!(choose("192.0.2.7", &["eth*"]), Some(1));
         assert_eq!(choose("192.0.2.7", &["wan0"]), None);
+    }
+
+    #[test]
+    fn an_advertisement_names_interfaces_among_those_that_may_be_used() {
+        let choose = |address: &str, allowed: &[&str], only: &[&str]| {
+            let allowed: Vec<Pattern> = allowed.iter().map(|text| Pattern::new(text).unwrap()).collect();
+            let only: Vec<Arc<str>> = only.iter().map(|name| Arc::from(*name)).collect();
+            links().choose(address.parse().unwrap(), &allowed, &only)
+        };
+        assert_eq!(choose("192.0.2.7", &[], &["eth1", "eth0"]), Some(1), "the network decides");
+        assert_eq!(choose("192.0.2.7", &[], &["eth1"]), Some(2), "no network, but named");
+        assert_eq!(choose("192.0.2.7", &["eth0"], &["eth1"]), None);
+        assert_eq!(choose("192.0.2.7", &[], &["eth*"]), None, "a name is no pattern");
+        assert_eq!(choose("203.0.113.7", &[], &["eth2"]), None, "that interface is down");
     }
 
     #[test]
@@ -198,7 +215,7 @@ mod tests {
             Links::new(vec![link(1, "eth0", true)], all, LEASE, |_| None)
         };
         let chosen = |valid, is_alike| {
-            links(Origin::Unsaid { valid, is_alike }).choose("192.0.2.7".parse().unwrap(), &[])
+            links(Origin::Unsaid { valid, is_alike }).choose("192.0.2.7".parse().unwrap(), &[], &[])
         };
         assert_eq!(chosen(Some(2), true), Some(1));
         assert_eq!(chosen(Some(3), true), None, "longer than ours");

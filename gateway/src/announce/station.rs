@@ -62,6 +62,8 @@ struct Taken {
 #[derive(Debug)]
 pub struct Station {
     allowed: Vec<Pattern>,
+    /// address → names of the only interfaces that may be used for it
+    limits: BTreeMap<IpAddr, Box<[Arc<str>]>>,
     lease: Duration,
     netlink: Netlink,
     events: LinkEvents,
@@ -93,6 +95,7 @@ impl Station {
         let events = LinkEvents::new()?;
         let mut station = Self {
             allowed,
+            limits: BTreeMap::new(),
             lease,
             netlink: Netlink::new()?,
             events,
@@ -119,7 +122,16 @@ impl Station {
     /// Whether `address` can be announced from here: there is an interface for it, and it is up.
     #[must_use]
     pub fn is_able(&self, address: IpAddr) -> bool {
-        self.links.choose(address, &self.allowed).is_some()
+        self.chosen(address).is_some()
+    }
+
+    /// Addresses for which only some of the interfaces may be used: the names of these. What is elsewhere is given up.
+    pub fn limit(&mut self, limits: BTreeMap<IpAddr, Box<[Arc<str>]>>) {
+        if self.limits != limits {
+            self.limits = limits;
+            self.leave_others();
+            self.tune();
+        }
     }
 
     /// Claims of others are heard of for these addresses.
@@ -175,7 +187,7 @@ impl Station {
 
     /// Asks the link who has `address`.
     pub fn probe(&self, address: IpAddr) {
-        let Some(index) = self.links.choose(address, &self.allowed) else { return };
+        let Some(index) = self.chosen(address) else { return };
         self.send(index, address, |mac| match address {
             IpAddr::V4(address) => vec![arp::probe(mac, address)],
             IpAddr::V6(address) => vec![ndp::probe(mac, address)],
@@ -207,7 +219,7 @@ impl Station {
     }
 
     fn take(&mut self, address: IpAddr, hold: Hold, lifetime: Duration, now: Instant) {
-        let Some(index) = self.links.choose(address, &self.allowed) else { return };
+        let Some(index) = self.chosen(address) else { return };
         if !self.note(address, "take", |netlink| netlink.assign(address, index, lifetime)) {
             return;
         }
@@ -267,15 +279,7 @@ impl Station {
         let taken = |address| self.taken.get(&address).map(|taken| taken.index);
         let links = Links::new(self.netlink.links()?, self.netlink.addresses()?, self.lease, taken);
         let last = std::mem::replace(&mut self.links, links);
-        let moved: Vec<IpAddr> = self
-            .taken
-            .iter()
-            .filter(|(address, taken)| self.links.choose(**address, &self.allowed) != Some(taken.index))
-            .map(|(address, _)| *address)
-            .collect();
-        for address in moved {
-            self.give_up(address);
-        }
+        self.leave_others();
         let now = Instant::now();
         let was_up = |index| last.link(index).is_some_and(|link| link.is_up);
         for taken in self.taken.values_mut().filter(|taken| !was_up(taken.index)) {
@@ -286,11 +290,27 @@ impl Station {
         Ok(())
     }
 
+    /// Where `address` is to be announced.
+    fn chosen(&self, address: IpAddr) -> Option<u32> {
+        let only = self.limits.get(&address).map_or(&[][..], |only| only);
+        self.links.choose(address, &self.allowed, only)
+    }
+
+    /// Gives up addresses whose interface is no longer theirs.
+    fn leave_others(&mut self) {
+        let is_elsewhere = |(address, taken): &(&IpAddr, &Taken)| self.chosen(**address) != Some(taken.index);
+        let moved: Vec<IpAddr> =
+            self.taken.iter().filter(is_elsewhere).map(|(address, _)| *address).collect();
+        for address in moved {
+            self.give_up(address);
+        }
+    }
+
     /// Has sockets at the interfaces of the addresses that are listened for, and only there.
     fn tune(&mut self) {
         let mut wanted = BTreeMap::<u32, BTreeSet<IpAddr>>::new();
         for address in &self.listened {
-            if let Some(index) = self.links.choose(*address, &self.allowed) {
+            if let Some(index) = self.chosen(*address) {
                 wanted.entry(index).or_default().insert(*address);
             }
         }

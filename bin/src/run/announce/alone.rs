@@ -8,7 +8,7 @@ use controller::announce::{Left, Wanted};
 use gateway::announce::{Alone, Heard, Hold, Station};
 use tokio::sync::{mpsc, watch};
 
-use super::able;
+use super::{able, limit};
 
 /// Announces what is `wanted` until `orders` ends.
 pub(super) async fn run(
@@ -31,6 +31,7 @@ pub(super) async fn run(
         }
         let all = Arc::clone(&wanted.borrow_and_update());
         if !is_first || !all.is_empty() {
+            limit(&mut station, &all);
             let here = able(&station, &all).collect();
             // Later, what was ours once may be another's.
             let ours = if is_first { station.ours() } else { BTreeSet::new() };

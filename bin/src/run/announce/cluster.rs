@@ -9,10 +9,16 @@ use controller::announce::{self, AgreementMetrics, Announce, LeaseSettings, Left
 use gateway::announce::{Heard, Hold, Station};
 use tokio::sync::{mpsc, watch};
 
+use super::limit;
+
 /// The links of this host.
 struct Links(Station);
 
 impl Announce for Links {
+    fn limit(&mut self, wanted: &[Wanted]) {
+        limit(&mut self.0, wanted);
+    }
+
     fn is_able(&self, address: IpAddr) -> bool {
         self.0.is_able(address)
     }

@@ -191,6 +191,12 @@ impl AnnounceThread {
     }
 }
 
+/// Tells the station at which interfaces each of `wanted` may be.
+fn limit(station: &mut Station, wanted: &[Wanted]) {
+    let limited = wanted.iter().filter(|one| !one.interfaces.is_empty());
+    station.limit(limited.map(|one| (one.address, one.interfaces.clone())).collect());
+}
+
 /// The addresses that can be announced from here.
 fn able(station: &Station, wanted: &[Wanted]) -> impl Iterator<Item = IpAddr> {
     wanted.iter().filter(|one| one.is_able && station.is_able(one.address)).map(|one| one.address)

@@ -123,6 +123,7 @@ impl World {
             address: *address,
             is_restricted: is_restricted(*address),
             is_able: *able,
+            interfaces: Box::default(),
         }));
         node.next = 0;
     }

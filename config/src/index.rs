@@ -503,7 +503,8 @@ impl Index {
         self.obscure.source(route)
     }
 
-    pub(crate) fn source_problems(&self) -> impl Iterator<Item = &Problem> {
+    /// What is wrong with files and other sources, as they tell it: above all, what cannot be read.
+    pub fn source_problems(&self) -> impl Iterator<Item = &Problem> {
         self.problems.values().flatten()
     }
 }

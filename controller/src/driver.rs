@@ -272,7 +272,7 @@ impl<S: Source, P: Publish> Driver<S, P> {
     /// Keeps the addresses of Services, if there is a place for them.
     fn remember(&mut self) {
         let Some(memory) = &self.memory else { return };
-        match memory.write(&self.assigner.memory()) {
+        match memory.write(self.assigner.memory()) {
             Ok(()) if std::mem::take(&mut self.has_told_memory) => {
                 tracing::info!("the addresses of Services are kept in --state-dir again");
             }

@@ -198,6 +198,10 @@ pub(super) fn giving(args: &RunArgs) -> anyhow::Result<Giving> {
             let memory = Memory::open(path).with_context(|| {
                 format!("--state-dir: cannot write to {}; choose another folder, or `none`", path.display())
             })?;
+            // Given anew, they would move under their clients.
+            memory.read().with_context(|| {
+                format!("--state-dir: the addresses of Services in {} cannot be read", path.display())
+            })?;
             Ok(Giving::Alone(Some(memory)))
         }
         Some(StateDir(None)) | None => Ok(Giving::Alone(None)),

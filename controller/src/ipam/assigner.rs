@@ -98,8 +98,10 @@ pub struct Assigner {
     services: BTreeMap<ObjectRef, Known>,
     /// address → Services that ask for it, the oldest first
     asking: BTreeMap<IpAddr, BTreeSet<Age>>,
-    /// Service → what it had before the start
+    /// Service → what it had last, even before the start
     remembered: BTreeMap<ObjectRef, Box<[IpAddr]>>,
+    /// Alone: everything that there is could be read. Until then, what is remembered is given to nobody else.
+    is_whole: bool,
     /// Services to be decided on again.
     touched: BTreeSet<ObjectRef>,
     are_pools_touched: bool,
@@ -127,6 +129,7 @@ impl Assigner {
             services: BTreeMap::new(),
             asking: BTreeMap::new(),
             remembered: BTreeMap::new(),
+            is_whole: true,
             touched: BTreeSet::new(),
             are_pools_touched: false,
             claimed: BTreeSet::new(),
@@ -168,6 +171,11 @@ impl Assigner {
     /// Takes in `change`, gives Services their addresses in the `index`, and adds to `change` what that changes.
     pub fn give(&mut self, index: &mut Index, change: &mut Change) -> Given {
         let is_touched = self.look(index, change);
+        let is_whole = index.source_problems().all(|problem| problem.severity != Severity::Error);
+        if self.role == Role::Alone && self.is_whole != is_whole {
+            self.is_whole = is_whole;
+            self.are_pools_touched = true;
+        }
         let are_pools_touched = self.are_pools_touched;
         let Decisions { events, desired } = self.decide();
         let is_different = !events.is_empty();
@@ -291,7 +299,10 @@ impl Assigner {
     /// Decides on everything that changed.
     fn decide(&mut self) -> Decisions {
         if std::mem::take(&mut self.are_pools_touched) {
-            self.overlaps = self.allocator.set_pools(&self.pools);
+            let unknown = self.remembered.iter().filter(|(service, _)| !self.services.contains_key(*service));
+            let unknown =
+                unknown.filter(|_| !self.is_whole).flat_map(|(_, addresses)| addresses.iter().copied());
+            self.overlaps = self.allocator.set_pools(&self.pools, &unknown.collect());
             self.touched.extend(self.services.keys().cloned());
         }
         let mut touched = std::mem::take(&mut self.touched);
@@ -323,6 +334,9 @@ impl Assigner {
         for service in touched {
             self.tell(service, &mut decisions);
         }
+        if self.is_whole {
+            self.remembered.retain(|service, _| self.services.contains_key(service));
+        }
         decisions
     }
 
@@ -337,7 +351,11 @@ impl Assigner {
             && known.wish.pool.is_none()
             && known.wish.misread.is_none()
             && known.requested.iter().all(may_ask);
-        known.is_managed = has_pools && !only_asks;
+        // Its pool may be in what could not be read.
+        let is_lost = !self.is_whole
+            && known.told.as_ref().is_none_or(|told| told.addresses.is_empty())
+            && self.remembered.get(service).is_some_and(|had| !had.iter().all(has));
+        known.is_managed = has_pools && !only_asks && !is_lost;
         if !known.is_managed {
             known.confirmed.clear();
             return None;
@@ -384,8 +402,17 @@ impl Assigner {
             }
             return;
         };
+        let served = &asked.addresses;
+        if self.role == Role::Alone && !known.is_managed && !served.is_empty() {
+            self.remembered.insert(service.clone(), served.clone());
+        }
         let outcome = known.is_managed.then(|| self.allocator.outcome(&service)).flatten();
         let assignment = outcome.as_ref().map(|outcome| assignment(self.role, known, outcome));
+        if let Some(given) =
+            assignment.as_ref().filter(|given| self.role == Role::Alone && !given.addresses.is_empty())
+        {
+            self.remembered.insert(service.clone(), given.addresses.clone());
+        }
         if known.told != assignment {
             known.told.clone_from(&assignment);
             decisions.events.push(Event::Assigned { service: service.clone(), assignment });
@@ -450,14 +477,10 @@ impl Assigner {
         same.map(|(other, _)| other)
     }
 
-    /// What Services have, for a process that decides alone to remember.
+    /// What Services have, or had last, for a process that decides alone to remember.
     #[must_use]
-    pub fn memory(&self) -> BTreeMap<ObjectRef, Box<[IpAddr]>> {
-        let given = self.services.iter().filter_map(|(service, known)| {
-            let addresses = &known.told.as_ref()?.addresses;
-            (!addresses.is_empty()).then(|| (service.clone(), addresses.clone()))
-        });
-        given.collect()
+    pub fn memory(&self) -> &BTreeMap<ObjectRef, Box<[IpAddr]>> {
+        &self.remembered
     }
 
     /// The addresses that are served, where each may be announced from; `has_local` says whether a Service has a ready

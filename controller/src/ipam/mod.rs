@@ -85,12 +85,17 @@ impl Claim {
 
 impl Allocator {
     /// Puts `pools` in the place of those that were known. They are looked at in this order: those that admit only
-    /// certain Services, then by priority, then by name. Returns which have addresses in common.
-    pub fn set_pools(&mut self, pools: &BTreeMap<ObjectRef, AddressPool>) -> Vec<Overlap> {
+    /// certain Services, then by priority, then by name. Who asks for no address by itself gets none that is `reserved`.
+    /// Returns which have addresses in common.
+    pub fn set_pools(
+        &mut self,
+        pools: &BTreeMap<ObjectRef, AddressPool>,
+        reserved: &BTreeSet<IpAddr>,
+    ) -> Vec<Overlap> {
         self.pools = pools.iter().map(|(name, pool)| Pool::new(name.clone(), pool)).collect();
         self.pools.sort_by_cached_key(Pool::order);
         self.disputed.clear();
-        for address in self.owners.addresses() {
+        for address in self.owners.addresses().chain(reserved.iter().copied()) {
             self.pools.iter_mut().for_each(|pool| pool.take(address));
         }
         self.look_again();

@@ -32,7 +32,7 @@ fn pools<const N: usize>(pools: [(&str, AddressPool); N]) -> BTreeMap<ObjectRef,
 
 fn allocator<const N: usize>(known: [(&str, AddressPool); N]) -> Allocator {
     let mut allocator = Allocator::default();
-    allocator.set_pools(&pools(known));
+    allocator.set_pools(&pools(known), &BTreeSet::new());
     allocator
 }
 
@@ -113,7 +113,7 @@ fn an_address_in_use_is_not_moved_by_a_better_pool_or_an_older_service() {
     assert_eq!(give(&mut ipam, "young", Request { created: Some(9), ..plain() }), "192.0.2.1 b");
     let mut better = pool("198.51.100.1");
     better.spec.service_allocation.priority = 1;
-    ipam.set_pools(&pools([("a", better), ("b", pool("192.0.2.1-192.0.2.9"))]));
+    ipam.set_pools(&pools([("a", better), ("b", pool("192.0.2.1-192.0.2.9"))]), &BTreeSet::new());
     let older = Request { created: Some(1), ..asking("192.0.2.1") };
     assert_eq!(give(&mut ipam, "old", older), "AddressInUse");
     assert_eq!(shown(&ipam, "young"), "192.0.2.1 b");
@@ -125,13 +125,13 @@ fn a_pool_that_shrinks_withdraws_and_says_why() {
     let mut ipam = allocator([("a", pool("192.0.2.1-192.0.2.4"))]);
     give(&mut ipam, "one", plain());
     give(&mut ipam, "two", plain());
-    ipam.set_pools(&pools([("a", pool("192.0.2.2"))]));
+    ipam.set_pools(&pools([("a", pool("192.0.2.2"))]), &BTreeSet::new());
     let news = ipam.settle();
     assert_eq!(news.len(), 1, "{news:?}");
     assert_eq!(news[0].withdrawn, [("192.0.2.1".parse().unwrap(), Withdrawal::PoolChanged)]);
     assert_eq!(shown(&ipam, "one"), "PoolExhausted");
     assert_eq!(shown(&ipam, "two"), "192.0.2.2 a");
-    ipam.set_pools(&pools([("renamed", pool("192.0.2.2-192.0.2.3"))]));
+    ipam.set_pools(&pools([("renamed", pool("192.0.2.2-192.0.2.3"))]), &BTreeSet::new());
     let news = ipam.settle();
     assert_eq!(news.len(), 2, "the other pool is told: {news:?}");
     assert_eq!(shown(&ipam, "two"), "192.0.2.2 renamed");
@@ -237,7 +237,10 @@ fn both_families_are_had_as_the_policy_says() {
     let mut ipam = allocator([("four", pool("192.0.2.1"))]);
     assert_eq!(give(&mut ipam, "prefers", dual(Families::Prefer)), "192.0.2.1 four");
     assert_eq!(give(&mut ipam, "six", dual(Families::One(Family::V6))), "NoPool");
-    ipam.set_pools(&pools([("four", pool("192.0.2.1-192.0.2.2")), ("six", pool("2001:db8::/127"))]));
+    ipam.set_pools(
+        &pools([("four", pool("192.0.2.1-192.0.2.2")), ("six", pool("2001:db8::/127"))]),
+        &BTreeSet::new(),
+    );
     ipam.settle();
     assert_eq!(shown(&ipam, "prefers"), "192.0.2.1 four, 2001:db8:: six");
     assert_eq!(shown(&ipam, "six"), "2001:db8::1 six");
@@ -260,11 +263,14 @@ fn buggy_addresses_are_left_out_even_if_asked_for() {
 #[test]
 fn overlapping_pools_are_told_and_give_each_address_once() {
     let mut ipam = Allocator::default();
-    let overlaps = ipam.set_pools(&pools([
-        ("a", pool("192.0.2.0-192.0.2.2")),
-        ("b", pool("192.0.2.2-192.0.2.3")),
-        ("c", pool("192.0.2.4,2001:db8::/64")),
-    ]));
+    let overlaps = ipam.set_pools(
+        &pools([
+            ("a", pool("192.0.2.0-192.0.2.2")),
+            ("b", pool("192.0.2.2-192.0.2.3")),
+            ("c", pool("192.0.2.4,2001:db8::/64")),
+        ]),
+        &BTreeSet::new(),
+    );
     let address = "192.0.2.2".parse().unwrap();
     assert_eq!(overlaps, [Overlap { pool: pool_name("a"), other: pool_name("b"), address }]);
     let all: Vec<String> = ["1", "2", "3", "4", "5", "6"].map(|name| give(&mut ipam, name, plain())).into();

@@ -95,9 +95,59 @@ fn alone_what_is_decided_is_served_and_remembered() {
     assert_eq!(rig.served(), "db=192.0.2.1 web=192.0.2.2", "a status in a file is nobody's record");
     let memory = rig.assigner.memory();
     let mut again = Rig::new(Role::Alone);
-    again.assigner.remember(memory);
+    again.assigner.remember(memory.clone());
     again.apply(&(pool("a", "192.0.2.1-192.0.2.9") + &service("web", "", "")));
     assert_eq!(again.served(), "web=192.0.2.2");
+}
+
+#[test]
+fn alone_what_cannot_be_read_at_the_start_keeps_its_address() {
+    let (pools, web) = (pool("a", "192.0.2.1-192.0.2.9"), service("web", "", ""));
+    let broken = |is_broken: bool| {
+        let problem = Problem {
+            object: ObjectRef { kind: Kind::File, namespace: "".into(), name: "f".into() },
+            location: None,
+            field: String::new(),
+            severity: Severity::Error,
+            reason: "Syntax",
+            message: String::new(),
+        };
+        Event::Problems { source: "f".into(), problems: if is_broken { vec![problem] } else { Vec::new() } }
+    };
+    let had = BTreeMap::from([(
+        ObjectRef { kind: Kind::Service, namespace: "default".into(), name: "web".into() },
+        Box::from(["192.0.2.1".parse().unwrap()]),
+    )]);
+    // The Service, or its pool, cannot be read.
+    for (first, later) in [(pools.clone(), &web), (web.clone() + &pool("b", "198.51.100.0/24"), &pools)] {
+        let mut rig = Rig::new(Role::Alone);
+        rig.assigner.remember(had.clone());
+        let change = rig.index.apply(broken(true));
+        rig.give(change);
+        rig.apply(&first);
+        rig.apply(&service("db", "", ""));
+        assert!(!rig.served().contains("192.0.2.1") && !rig.served().contains("web"), "{}", rig.served());
+        assert!(rig.assigner.memory().iter().any(|(service, _)| *service.name == *"web"));
+        rig.apply(later);
+        let change = rig.index.apply(broken(false));
+        rig.give(change);
+        assert!(rig.served().contains("web=192.0.2.1"), "{}", rig.served());
+        // The pool goes and comes back.
+        for name in ["b", "a"] {
+            rig.delete(Kind::AddressPool, "", name);
+        }
+        rig.apply(&(pools.clone() + &service("old", "", "")));
+        assert!(rig.served().contains("web=192.0.2.1"), "{}", rig.served());
+    }
+}
+
+#[test]
+fn an_address_had_by_asking_is_kept_when_a_pool_comes_that_has_it() {
+    let mut rig = Rig::new(Role::Alone);
+    rig.apply(&service("web", ", loadBalancerIP: 203.0.113.1", ""));
+    assert_eq!(rig.served(), "web=203.0.113.1");
+    rig.apply(&(service("any", "", "") + &pool("a", "203.0.113.1-203.0.113.2")));
+    assert_eq!(rig.served(), "any=203.0.113.2 web=203.0.113.1");
 }
 
 #[test]

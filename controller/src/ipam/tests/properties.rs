@@ -226,14 +226,14 @@ fn started(world: &World, hints: Option<&Addresses>, is_backwards: bool) -> Allo
     if is_backwards {
         requests.reverse();
     } else {
-        ipam.set_pools(&world.pools);
+        ipam.set_pools(&world.pools, &BTreeSet::new());
     }
     for (service, request) in requests {
         let hint = hints.map(|hints| hints[service].clone().into()).unwrap_or_default();
         ipam.request(service, Some(Request { hint, ..request.clone() }));
     }
     if is_backwards {
-        ipam.set_pools(&world.pools);
+        ipam.set_pools(&world.pools, &BTreeSet::new());
     }
     ipam.settle();
     ipam
@@ -249,7 +249,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Pools(pools) => {
-                    ipam.set_pools(&pools);
+                    ipam.set_pools(&pools, &BTreeSet::new());
                     world.pools = pools;
                 }
                 Step::Request(service, Some(request)) => {
@@ -348,7 +348,7 @@ proptest! {
     ) {
         let requests: BTreeMap<ObjectRef, Request> = requests.into_iter().collect();
         let mut leader = Allocator::default();
-        leader.set_pools(&pools);
+        leader.set_pools(&pools, &BTreeSet::new());
         for (service, request) in &requests {
             leader.request(service, Some(request.clone()));
         }
@@ -356,7 +356,7 @@ proptest! {
         let services = requests.keys().cloned().collect();
         let given = had(&leader, &services);
         let mut follower = Allocator::default();
-        follower.set_pools(&pools);
+        follower.set_pools(&pools, &BTreeSet::new());
         let mut told: BTreeMap<ObjectRef, BTreeSet<IpAddr>> = BTreeMap::new();
         let mut tell = |follower: &mut Allocator, service: &ObjectRef, hint: Vec<IpAddr>| {
             let Some(request) = requests.get(service) else { return };

@@ -70,6 +70,31 @@ fn neighbours_reach_addresses_that_the_host_did_not_have() {
 }
 
 #[test]
+fn an_address_of_a_pool_is_at_the_interfaces_of_its_advertisement_only() {
+    if !can_run() {
+        return;
+    }
+    let (net, (_folder, path)) = (Net::new(1), manifest());
+    let text = std::fs::read_to_string(&path).unwrap();
+    let text = text.replace("ipFamilies", "ipFamilyPolicy: RequireDualStack, ipFamilies");
+    let advertised_at = |interface: &str| {
+        let text = format!(
+            "{text}---\n{{apiVersion: metallb.io/v1beta1, kind: IPAddressPool, metadata: {{name: a, namespace: m}}, \
+             spec: {{addresses: [{VIP}/32, '{VIP6}/128']}}}}\n---\n{{apiVersion: metallb.io/v1beta1, kind: \
+             L2Advertisement, metadata: {{name: a, namespace: m}}, spec: {{interfaces: [{interface}]}}}}\n"
+        );
+        std::fs::write(&path, text).unwrap();
+    };
+    advertised_at("eth0");
+    let _gateway = start(&net, &path);
+    eventually("an answer", || is_served(&net, VIP));
+    advertised_at("wan0");
+    eventually("no address where it is not advertised", || !net.has(1, VIP) && !net.has(1, VIP6));
+    advertised_at("eth0");
+    eventually("an answer again", || is_served(&net, VIP));
+}
+
+#[test]
 fn a_frozen_or_killed_process_loses_its_addresses_by_itself() {
     if !can_run() {
         return;

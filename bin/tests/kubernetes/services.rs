@@ -157,6 +157,21 @@ fn restart_keeps_addresses_and_a_follower_serves_what_the_leader_gave() {
 }
 
 #[test]
+fn started_again_without_load_balancers_it_takes_back_what_it_wrote_and_the_finalizer() {
+    let rig = Rig::new();
+    rig.cluster.apply(&rig.pool("a", 1, 9));
+    let web = rig.balancer("web", &json!({}));
+    let mut first = rig.gateway(&[]);
+    rig.has_address(&web, 1);
+    first.signal("TERM");
+    first.wait_for_exit();
+    let _second = rig.cluster.gateway(&["--watch-namespace", &rig.cluster.namespace]);
+    rig.cluster.eventually("its release", &web, |now| {
+        now["status"]["loadBalancer"]["ingress"].is_null() && !has_finalizer(now)
+    });
+}
+
+#[test]
 fn condition_says_why_there_is_no_address() {
     let rig = Rig::new();
     rig.cluster.apply(&rig.pool("a", 1, 1));

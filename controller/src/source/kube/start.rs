@@ -118,7 +118,8 @@ impl KubeSource {
         let observes = self.notes.are_read();
         let extras = Extras {
             observes,
-            observes_services: observes && self.settings.pools != Pools::None,
+            // Without load balancers as well: what was written while there were some is taken back.
+            observes_services: observes,
             keeps: self.disk.keeps(),
         };
         let intake = Intake::new(target.clone(), self.wants.wanted().clone(), extras, namespaces);

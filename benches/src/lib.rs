@@ -7,6 +7,7 @@
 pub mod backend;
 pub mod certificates;
 pub mod cluster;
+pub mod compare;
 pub mod endurance;
 pub mod engine;
 pub mod grpc;

@@ -380,11 +380,17 @@ fn listener_that_cannot_be_opened_later_is_told_and_the_rest_served() {
     let first = free_address();
     site.write("edge.yaml", &native(&[first], &backend));
     let mut gateway = site.start(&["--http", "none"]);
-    site.write("edge.yaml", &native(&[first, site.backends[0].address], &backend));
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let second = taken.local_addr().unwrap();
+    site.write("edge.yaml", &native(&[first, second], &backend));
     let line = gateway.wait_for_log("cannot listen");
-    assert!(line.contains(&backend), "{line}");
+    assert!(line.contains(&second.to_string()), "{line}");
     assert_eq!(common::get(first, HOST, "/").status, 200);
     assert!(gateway.is_running());
+    drop(taken);
+    eventually("second listener, without any change", || {
+        common::try_get(second, HOST, "/").is_ok_and(|answer| answer.status == 200)
+    });
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -21,12 +21,17 @@ use controller::status::Notes;
 use gateway::admin::ReportSlot;
 use gateway::live::Publisher;
 use gateway::{BindError, Gateway};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::announce::Addresses;
 use super::local_routes::ServiceRoutes;
 use super::{Reachable, listen_error};
 use crate::settings::SELF_SIGNED;
+
+/// After this an address that could not be opened is tried again, and after twice as long each time,
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// but not longer than this.
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
 /// What came of the first table.
 #[derive(Debug)]
@@ -53,8 +58,12 @@ pub(super) struct Publishing {
     local: Option<ServiceRoutes>,
     /// Told of the first table.
     started: Option<oneshot::Sender<Started>>,
+    /// What is served.
+    table: Option<Arc<RouteTable>>,
     /// Addresses that could not be opened and were told.
     failing: BTreeSet<SocketAddr>,
+    /// Somebody is to call [`Self::open_again`].
+    has_failed: Arc<Notify>,
     /// It was said that a self-signed certificate is in use.
     has_told_self_signed: bool,
 }
@@ -74,7 +83,9 @@ impl Publishing {
             announced,
             local,
             started: None,
+            table: None,
             failing: BTreeSet::new(),
+            has_failed: Arc::default(),
             has_told_self_signed: false,
         }
     }
@@ -115,6 +126,9 @@ impl Publishing {
             }
             still
         });
+        if !self.failing.is_empty() {
+            self.has_failed.notify_one();
+        }
     }
 }
 
@@ -130,6 +144,7 @@ impl Publishing {
         }
         self.gateway.close_binds(table);
         self.report.set(Arc::clone(report));
+        self.table = Some(Arc::clone(table));
         self.tell_self_signed(table);
         match self.started.take() {
             Some(started) => {
@@ -141,6 +156,32 @@ impl Publishing {
                 let _ = started.send(summary(&self.gateway, table, report, failures));
             }
             None => self.tell_failures(&failures),
+        }
+    }
+
+    /// Tries again what could not be opened of the table that is served: another program may have left the address. True
+    /// if nothing is missing any more.
+    fn open_again(&mut self) -> bool {
+        let Some(table) = self.table.clone().filter(|_| !self.failing.is_empty()) else { return true };
+        let failures = self.gateway.open_binds(&table);
+        self.gateway.close_binds(&table);
+        self.tell_failures(&failures);
+        self.failing.is_empty()
+    }
+}
+
+/// Sees to it that addresses which could not be opened are tried again, until `publishing` is dropped.
+async fn retry(publishing: Weak<Mutex<Publishing>>, has_failed: Arc<Notify>) {
+    loop {
+        has_failed.notified().await;
+        let mut delay = FIRST_RETRY;
+        loop {
+            tokio::time::sleep(delay).await;
+            delay = (delay * 2).min(LONGEST_RETRY);
+            let Some(publishing) = publishing.upgrade() else { return };
+            if publishing.lock().unwrap_or_else(PoisonError::into_inner).open_again() {
+                break;
+            }
         }
     }
 }
@@ -233,12 +274,15 @@ impl ControlThread {
         let (started, was_started) = oneshot::channel();
         let (alive, ended) = oneshot::channel::<()>();
         publishing.started = Some(started);
+        let has_failed = Arc::clone(&publishing.has_failed);
         let publishing = Arc::new(Mutex::new(publishing));
         let shared = Shared(Arc::clone(&publishing));
+        let retry = retry(Arc::downgrade(&publishing), has_failed);
         let thread = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
             let _alive = alive;
             match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => {
+                    runtime.spawn(retry);
                     let mut driver = Driver::new(source, shared, settings, metrics, status);
                     match giving {
                         Giving::Alone(Some(memory)) => driver = driver.remembering(memory),

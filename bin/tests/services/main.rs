@@ -298,14 +298,7 @@ fn a_service_whose_address_is_taken_costs_only_itself() {
     assert!(has("/metrics", "\nsluicegate_binds_failed 1\n"));
     assert!(has("/debug/table", "\"cannot_listen\": \"Address already in use"));
     drop(taken);
-    // Any change of the table is another attempt.
-    rig.write(&(text.clone() + &service("more", "ports: [{port: 1}]")));
-    eventually("an open address", || {
-        rig.write(
-            &(text.clone() + &service("other", "ports: [{port: 1}]") + &slices("other", &[(named("x"), "")])),
-        );
-        has("/metrics", "\nsluicegate_binds_failed 0\n")
-    });
+    eventually("an open address", || has("/metrics", "\nsluicegate_binds_failed 0\n"));
 }
 
 #[test]

@@ -43,6 +43,10 @@ deploy-check *args:
 gates *args:
     benches/gates.sh {{args}}
 
+# Proxies side by side: `just compare --quick`. Once, benches/peers.sh installs what it is compared with.
+compare *args:
+    cargo run --release -p benches -- compare {{args}}
+
 # Licences, sources and duplicates of dependencies. Needs cargo-deny.
 deny:
     cargo deny --locked --all-features check bans licenses sources

@@ -1,3 +1,19 @@
 //! Proxies side by side: the rounds, what was written down of them, and what is told of it.
 
+use std::time::Duration;
+
+pub mod cpu;
+pub mod load;
+pub mod machine;
+pub mod measure;
+pub mod peers;
+pub mod proxy;
 pub mod record;
+pub mod round;
+pub mod run;
+pub mod scenario;
+pub mod stop;
+mod template;
+
+/// The time for a quick comparison of everything. Its end may come a little later, but within 15 minutes.
+pub const QUICK: Duration = Duration::from_secs(13 * 60 + 30);

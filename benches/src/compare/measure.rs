@@ -1,0 +1,165 @@
+//! One measurement: a proxy is started, loaded and ended, and what it cost is judged.
+
+use anyhow::{Context, Result};
+
+use super::cpu::{Interval, Moment};
+use super::load::{self, Amount, Report};
+use super::peers::{Peer, Programs};
+use super::proxy::Proxy;
+use super::record::{Outcome, Sample, Unit};
+use super::scenario::Scenario;
+use super::stop;
+use crate::process::cpu_nanos;
+
+/// More than these shares of all CPU time taken by the host, or by anything but the proxy and its load: it does not count.
+const STEAL: f64 = 0.01;
+const OTHERS: f64 = 0.05;
+/// A load that sends less than this share of the requests that are due measures itself.
+const KEPT: f64 = 0.98;
+
+/// CPUs of the proxy, and of load and backends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placement {
+    /// The proxy's.
+    pub proxy: Vec<usize>,
+    /// The load's.
+    pub load: Vec<usize>,
+}
+
+/// Measures `peer`, whose program is `program`. What goes wrong is an outcome too, unless the comparison was told to end.
+///
+/// # Errors
+/// If it was.
+pub fn measure(
+    scenario: &Scenario,
+    programs: &Programs,
+    peer: &Peer,
+    amount: Amount,
+    workers: usize,
+    place: &Placement,
+) -> Result<Outcome> {
+    match sample(scenario, programs, peer, amount, workers, place) {
+        Ok(sample) => Ok(judge(sample, amount)),
+        Err(error) => {
+            stop::check()?;
+            Ok(Outcome::Failed(format!("{error:#}")))
+        }
+    }
+}
+
+fn sample(
+    scenario: &Scenario,
+    programs: &Programs,
+    peer: &Peer,
+    amount: Amount,
+    workers: usize,
+    place: &Placement,
+) -> Result<Sample> {
+    let program = programs.of(peer).context("it is gone")?;
+    let proxy = Proxy::start(peer, &program, scenario, workers, &place.proxy)?;
+    let (before, used_before) = (Moment::now()?, cpu_nanos(proxy.pid())?);
+    let report = load::run(scenario, programs, peer, &proxy, amount, &place.load)?;
+    let used = (cpu_nanos(proxy.pid())? - used_before) as f64 / 1e9;
+    let interval = Moment::now()?.since(&before);
+    let figure = figure(scenario, &report).context("the load reports no figure")?;
+    Ok(Sample {
+        figure,
+        requests: report.requests,
+        seconds: report.seconds,
+        proxy_cpu: report.cpu_us_per_request.map_or(used, |each| each * report.requests as f64 / 1e6),
+        load_idle: idle(&interval, place.load.len()),
+        steal: interval.steal,
+        others: interval.others(used),
+        latency: report.latency_us,
+    })
+}
+
+/// Share of the time in which the load did nothing.
+fn idle(interval: &Interval, cpus: usize) -> f64 {
+    (1.0 - interval.ended / (interval.seconds * cpus as f64)).clamp(0.0, 1.0)
+}
+
+fn figure(scenario: &Scenario, report: &Report) -> Option<f64> {
+    report.figure.or_else(|| match scenario.unit {
+        Unit::CpuMicrosPerRequest => report.cpu_us_per_request,
+        Unit::CpuMillisPerGigabyte => {
+            report.cpu_us_per_request.map(|each| each * 1e6 / scenario.bytes as f64)
+        }
+        Unit::BytesEach => report.memory.as_ref().map(|memory| memory.per_connection),
+        Unit::LatencyMicros => report.latency_us.get("p99").copied(),
+        Unit::Millis => None,
+    })
+}
+
+fn judge(sample: Sample, amount: Amount) -> Outcome {
+    let rate = sample.requests as f64 / sample.seconds;
+    let reason = if sample.steal > STEAL {
+        format!("the host took {:.1} % of the CPU time", sample.steal * 100.0)
+    } else if sample.others > OTHERS {
+        format!("something else used {:.1} % of the CPU time", sample.others * 100.0)
+    } else if let Some(wanted) = amount.rate.filter(|wanted| rate < wanted * KEPT) {
+        format!("{rate:.0} of {wanted:.0} requests a second")
+    } else {
+        return Outcome::Good(sample);
+    };
+    Outcome::ThrownAway(sample, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::compare::scenario;
+
+    const CLOSED: Amount = Amount { requests: Some(10), rate: None };
+
+    fn sample(steal: f64, others: f64) -> Sample {
+        Sample {
+            figure: 1.0,
+            requests: 1_000,
+            seconds: 1.0,
+            proxy_cpu: 0.1,
+            load_idle: 0.0,
+            steal,
+            others,
+            latency: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_quiet_machine_counts() {
+        assert!(matches!(judge(sample(0.009, 0.04), CLOSED), Outcome::Good(_)));
+    }
+
+    #[test]
+    fn what_others_took_is_thrown_away_with_its_reason() {
+        let Outcome::ThrownAway(_, reason) = judge(sample(0.02, 0.0), CLOSED) else { panic!("it counts") };
+        assert_eq!(reason, "the host took 2.0 % of the CPU time");
+        let Outcome::ThrownAway(_, reason) = judge(sample(0.0, 0.2), CLOSED) else { panic!("it counts") };
+        assert_eq!(reason, "something else used 20.0 % of the CPU time");
+    }
+
+    #[test]
+    fn a_rate_that_is_not_kept_does_not_count() {
+        let kept = Amount { requests: Some(1_000), rate: Some(1_010.0) };
+        assert!(matches!(judge(sample(0.0, 0.0), kept), Outcome::Good(_)));
+        let missed = Amount { requests: Some(1_000), rate: Some(2_000.0) };
+        let Outcome::ThrownAway(_, reason) = judge(sample(0.0, 0.0), missed) else { panic!("it counts") };
+        assert_eq!(reason, "1000 of 2000 requests a second");
+    }
+
+    #[test]
+    fn a_figure_is_in_the_unit_of_its_scenario() {
+        let report = Report {
+            cpu_us_per_request: Some(67.108_864),
+            latency_us: BTreeMap::from([("p99".to_owned(), 900.0)]),
+            ..Report::default()
+        };
+        let figure = |name| figure(scenario::find(name).unwrap(), &report).unwrap();
+        assert!((figure("small-get") - 67.108_864).abs() < 1e-9);
+        assert!((figure("tcp-bulk") - 1.0).abs() < 1e-9);
+        assert!((figure("latency") - 900.0).abs() < 1e-9);
+        assert!(super::figure(scenario::find("idle-10k").unwrap(), &report).is_none());
+    }
+}

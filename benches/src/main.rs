@@ -1,0 +1,24 @@
+//! What proxies cost, side by side.
+
+use anyhow::Result;
+use benches::compare::run::Options;
+use clap::{Parser, Subcommand};
+
+/// What proxies cost, side by side.
+#[derive(Parser)]
+#[command(name = "benches")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Compare(Options),
+}
+
+fn main() -> Result<()> {
+    match Args::parse().command {
+        Command::Compare(options) => options.run(),
+    }
+}

@@ -99,8 +99,17 @@ fn an_api_server_sends_them_too() {
     assert!(!advertisement.announces("c", &BTreeMap::new()));
     assert_eq!(*advertisement.interfaces[0], *"eth0");
     assert_eq!(advertisement.node_selectors.len(), 1);
-    let fields: Vec<&str> = received.problems.iter().map(|problem| &*problem.field).collect();
+    assert_eq!(received.problems, []);
+}
+
+#[test]
+fn from_files_labels_of_nodes_are_not_known() {
+    let advertisement = |spec: &str| {
+        let head = "apiVersion: metallb.io/v1beta1\nkind: L2Advertisement\nmetadata: {name: l, namespace: m}";
+        read(&format!("{head}\nspec: {spec}\n")).problems
+    };
+    let problems = advertisement("{nodeSelectors: [{matchLabels: {a: b}}]}");
+    let fields: Vec<&str> = problems.iter().map(|problem| &*problem.field).collect();
     assert_eq!(fields, ["spec.nodeSelectors"], "it announces nothing, which is told");
-    let json = br#"{"metadata": {"name": "l", "namespace": "m"}, "spec": {"interfaces": ["eth0"]}}"#;
-    assert_eq!(decode_json(Kind::L2Advertisement, json).problems, []);
+    assert_eq!(advertisement("{interfaces: [eth0]}"), []);
 }

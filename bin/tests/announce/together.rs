@@ -30,22 +30,24 @@ struct Together {
 
 impl Together {
     fn new(hosts: u8) -> Self {
-        let net = Net::new(hosts);
-        let folder = TempDir::new().unwrap();
-        let address: IpAddr = "10.78.0.100".parse().unwrap();
-        let server =
-            net.inside(&net.lan(), || Server::start(Options { address, ..Options::default() }).unwrap());
-        let kubeconfig = folder.path().join("kubeconfig");
-        server.write_kubeconfig(&kubeconfig).unwrap();
-        let mut together = Self { gateways: Vec::new(), kubeconfig, net, _server: server, _folder: folder };
-        together.apply(&json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {
-            "type": "LoadBalancer", "loadBalancerIP": VIP, "selector": {"app": "web"},
-            "ports": [{"port": 80, "protocol": "TCP"}]}}));
-        together.apply(&slice(None));
-        together.gateways = (1..=hosts).map(|n| Some(together.start(n))).collect();
+        let together = Self::launch(hosts, &[], &[]);
         eventually("one that announces", || together.owner().is_some());
         eventually("an answer", || together.net.ask(vip(), SOON).is_ok_and(|text| text == "served"));
-        // All of them are there, so that nothing moves any more by itself.
+        eventually("one owner", || together.owners().len() == 1);
+        thread::sleep(Duration::from_millis(300));
+        together
+    }
+
+    /// Gateways that were told `more`, and know of each other, so that nothing moves any more by itself; besides the
+    /// Service, the API server has these objects.
+    fn launch(hosts: u8, more: &[&str], objects: &[Value]) -> Self {
+        let mut together = Self::alone(Net::new(hosts));
+        for object in objects {
+            together.apply(object);
+        }
+        together.apply(&service(&json!({})));
+        together.apply(&slice(None));
+        together.gateways = (1..=hosts).map(|n| Some(together.start(n, more))).collect();
         for n in 1..=hosts {
             eventually("all nodes", || {
                 let gateway = together.gateways[usize::from(n - 1)].as_ref().unwrap();
@@ -53,12 +55,21 @@ impl Together {
                 page.contains(&format!("\nsluicegate_announce_members {hosts}\n"))
             });
         }
-        eventually("one owner", || together.owners().len() == 1);
-        thread::sleep(Duration::from_millis(300));
         together
     }
 
-    fn start(&self, n: u8) -> Gateway {
+    /// Only the API server.
+    fn alone(net: Net) -> Self {
+        let folder = TempDir::new().unwrap();
+        let address: IpAddr = "10.78.0.100".parse().unwrap();
+        let server =
+            net.inside(&net.lan(), || Server::start(Options { address, ..Options::default() }).unwrap());
+        let kubeconfig = folder.path().join("kubeconfig");
+        server.write_kubeconfig(&kubeconfig).unwrap();
+        Self { gateways: Vec::new(), kubeconfig, net, _server: server, _folder: folder }
+    }
+
+    fn start(&self, n: u8, more: &[&str]) -> Gateway {
         let node = format!("n{n}");
         let mut gateway = self.net.gateway(
             n,
@@ -68,6 +79,7 @@ impl Together {
                 &["--load-balancer-addresses", "10.77.0.48/28", "--election-namespace", "default"],
                 &["--state-dir", "none", "--announce", "l2", "--announce-interfaces", "eth0"],
                 &["--drain-timeout", "1s"],
+                more,
             ]
             .concat(),
         );
@@ -76,6 +88,16 @@ impl Together {
     }
 
     fn apply(&self, object: &Value) {
+        let params = PatchParams::apply("test").force();
+        self.ask(object, async |api, name| api.patch(name, &params, &Patch::Apply(object)).await.map(drop));
+    }
+
+    /// Asks the API server about objects like this one, until it answers: it may not know the kind yet.
+    fn ask<T: Send>(
+        &self,
+        object: &Value,
+        request: impl AsyncFn(&Api<DynamicObject>, &str) -> kube::Result<T> + Sync,
+    ) -> T {
         self.net.inside(&self.net.lan(), || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
@@ -85,14 +107,24 @@ impl Together {
                 let version = object["apiVersion"].as_str().unwrap();
                 let (group, version) = version.split_once('/').unwrap_or(("", version));
                 let kind = GroupVersionKind::gvk(group, version, object["kind"].as_str().unwrap());
-                let api: Api<DynamicObject> =
-                    Api::namespaced_with(client, "default", &ApiResource::from_gvk(&kind));
-                let params = PatchParams::apply("test").force();
-                api.patch(object["metadata"]["name"].as_str().unwrap(), &params, &Patch::Apply(object))
-                    .await
-                    .unwrap();
-            });
-        });
+                let resource = ApiResource::from_gvk(&kind);
+                let is_of_cluster = ["Node", "CustomResourceDefinition"].contains(&&*kind.kind);
+                let api = if is_of_cluster {
+                    Api::all_with(client, &resource)
+                } else {
+                    Api::namespaced_with(client, "default", &resource)
+                };
+                let name = object["metadata"]["name"].as_str().unwrap_or_default();
+                let deadline = Instant::now() + PATIENCE;
+                loop {
+                    match request(&api, name).await {
+                        Ok(answer) => return answer,
+                        Err(error) => assert!(Instant::now() < deadline, "{object}: {error}"),
+                    }
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            })
+        })
     }
 
     fn owners(&self) -> Vec<u8> {
@@ -145,6 +177,17 @@ impl Together {
 
 fn vip() -> SocketAddr {
     SocketAddr::new(VIP.parse().unwrap(), 80)
+}
+
+/// The Service, with more in its `spec`.
+fn service(more: &Value) -> Value {
+    let mut service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {
+        "type": "LoadBalancer", "loadBalancerIP": VIP, "selector": {"app": "web"},
+        "ports": [{"port": 80, "protocol": "TCP"}]}});
+    for (name, value) in more.as_object().unwrap() {
+        service["spec"][name] = value.clone();
+    }
+    service
 }
 
 fn slice(node: Option<&str>) -> Value {
@@ -251,9 +294,7 @@ fn with_the_local_policy_the_address_follows_its_endpoints() {
     }
     let together = Together::new(2);
     together.apply(&slice(Some("n1")));
-    together.apply(&json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {
-        "type": "LoadBalancer", "loadBalancerIP": VIP, "selector": {"app": "web"},
-        "externalTrafficPolicy": "Local", "ports": [{"port": 80, "protocol": "TCP"}]}}));
+    together.apply(&service(&json!({"externalTrafficPolicy": "Local"})));
     for (node, other) in [(1, 2), (2, 1), (1, 2)] {
         together.apply(&slice(Some(&format!("n{node}"))));
         eventually("the address where the endpoint is", || {
@@ -263,6 +304,64 @@ fn with_the_local_policy_the_address_follows_its_endpoints() {
     }
     together.apply(&slice(Some("elsewhere")));
     eventually("nobody", || together.owners().is_empty());
+}
+
+/// The definition of a kind of MetalLB's, as far as is needed here.
+fn metallb(kind: &str) -> Value {
+    let plural = format!("{}s", kind.to_lowercase());
+    json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("{plural}.metallb.io")},
+        "spec": {"group": "metallb.io", "scope": "Namespaced", "names": {"kind": kind,
+            "listKind": format!("{kind}List"), "plural": plural, "singular": kind.to_lowercase()},
+            "versions": [{"name": "v1beta1", "served": true, "storage": true, "schema": {"openAPIV3Schema":
+                {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]}})
+}
+
+/// An advertisement of all pools.
+fn advertisement(name: &str, spec: &Value) -> Value {
+    json!({"apiVersion": "metallb.io/v1beta1", "kind": "L2Advertisement", "metadata": {"name": name}, "spec": spec})
+}
+
+#[test]
+fn an_address_is_announced_by_nodes_that_an_advertisement_selects() {
+    if !can_run() {
+        return;
+    }
+    let node = |name: &str, rack: &str| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"rack": rack}}});
+    let in_rack = |rack: &str| json!({"nodeSelectors": [{"matchLabels": {"rack": rack}}]});
+    let together = Together::launch(
+        2,
+        &["--metallb-pools"],
+        &[
+            node("n1", "a"),
+            node("n2", "b"),
+            metallb("IPAddressPool"),
+            metallb("L2Advertisement"),
+            json!({"apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool", "metadata": {"name": "p"},
+                "spec": {"addresses": [format!("{VIP}/32")]}}),
+            advertisement("one", &in_rack("a")),
+        ],
+    );
+    let is_at = |node: u8| {
+        eventually("the address at the selected node, and an answer", || {
+            together.owners() == [node] && together.net.ask(vip(), SOON).is_ok_and(|text| text == "served")
+        });
+    };
+    is_at(1);
+    together.apply(&advertisement("one", &in_rack("b")));
+    is_at(2);
+    // Labels are followed, and advertisements add up.
+    together.apply(&node("n2", "c"));
+    eventually("nobody", || together.owners().is_empty());
+    together.apply(&advertisement("two", &in_rack("c")));
+    is_at(2);
+    together.apply(&node("n1", "b"));
+    together.apply(&node("n2", "d"));
+    is_at(1);
+    together.apply(&advertisement("one", &json!({"nodeSelectors": [{"matchLabels": {"rack": "nowhere"}}]})));
+    eventually("nobody", || together.owners().is_empty());
+    together.apply(&advertisement("three", &json!({"interfaces": ["eth0"]})));
+    eventually("one owner", || together.owners().len() == 1);
 }
 
 #[test]

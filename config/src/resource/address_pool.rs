@@ -176,9 +176,8 @@ impl AddressPoolObject {
     }
 }
 
-/// What there is to say about an advertisement that names nodes.
-const FOR_SOME_NODES: &str =
-    "labels of nodes are not looked at, so this announces nothing, rather than at every node";
+/// What there is to say about an advertisement that names nodes, where there is no cluster to ask for them.
+const FOR_SOME_NODES: &str = "labels of nodes are known in a cluster only: from files, this announces nothing, rather than at every node";
 
 /// An L2Advertisement on the wire; its `spec` may be absent.
 #[derive(Debug, Deserialize)]
@@ -189,7 +188,12 @@ pub(super) struct L2AdvertisementObject {
 }
 
 impl L2AdvertisementObject {
-    pub(super) fn trim(self, findings: &mut Vec<Finding>) -> L2Advertisement {
+    pub(super) fn trim(self) -> L2Advertisement {
+        self.spec
+    }
+
+    /// As [`Self::trim`], of a file.
+    pub(super) fn trim_of_file(self, findings: &mut Vec<Finding>) -> L2Advertisement {
         if !self.spec.node_selectors.is_empty() {
             findings.push(Finding::warning(
                 "spec.nodeSelectors",
@@ -198,7 +202,7 @@ impl L2AdvertisementObject {
                 FOR_SOME_NODES.to_owned(),
             ));
         }
-        self.spec
+        self.trim()
     }
 }
 

@@ -216,7 +216,7 @@ impl<'a> Decoder<'a> {
             ("metallb.io", "L2Advertisement") => {
                 let (kind, wanted) = (Kind::L2Advertisement, METALLB_VERSION);
                 return self.typed(node, head, kind, wanted, |object: L2AdvertisementObject, findings| {
-                    ObjectSpec::L2Advertisement(Box::new(object.trim(findings)))
+                    ObjectSpec::L2Advertisement(Box::new(object.trim_of_file(findings)))
                 });
             }
             _ => return self.skipped(node, head),

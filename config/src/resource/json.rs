@@ -60,8 +60,8 @@ pub fn decode_json(kind: Kind, json: &[u8]) -> Received {
             });
             if received.object.is_some() { received } else { in_part(kind, json, received) }
         }
-        Kind::L2Advertisement => read(kind, json, |object: L2AdvertisementObject, findings| {
-            ObjectSpec::L2Advertisement(Box::new(object.trim(findings)))
+        Kind::L2Advertisement => read(kind, json, |object: L2AdvertisementObject, _| {
+            ObjectSpec::L2Advertisement(Box::new(object.trim()))
         }),
         Kind::Config | Kind::Listener | Kind::Route | Kind::Backend | Kind::File => {
             let message = format!("{kind:?} is not a kind of an API server");

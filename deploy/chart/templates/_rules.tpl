@@ -55,6 +55,12 @@
 - apiGroups: [metallb.io]
   resources: [ipaddresspools, l2advertisements]
   verbs: [list, watch]
+{{- if ne .Values.services.announce "none" }}
+- apiGroups: [""]
+  # Their own labels, by which advertisements choose them.
+  resources: [nodes]
+  verbs: [list, watch]
+{{- end }}
 {{- end }}
 {{- end }}
 {{- if or (and .Values.zone.fromNode (not .Values.zone.name)) (include "sluicegate.publishesNodes" .) }}

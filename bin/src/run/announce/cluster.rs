@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use controller::announce::{self, AgreementMetrics, Announce, LeaseSettings, Left, Wanted};
 use gateway::announce::{Heard, Hold, Station};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
+use super::desk::Desk;
 use super::limit;
 
 /// The links of this host.
@@ -49,13 +50,23 @@ impl Announce for Links {
 pub(super) async fn run(
     mut station: Station,
     leases: LeaseSettings,
-    wanted: watch::Receiver<Arc<[Wanted]>>,
+    desk: Arc<Desk>,
     metrics: Arc<AgreementMetrics>,
     orders: mpsc::UnboundedReceiver<Left>,
 ) {
     // Others may announce by now what a process before this one left.
     station.clear(&BTreeSet::new());
+    let wanted = desk.wanted();
+    let (kubeconfig, node) = (leases.kubeconfig.clone(), Arc::clone(&leases.node));
+    let following = tokio::spawn(async move {
+        let tell = |labels| desk.labels(labels);
+        let followed = announce::follow_labels(kubeconfig.as_deref(), node, desk.needs_labels(), tell).await;
+        if let Err(error) = followed {
+            tracing::error!("cannot read the labels of this node: {error}");
+        }
+    });
     if let Err(error) = announce::run(leases, Links(station), wanted, metrics, orders).await {
         tracing::error!("cannot announce addresses: {error}");
     }
+    following.abort();
 }

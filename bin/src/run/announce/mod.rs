@@ -3,6 +3,7 @@
 
 mod alone;
 mod cluster;
+mod desk;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,13 +11,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
-use controller::announce::{AgreementMetrics, LeaseSettings, Left, Wanted, wanted};
+use controller::announce::{AgreementMetrics, LeaseSettings, Left, Wanted};
 use controller::ipam::VirtualAddress;
 use gateway::announce::{AnnounceStats, Pattern, Station};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rustix::thread::CapabilitySet;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
+use self::desk::Desk;
 use super::capability;
 use crate::cli::{AnnounceKind, RunArgs};
 
@@ -25,20 +27,12 @@ const RIGHTS: CapabilitySet = CapabilitySet::NET_ADMIN.union(CapabilitySet::NET_
 
 /// Takes the addresses of Services.
 #[derive(Debug)]
-pub(super) struct Addresses {
-    networks: Box<[IpNet]>,
-    wanted: watch::Sender<Arc<[Wanted]>>,
-}
+pub(super) struct Addresses(Arc<Desk>);
 
 impl Addresses {
     /// Tells which of `addresses` are to be announced, if others than before.
     pub(super) fn tell(&self, addresses: &[VirtualAddress]) {
-        let now = wanted(addresses, &self.networks);
-        self.wanted.send_if_modified(|last| {
-            let is_new = *last != now;
-            *last = now;
-            is_new
-        });
+        self.0.addresses(addresses);
     }
 }
 
@@ -47,7 +41,7 @@ impl Addresses {
 pub(super) struct Prospect {
     lease: Duration,
     interfaces: Vec<Pattern>,
-    wanted: watch::Receiver<Arc<[Wanted]>>,
+    desk: Arc<Desk>,
     figures: Figures,
     /// In a cluster, how nodes agree.
     leases: Option<LeaseSettings>,
@@ -99,15 +93,15 @@ pub(super) fn prepare(args: &RunArgs) -> anyhow::Result<Option<(Addresses, Prosp
     let networks = &args.ingress.services.load_balancer_addresses;
     let networks = if networks.is_empty() && leases.is_none() { all() } else { networks.clone() };
     let agreement = leases.is_some().then(Arc::default);
-    let (sender, wanted) = watch::channel(Arc::default());
+    let desk = Arc::new(Desk::new(networks.into()));
     let prospect = Prospect {
         lease: given.announce_lease,
         interfaces: given.announce_interfaces.clone(),
-        wanted,
+        desk: Arc::clone(&desk),
         figures: Figures { stats: Arc::default(), agreement },
         leases,
     };
-    Ok(Some((Addresses { networks: networks.into(), wanted: sender }, prospect)))
+    Ok(Some((Addresses(desk), prospect)))
 }
 
 fn leases(args: &RunArgs) -> anyhow::Result<LeaseSettings> {
@@ -137,7 +131,7 @@ impl Prospect {
         let (orders, ordered) = mpsc::unbounded_channel();
         let (alive, ended) = oneshot::channel::<()>();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let Self { lease, interfaces, wanted, figures: Figures { stats, agreement }, leases } = self;
+        let Self { lease, interfaces, desk, figures: Figures { stats, agreement }, leases } = self;
         let station = {
             let _inside = runtime.enter();
             Station::new(interfaces, lease, stats)
@@ -149,9 +143,9 @@ impl Prospect {
                 match leases {
                     Some(leases) => {
                         let metrics = agreement.unwrap_or_default();
-                        cluster::run(station, leases, wanted, metrics, ordered).await;
+                        cluster::run(station, leases, desk, metrics, ordered).await;
                     }
-                    None => alone::run(station, wanted, lease, ordered).await,
+                    None => alone::run(station, desk.wanted(), lease, ordered).await,
                 }
             });
             // A request that is under way must not be waited for.

@@ -1,6 +1,7 @@
 //! What proxies cost, side by side.
 
 use anyhow::Result;
+use benches::compare::report::Arguments;
 use benches::compare::run::Options;
 use clap::{Parser, Subcommand};
 
@@ -15,10 +16,12 @@ struct Args {
 #[derive(Subcommand)]
 enum Command {
     Compare(Options),
+    Report(Arguments),
 }
 
 fn main() -> Result<()> {
     match Args::parse().command {
         Command::Compare(options) => options.run(),
+        Command::Report(arguments) => arguments.run(),
     }
 }

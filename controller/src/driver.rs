@@ -15,7 +15,7 @@ use crate::hold_off::HoldOff;
 use crate::ipam::memory::Memory;
 use crate::ipam::{Assigner, Desired, Role, VirtualAddress};
 use crate::problems::{ControlMetrics, ProblemLog};
-use crate::source::{Certainty, Source};
+use crate::source::{Certainty, Knowledge, Source};
 use crate::status::{Note, Notes};
 
 /// What the driver can be told.
@@ -55,6 +55,8 @@ pub struct Driver<S, P> {
     announced: Vec<VirtualAddress>,
     /// The term for which we decided on addresses for other replicas; 0 if we did not.
     decides_for: u64,
+    /// The term for which the source was told to look at everything again.
+    catches_up_for: u64,
     /// How well the source knew at the last compile whose Ingresses are.
     certainty: Certainty,
     /// When to compile although nothing changed: a certificate becomes valid, or expires.
@@ -91,6 +93,7 @@ impl<S: Source, P: Publish> Driver<S, P> {
             metrics,
             status,
             decides_for: 0,
+            catches_up_for: 0,
             certainty: Certainty::Unknown,
             wake: None,
         }
@@ -245,6 +248,7 @@ impl<S: Source, P: Publish> Driver<S, P> {
 
     /// Gives addresses to Services; true if there may be something else to announce.
     fn assign(&mut self) -> bool {
+        self.catch_up();
         let term = self.deciding_term();
         if std::mem::replace(&mut self.decides_for, term) != term {
             // What was decided in a former term is not ours to go on with.
@@ -269,6 +273,21 @@ impl<S: Source, P: Publish> Driver<S, P> {
         given.is_touched
     }
 
+    /// Before anything is decided in a term: what the replica has written that decided before may be missing here.
+    fn catch_up(&mut self) {
+        if self.assigner.is_off() {
+            return;
+        }
+        let term = self.term.as_ref().map_or(0, |term| *term.borrow());
+        if std::mem::replace(&mut self.catches_up_for, term) != term && term != 0 {
+            self.source.catch_up();
+        }
+        if self.source.knows_pools() == Knowledge::Unconfirmed {
+            // Whether that matters depends on what there is by now.
+            self.assigner.look(&self.index, &self.change);
+        }
+    }
+
     /// Keeps the addresses of Services, if there is a place for them.
     fn remember(&mut self) {
         let Some(memory) = &self.memory else { return };
@@ -287,7 +306,13 @@ impl<S: Source, P: Publish> Driver<S, P> {
     /// The term for which we decide on addresses of Services for other replicas, as we know everything that there is; else 0.
     fn deciding_term(&self) -> u64 {
         let term = self.term.as_ref().map_or(0, |term| *term.borrow());
-        let is_known = self.source.knows_pools() && self.source.certainty() != Certainty::Unknown;
+        let are_pools_known = match self.source.knows_pools() {
+            Knowledge::Partial => false,
+            // What is recorded is of one that is not known, perhaps.
+            Knowledge::Unconfirmed => !self.assigner.has_unexplained_records(),
+            Knowledge::Whole => true,
+        };
+        let is_known = are_pools_known && self.source.certainty() != Certainty::Unknown;
         if is_known { term } else { 0 }
     }
 

@@ -333,7 +333,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::TcpStream;
 
-    use controller::source::Batch;
+    use controller::source::{Batch, Certainty, Knowledge};
     use gateway::access_log::{AccessLog, Destination, Format};
     use gateway::live;
     use gateway::metrics::Registry;
@@ -354,6 +354,16 @@ mod tests {
             }
             Batch::default()
         }
+
+        fn certainty(&self) -> Certainty {
+            Certainty::Whole
+        }
+
+        fn knows_pools(&self) -> Knowledge {
+            Knowledge::Whole
+        }
+
+        fn catch_up(&mut self) {}
 
         fn reread(&mut self) {}
     }

@@ -11,7 +11,7 @@ use controller::cluster;
 use controller::ipam::memory::Memory;
 use controller::source::file::FileSource;
 use controller::source::kube::{KubeSource, Pools, Progress, Settings, prepare_state};
-use controller::source::{Batch, Certainty, Source};
+use controller::source::{Batch, Certainty, Knowledge, Source};
 use controller::status::Notes;
 use tokio::sync::watch;
 
@@ -66,6 +66,14 @@ impl Source for Guarded {
 
     fn certainty(&self) -> Certainty {
         self.objects.certainty()
+    }
+
+    fn knows_pools(&self) -> Knowledge {
+        self.objects.knows_pools()
+    }
+
+    fn catch_up(&mut self) {
+        self.objects.catch_up();
     }
 
     fn reread(&mut self) {
@@ -137,6 +145,20 @@ impl Source for Objects {
         match self {
             Self::Files(source) => source.certainty(),
             Self::Cluster { source, .. } => source.certainty(),
+        }
+    }
+
+    fn knows_pools(&self) -> Knowledge {
+        match self {
+            Self::Files(source) => source.knows_pools(),
+            Self::Cluster { source, .. } => source.knows_pools(),
+        }
+    }
+
+    fn catch_up(&mut self) {
+        match self {
+            Self::Files(source) => source.catch_up(),
+            Self::Cluster { source, .. } => source.catch_up(),
         }
     }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "a panic is a failed test")]
 
 mod addresses;
+mod balancers;
 mod cluster;
 #[path = "../common/mod.rs"]
 mod common;

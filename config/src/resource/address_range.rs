@@ -30,6 +30,12 @@ impl AddressRange {
         self.last
     }
 
+    /// True if `address` is one of them.
+    #[must_use]
+    pub fn has(&self, address: IpAddr) -> bool {
+        address.is_ipv4() == self.first.is_ipv4() && self.first <= address && address <= self.last
+    }
+
     /// The range from `first` to `last`.
     ///
     /// # Errors

@@ -25,6 +25,16 @@ impl Source for Script {
         }
     }
 
+    fn certainty(&self) -> Certainty {
+        Certainty::Whole
+    }
+
+    fn knows_pools(&self) -> Knowledge {
+        Knowledge::Whole
+    }
+
+    fn catch_up(&mut self) {}
+
     fn reread(&mut self) {
         *self.rereads.lock().unwrap() += 1;
     }

@@ -189,8 +189,8 @@ impl Assigner {
         Given { is_touched, is_different, desired }
     }
 
-    /// Takes in what changed. True if that may have to do with addresses.
-    fn look(&mut self, index: &Index, change: &Change) -> bool {
+    /// Takes in what changed. True if that may have to do with addresses. Once more is as good as once.
+    pub fn look(&mut self, index: &Index, change: &Change) -> bool {
         let mut is_touched = self.are_pools_touched || !self.touched.is_empty();
         for reference in change.objects() {
             let spec = index.object(reference).map(|object| &object.spec);
@@ -517,6 +517,21 @@ impl Assigner {
             }
         }
         all
+    }
+
+    /// True if addresses are recorded that no pool has and that no Service may ask for.
+    #[must_use]
+    pub fn has_unexplained_records(&self) -> bool {
+        let is_shared = self.role != Role::Alone;
+        let is_of_pool = |address: &IpAddr| {
+            self.pools.values().any(|pool| pool.spec.addresses.iter().any(|range| range.has(*address)))
+        };
+        self.services.values().any(|known| {
+            let is_asked = |address: &IpAddr| {
+                known.requested.contains(address) && self.settings.may_ask(*address, is_shared)
+            };
+            known.wish.recorded.iter().any(|address| !is_of_pool(address) && !is_asked(address))
+        })
     }
 
     /// How much of each pool is in use.

@@ -27,6 +27,19 @@ pub enum Certainty {
     Whole,
 }
 
+/// How well it is known which addresses Services have and may have.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Knowledge {
+    /// Something is missing.
+    #[default]
+    Partial,
+    /// There is everything that the server knows of; but it says that there is no such kind as some pools are, and has not
+    /// said so for long.
+    Unconfirmed,
+    /// There is everything.
+    Whole,
+}
+
 /// Yields changes of the user's objects.
 pub trait Source {
     /// Waits for the next changes. The first batch is complete: it holds everything that exists, and may be
@@ -41,14 +54,15 @@ pub trait Source {
     }
 
     /// How well the batches so far say which Ingresses are whose. It never becomes less; a batch follows when it becomes more.
-    fn certainty(&self) -> Certainty {
-        Certainty::Whole
-    }
+    fn certainty(&self) -> Certainty;
 
-    /// True if the batches so far have all pools of addresses, and all Services that may have addresses of them. It never becomes less; a batch follows when it becomes more.
-    fn knows_pools(&self) -> bool {
-        true
-    }
+    /// Whether the batches so far have all pools of addresses, and all Services that may have addresses of them. It becomes
+    /// less only by [`Self::catch_up`]; a batch follows when it becomes more.
+    fn knows_pools(&self) -> Knowledge;
+
+    /// Looks at everything again that [`Self::knows_pools`] is about: it is not known before the batches so far say how that
+    /// was at this moment, or later.
+    fn catch_up(&mut self);
 
     /// Makes the next batch a fresh look at everything, whatever was seen before.
     fn reread(&mut self);

@@ -34,7 +34,7 @@ use self::material::Material;
 use self::scan::{Found, Interest, Scan, Stamp};
 use self::settle::Settle;
 use self::watch::Watch;
-use super::{Batch, Source};
+use super::{Batch, Certainty, Knowledge, Source};
 
 /// Larger files are not read.
 pub const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
@@ -379,6 +379,16 @@ impl Source for FileSource {
         }
         events
     }
+
+    fn certainty(&self) -> Certainty {
+        Certainty::Whole
+    }
+
+    fn knows_pools(&self) -> Knowledge {
+        Knowledge::Whole
+    }
+
+    fn catch_up(&mut self) {}
 
     fn reread(&mut self) {
         self.reread = true;

@@ -17,10 +17,11 @@ use crate::status::Note;
 impl KubeSource {
     pub(super) fn take(&mut self, message: Message, now: Instant) {
         match message {
-            Message::Feed(News::Changes { feed, changes, is_whole }) => {
+            Message::Feed(News::Changes { feed, changes, is_whole, as_of }) => {
                 changes.into_iter().for_each(|change| self.change(change, now));
                 if is_whole {
                     self.is_complete(feed, now);
+                    self.caught_up(feed, as_of);
                 }
             }
             Message::Feed(News::Failed { feed, is_forbidden }) => self.has_failed(feed, is_forbidden, now),

@@ -40,6 +40,8 @@ pub(super) enum News {
         changes: Vec<Change>,
         /// With these, the list is complete.
         is_whole: bool,
+        /// If it is complete, it is younger than the order to catch up of this number.
+        as_of: u64,
     },
     /// Something failed; the rest is in [`Progress`].
     Failed {
@@ -54,6 +56,8 @@ pub(super) enum News {
 pub(super) enum Order {
     /// List everything again.
     Reread,
+    /// Likewise, and tell when that is done; with a number that grows.
+    CatchUp(u64),
     /// Objects of the namespace are wanted as well.
     Join(Arc<str>),
     /// Objects of the namespace are no longer wanted.
@@ -84,6 +88,9 @@ pub(super) struct Feed {
     whole: Arc<AtomicBool>,
     /// What follows from the part of a watch that is being taken in.
     unsent: Vec<Change>,
+    /// The last order to catch up, and the one that the list being read is younger than.
+    catch_up: u64,
+    as_of: u64,
     /// It was told that the list cannot be followed.
     has_warned: bool,
     /// Nobody is interested any more.
@@ -110,6 +117,8 @@ impl Feed {
             histories,
             whole,
             unsent,
+            catch_up: 0,
+            as_of: 0,
             has_warned: false,
             is_over: false,
         }
@@ -160,6 +169,10 @@ impl Feed {
     async fn obey(&mut self, order: Option<Order>) {
         match order {
             Some(Order::Reread) => self.reflector.reread(),
+            Some(Order::CatchUp(number)) => {
+                self.catch_up = number;
+                self.reflector.reread();
+            }
             Some(Order::Join(namespace)) => self.join(namespace).await,
             Some(Order::Leave(namespace)) => {
                 let changes = self.intake.leave(&namespace);
@@ -200,6 +213,7 @@ impl Feed {
     async fn list(&mut self, token: Option<&str>) {
         if token.is_none() {
             self.intake.begin_list();
+            self.as_of = self.catch_up;
             self.histories.mark_unchanged();
         }
         let path = self.target().list(token);
@@ -358,7 +372,7 @@ impl Feed {
 
     fn send(&mut self, changes: Vec<Change>, is_whole: bool) {
         if is_whole || !changes.is_empty() {
-            self.tell(News::Changes { feed: self.id, changes, is_whole });
+            self.tell(News::Changes { feed: self.id, changes, is_whole, as_of: self.as_of });
         }
     }
 

@@ -10,6 +10,7 @@
 //!   nothing is served without it.
 //! - What cannot be asked for any more stays as it was.
 
+mod catch_up;
 mod changes;
 mod claims;
 mod disk;
@@ -46,6 +47,7 @@ use foldhash::quality::FixedState;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
+use self::catch_up::CatchUp;
 use self::claims::Claims;
 use self::disk::Disk;
 use self::feed::{Common, News, Order};
@@ -60,7 +62,7 @@ use self::resource::Target;
 use self::start::ZONE_PATIENCE;
 use self::version::Version;
 use self::wanted::Wants;
-use super::{Batch, Certainty, Source};
+use super::{Batch, Certainty, Knowledge, Source};
 use crate::status::Notes;
 
 /// Objects asked for by name at a time.
@@ -204,7 +206,9 @@ pub struct KubeSource {
     /// What was passed on says so well which Ingresses are whose.
     certainty: Certainty,
     /// Whether what was said so far has all pools.
-    knows_pools: bool,
+    knows_pools: Knowledge,
+    /// How far it is with looking at all of them again.
+    catch_up: CatchUp,
     /// Objects that are there and do not decode.
     undecoded: HashSet<ObjectRef, FixedState>,
     /// Services of which whoever writes status was told.
@@ -249,7 +253,8 @@ impl KubeSource {
             whole: BTreeSet::new(),
             are_classes_denied: false,
             certainty: Certainty::Unknown,
-            knows_pools: false,
+            knows_pools: Knowledge::Partial,
+            catch_up: CatchUp::default(),
             undecoded: HashSet::default(),
             balancers: HashSet::default(),
         }
@@ -317,12 +322,13 @@ impl Source for KubeSource {
             }
             let certainty = self.certainty.max(self.certainty_now());
             let becomes_certain = certainty != self.certainty;
-            let learns_pools = !self.knows_pools && self.are_pools_known();
+            let known = self.knows_pools.max(self.pools_known());
+            let learns_pools = known != self.knows_pools;
             if self.phase == Phase::Live
                 && (!was_live || becomes_certain || learns_pools || !self.events.is_empty())
             {
                 self.certainty = certainty;
-                self.knows_pools |= learns_pools;
+                self.knows_pools = known;
                 return Batch { events: std::mem::take(&mut self.events) };
             }
             if let Some(events) = self.from_disk.take() {
@@ -351,8 +357,13 @@ impl Source for KubeSource {
         self.certainty
     }
 
-    fn knows_pools(&self) -> bool {
+    fn knows_pools(&self) -> Knowledge {
         self.knows_pools
+    }
+
+    fn catch_up(&mut self) {
+        self.knows_pools = Knowledge::Partial;
+        self.begin_to_catch_up();
     }
 
     fn reread(&mut self) {

@@ -18,6 +18,8 @@ const LONG_GRACE: Duration = Duration::from_secs(30);
 const AWAY: Duration = Duration::from_secs(5);
 /// What fails, and nothing is served without it, is given this long before the disk is looked at.
 pub(super) const STUCK: Duration = Duration::from_millis(800);
+/// That there is no such kind is believed when it was said for this long: a server that starts does not know all of them.
+const MISSING: Duration = Duration::from_secs(30);
 /// What was said longer ago is not the last word: watches are renewed more often.
 const CURRENT: Duration = Duration::from_secs(60);
 
@@ -71,6 +73,8 @@ struct Feed {
     is_synced: bool,
     objects: usize,
     failing: Option<Failing>,
+    /// The first and the last time in a row that the server said that there is no such thing.
+    missing: Option<(Instant, Instant)>,
     /// When the server last said that we know everything.
     contact: Option<SystemTime>,
 }
@@ -143,7 +147,15 @@ impl Progress {
     /// One more list is followed, from `now` on.
     pub(super) fn add(&self, target: Target, now: Instant) -> FeedId {
         let mut inner = self.lock();
-        let feed = Feed { target, since: now, is_synced: false, objects: 0, failing: None, contact: None };
+        let feed = Feed {
+            target,
+            since: now,
+            is_synced: false,
+            objects: 0,
+            failing: None,
+            missing: None,
+            contact: None,
+        };
         inner.feeds.push(feed);
         FeedId(inner.feeds.len() - 1)
     }
@@ -156,6 +168,7 @@ impl Progress {
         feed.is_synced |= is_synced;
         feed.objects = objects;
         feed.contact = Some(SystemTime::now());
+        feed.missing = None;
         feed.failing.take().is_some()
     }
 
@@ -172,6 +185,8 @@ impl Progress {
         let is_news = feed.failing.as_ref().is_none_or(|former| former.text != text);
         let (is_answer, is_trouble) = (failure.is_answer(), failure.is_trouble());
         let is_missing = failure.is_missing();
+        let first = feed.missing.map_or(now, |(first, _)| first);
+        feed.missing = is_missing.then_some((first, now));
         feed.failing = Some(Failing { text, since, is_answer, is_trouble, is_missing });
         *inner.failures.entry((resource, failure.cause())).or_default() += 1;
         is_news
@@ -247,6 +262,13 @@ impl Progress {
     /// True if the cluster does not know what the list has, which it need not.
     pub(super) fn is_missing(&self, id: FeedId) -> bool {
         self.lock().feeds.get(id.0).is_some_and(Feed::is_missing)
+    }
+
+    /// True if it has said so for long enough, even if it did know it before.
+    pub(super) fn is_missing_for_long(&self, id: FeedId) -> bool {
+        let inner = self.lock();
+        let feed = inner.feeds.get(id.0).filter(|feed| feed.target.resource.is_custom());
+        feed.and_then(|feed| feed.missing).is_some_and(|(first, last)| last - first >= MISSING)
     }
 
     /// The objects in use come from there now.

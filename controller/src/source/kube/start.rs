@@ -75,19 +75,6 @@ impl KubeSource {
         }
     }
 
-    /// True if all pools are known, and all Services, which have addresses of them: none is there that cannot be read, for
-    /// what it has would be given to others. A server that does not know the kind of a pool has none.
-    pub(super) fn are_pools_known(&self) -> bool {
-        let is_of_them = |resource| resource == Resource::Services || Resource::OF_POOLS.contains(&resource);
-        let is_known = |follower: &Follower| {
-            // What a list that is complete says may not have been taken in yet.
-            self.whole.contains(&follower.id) || self.progress.is_missing(follower.id)
-        };
-        let mut lists = self.followers.iter().filter(|follower| is_of_them(follower.target.resource));
-        let mut undecoded = self.undecoded.iter().filter_map(|object| Resource::of(object.kind));
-        self.phase == Phase::Live && lists.all(is_known) && !undecoded.any(is_of_them)
-    }
-
     /// Begins to follow a resource, in every namespace that is named.
     pub(super) fn follow(&mut self, resource: Resource, now: Instant) {
         let selector = match resource {
@@ -127,6 +114,7 @@ impl KubeSource {
         let whole = Arc::new(AtomicBool::new(self.are_many_unknown(target.resource)));
         tokio::spawn(Feed::new(id, common, intake, receiver, Arc::clone(&whole)).run());
         self.followers.push(Follower { id, target, orders, whole });
+        self.order_to_catch_up(|follower| follower.id == id);
     }
 
     /// Goes on with the start as far as that is possible.

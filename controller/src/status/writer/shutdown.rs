@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use config::report::Kind;
+
 use super::{Writer, lease};
 use crate::status::api::Failure;
 use crate::status::clock::Moment;
@@ -15,6 +17,8 @@ use crate::status::publish::others_run;
 const OTHERS_TIMEOUT: Duration = Duration::from_secs(3);
 /// For taking everything back.
 const CLEAR_TIMEOUT: Duration = Duration::from_secs(10);
+/// For what is being written.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(3);
 /// For releasing the Lease, which expires otherwise.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -24,13 +28,34 @@ impl Writer {
         if self.settings.clears_at_end && self.election.leads(Moment::now()) && self.is_last().await {
             self.clear().await;
         }
+        let is_done = self.finish_writes().await;
         self.gate.set(None);
         self.writes.abort_all();
         self.events.abort_all();
         self.metrics.lead(false);
+        if !is_done {
+            tracing::debug!("a status may still be on its way, so that the Lease is left to expire");
+            return;
+        }
         if tokio::time::timeout(RELEASE_TIMEOUT, self.give_way()).await.is_err() {
             tracing::debug!("the Lease could not be released in time; it will expire");
         }
+    }
+
+    /// Waits for Services that are being written: whoever leads next looks at them once, when the Lease is theirs. False if
+    /// something may come later than that.
+    async fn finish_writes(&mut self) -> bool {
+        let is_under_way =
+            |writer: &Self| writer.tasks.values().any(|task| task.object.kind == Kind::Service);
+        let waiting = async {
+            while is_under_way(self)
+                && let Some(done) = self.writes.join_next_with_id().await
+            {
+                self.written(done, Moment::now());
+            }
+        };
+        let _ = tokio::time::timeout(WRITE_TIMEOUT, waiting).await;
+        !is_under_way(self)
     }
 
     async fn give_way(&mut self) {

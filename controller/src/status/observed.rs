@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use config::report::{Kind, ObjectRef};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 /// What an API server says of an object, as far as its status is concerned.
@@ -29,8 +30,12 @@ pub struct Observed {
 pub struct Balancer {
     /// It is of type LoadBalancer: a server takes no addresses for any other.
     pub is_asked: bool,
+    /// It is being deleted.
+    pub is_deleting: bool,
     /// `metadata.finalizers`.
     pub finalizers: Box<[Arc<str>]>,
+    /// The field manager that put the finalizer of load balancers there, if the server says so.
+    pub finalizer_by: Option<Arc<str>>,
     /// The condition that we write, if it is there and can be read.
     pub condition: Option<Condition>,
     /// The JSON of all other conditions, which are kept as they are.
@@ -94,11 +99,15 @@ impl Observed {
         let mut balancer = Balancer::read(metadata.finalizers.take(), status);
         let is_asked = spec.is_some_and(|spec| spec.kind.as_deref() == Some("LoadBalancer"));
         balancer.is_asked = is_asked;
+        balancer.is_deleting = metadata.deletion_timestamp.is_some();
         let leaves_traces = !entries.is_empty() || balancer.has_finalizer() || balancer.condition.is_some();
         if !is_asked && !leaves_traces {
             return None;
         }
         let managed = metadata.managed_fields;
+        if balancer.is_deleting {
+            balancer.finalizer_by = managed.and_then(finalizer_by);
+        }
         let writer = match entries.is_empty() {
             false => managed.and_then(writer),
             true => managed.filter(|_| leaves_traces).and_then(tracer),
@@ -283,6 +292,7 @@ struct Metadata<'j> {
     #[serde(borrow)]
     managed_fields: Option<&'j RawValue>,
     finalizers: Option<Vec<Arc<str>>>,
+    deletion_timestamp: Option<IgnoredAny>,
 }
 
 /// Who has changed what, as the server keeps book of it.
@@ -365,6 +375,14 @@ fn writer(managed: &RawValue) -> Option<Arc<str>> {
             .and_then(|text| serde_json::from_str::<serde_json::Value>(text.get()).ok());
         fields.is_some_and(|fields| fields.pointer("/f:status/f:loadBalancer/f:ingress").is_some())
     };
+    managers.iter().find(wrote).map(|one| Arc::clone(&one.manager))
+}
+
+/// The manager of the finalizer of load balancers.
+fn finalizer_by(managed: &RawValue) -> Option<Arc<str>> {
+    let managers: Vec<Managed<'_>> = serde_json::from_str(managed.get()).ok()?;
+    let finalizer = format!("\"v:\\\"{FINALIZER}\\\"\"");
+    let wrote = |one: &&Managed<'_>| one.fields.is_some_and(|text| text.get().contains(&finalizer));
     managers.iter().find(wrote).map(|one| Arc::clone(&one.manager))
 }
 

@@ -30,6 +30,9 @@ const SERVICE_PAUSE: Duration = Duration::from_secs(5);
 /// How long an object is left alone whose status the server does not accept.
 const INVALID: Duration = Duration::from_secs(600);
 
+/// How the field managers of all our installations begin, whatever Lease theirs is.
+pub(in crate::status) const MANAGERS: &str = "sluicegate/";
+
 /// What is ours, in whatever object it stands.
 #[derive(Debug)]
 pub(super) struct Ours<'l> {
@@ -212,7 +215,8 @@ impl Item {
             return Want::Nothing;
         }
         if !self.claimed && !self.taking_back {
-            if observed.writer.as_deref() != Some(ours.manager) || ours.compiles <= self.since.0 {
+            let is_ours = observed.writer.as_deref() == Some(ours.manager) || is_left_behind(observed);
+            if !is_ours || ours.compiles <= self.since.0 {
                 return Want::Nothing;
             }
             let settled = self.since.1 + SETTLING;
@@ -223,12 +227,20 @@ impl Item {
         let writer = observed.writer.as_deref();
         let foreign = observed.entries.iter().filter(|entry| !ours.contains_more(entry, writer));
         let conditions = match observed.service.as_deref() {
-            // The last thing to go, so that a Service that is being deleted is there until nobody has its addresses.
-            Some(service) if observed.entries.is_empty() && service.condition.is_none() => {
+            // So that a Service that is being deleted is there until nobody has its addresses. Its condition may stay: it
+            // tells whoever comes next whose the finalizer is.
+            Some(service)
+                if observed.entries.is_empty()
+                    && (service.condition.is_none() || service.is_deleting && service.has_finalizer()) =>
+            {
                 let rest = service.finalizers.iter().filter(|finalizer| ***finalizer != *FINALIZER);
                 return self.finalize(rest.cloned().collect(), now);
             }
-            Some(service) => Some(Conditions { others: service.others.clone(), ours: None }),
+            Some(service) => {
+                let ours =
+                    service.condition.clone().filter(|_| service.is_deleting && service.has_finalizer());
+                Some(Conditions { others: service.others.clone(), ours })
+            }
             None => None,
         };
         self.write(foreign.cloned().collect(), conditions, now)
@@ -499,6 +511,19 @@ impl Item {
             self.lost = None;
         }
     }
+}
+
+/// Whether it is a Service that is being deleted, and cannot go because of a finalizer that one of our installations put
+/// there which is no more: with another Lease, or one whose status was overwritten. Where somebody else has given it
+/// addresses since, the finalizer is theirs now.
+fn is_left_behind(observed: &Observed) -> bool {
+    let is_of_us =
+        |manager: &Option<Arc<str>>| manager.as_deref().is_some_and(|manager| manager.starts_with(MANAGERS));
+    observed.service.as_deref().is_some_and(|service| {
+        let is_ours =
+            service.condition.is_some() || observed.entries.is_empty() || is_of_us(&observed.writer);
+        service.is_deleting && service.has_finalizer() && is_of_us(&service.finalizer_by) && is_ours
+    })
 }
 
 /// True if version `one` was made before `other` for certain. Versions of one server are decimal numbers that only grow.

@@ -16,6 +16,7 @@ use std::time::Duration;
 use config::report::ObjectRef;
 use foldhash::quality::FixedState;
 
+pub(super) use self::item::MANAGERS;
 use self::item::{Item, Lane, Ours, Want};
 use super::clock::Moment;
 use super::observed::{Address, Condition, Entry, Observed};
@@ -216,11 +217,11 @@ impl Ledger {
     /// The object is like this.
     pub(super) fn observe(&mut self, observed: Observed, now: Moment) -> Told {
         let object = observed.object.clone();
-        let has_entries = !observed.entries.is_empty();
+        let has_traces = !observed.entries.is_empty() || observed.service.is_some();
         let (item, ours) = self.item(&object);
         let is_new = item.observed.is_none();
         let (again, contended) = item.observe(observed, &ours, now);
-        let is_stranger = is_new && has_entries && !item.claimed;
+        let is_stranger = is_new && has_traces && !item.claimed;
         if is_stranger {
             self.unsettled.insert(object.clone());
         }

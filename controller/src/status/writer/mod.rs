@@ -24,7 +24,7 @@ use super::clock::Moment;
 use super::gate::Gate;
 use super::journal::{self, Journal, Matter, Telling};
 use super::lease::{Election, Step};
-use super::ledger::{self, Ledger, Scope, Task};
+use super::ledger::{self, Ledger, MANAGERS, Scope, Task};
 use super::metrics::{Ending, StatusMetrics};
 use super::notes::{Inbox, News};
 use super::observed::{Address, Observed};
@@ -57,7 +57,7 @@ pub struct Settings {
     pub instance: Arc<str>,
     /// Take our addresses back at the end, unless another replica runs.
     pub clears_at_end: bool,
-    /// Ingresses are chosen by labels, theirs or those of their namespaces: one that is gone may be there still.
+    /// Ingresses and Services are chosen by labels, theirs or those of their namespaces: one that is gone may be there still.
     pub verifies_gone: bool,
     /// Namespaces whose Ingresses are chosen from; none for all.
     pub namespaces: Box<[Arc<str>]>,
@@ -163,7 +163,7 @@ impl Writer {
             name: Arc::clone(&settings.election),
         };
         // Whoever shares our Lease writes as we do, and nobody else.
-        let mut manager = format!("sluicegate/{}/{}", place.namespace, place.name);
+        let mut manager = format!("{MANAGERS}{}/{}", place.namespace, place.name);
         manager.truncate(manager.floor_char_boundary(128));
         let manager: Arc<str> = manager.into();
         let identity = format!("{}_{:016x}", settings.instance, random.u64(..)).into();
@@ -181,7 +181,7 @@ impl Writer {
             metrics,
             election: Election::new(identity, random.fork()),
             ledger: Ledger::new(Scope::Shared, Arc::clone(&manager), settings.verifies_gone, random.fork()),
-            balancers: Ledger::new(Scope::Whole, Arc::clone(&manager), false, random.fork()),
+            balancers: Ledger::new(Scope::Whole, Arc::clone(&manager), settings.verifies_gone, random.fork()),
             journal: Journal::new(random.fork()),
             manager,
             found,
@@ -468,7 +468,7 @@ impl Writer {
         self.is_counted = false;
     }
 
-    /// Looks for Ingresses that labels have ceased to choose while nobody of ours led.
+    /// Looks for Ingresses and Services that labels have ceased to choose while nobody of ours led.
     fn sweep(&mut self) {
         self.sweep_at = None;
         let (api, manager) = (self.api.clone(), Arc::clone(&self.manager));
@@ -478,9 +478,13 @@ impl Writer {
 
     fn swept(&mut self, done: Result<Result<Vec<Observed>, Failure>, JoinError>, now: Moment) {
         match done {
-            Ok(Ok(found)) => found.into_iter().for_each(|observed| self.ledger.stray(observed, now)),
+            Ok(Ok(found)) => {
+                for observed in found {
+                    self.ledger_of(observed.object.kind).stray(observed, now);
+                }
+            }
             Ok(Err(failure)) => {
-                tracing::debug!(%failure, "cannot look for Ingresses that are not chosen any more");
+                tracing::debug!(%failure, "cannot look for Ingresses and Services that are not chosen any more");
                 self.sweep_at = self.election.leads(now).then(|| now + SWEEP_RETRY);
             }
             // It was given up, for we do not lead any more.

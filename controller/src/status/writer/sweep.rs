@@ -1,4 +1,4 @@
-//! Ingresses that labels choose no more, so that nobody tells of them: those that we wrote to are looked for once by
+//! Ingresses and Services that labels choose no more, so that nobody tells of them: those that we wrote to are looked for once by
 //! whoever begins to lead. Decides nothing on them.
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::status::observed::Observed;
 
 /// For one page.
 const TIMEOUT: Duration = Duration::from_secs(20);
-/// Ingresses of one page.
+/// Objects of one page.
 const PAGE: usize = 100;
 
 #[derive(Deserialize)]
@@ -29,20 +29,27 @@ struct Metadata {
     token: String,
 }
 
-/// All Ingresses of `namespaces`, or of all if there are none, whose entries `manager` wrote last.
+/// All Ingresses and Services of `namespaces`, or of all if there are none, whose entries `manager` wrote last.
 pub(super) async fn written_by(
     api: &Api,
     namespaces: &[Arc<str>],
     manager: &str,
 ) -> Result<Vec<Observed>, Failure> {
-    const ROOT: &str = "/apis/networking.k8s.io/v1";
-    let of_one = |name: &Arc<str>| format!("{ROOT}/namespaces/{}/ingresses", escape(name));
-    let mut paths: Vec<String> = namespaces.iter().map(of_one).collect();
-    if paths.is_empty() {
-        paths.push(format!("{ROOT}/ingresses"));
+    type Read = fn(&[u8]) -> Option<Observed>;
+    const KINDS: [(&str, &str, Read); 2] = [
+        ("/apis/networking.k8s.io/v1", "ingresses", Observed::from_json),
+        ("/api/v1", "services", Observed::from_service),
+    ];
+    let mut paths = Vec::new();
+    for (root, plural, read) in KINDS {
+        let of_one = |name: &Arc<str>| format!("{root}/namespaces/{}/{plural}", escape(name));
+        if namespaces.is_empty() {
+            paths.push((format!("{root}/{plural}"), read));
+        }
+        paths.extend(namespaces.iter().map(|name| (of_one(name), read)));
     }
     let mut found = Vec::new();
-    for path in paths {
+    for (path, read) in paths {
         let mut token = String::new();
         loop {
             let page = format!("{path}?limit={PAGE}&continue={}", escape(&token));
@@ -52,7 +59,7 @@ pub(super) async fn written_by(
             }
             let list: List<'_> =
                 serde_json::from_slice(&answer.body).map_err(|error| Failure::Lost(error.to_string()))?;
-            let items = list.items.iter().filter_map(|item| Observed::from_json(item.get().as_bytes()));
+            let items = list.items.iter().filter_map(|item| read(item.get().as_bytes()));
             found.extend(items.filter(|observed| observed.writer.as_deref() == Some(manager)));
             token = list.metadata.token;
             if token.is_empty() {

@@ -34,6 +34,8 @@ fn seen(version: u64, addresses: &[&str], finalizers: &[&str], condition: Option
         writer: None,
         service: Some(Box::new(Balancer {
             is_asked: true,
+            is_deleting: false,
+            finalizer_by: None,
             finalizers: finalizers.iter().map(|name| Arc::from(*name)).collect(),
             condition,
             others: [r#"{"type":"other"}"#.into()].into(),
@@ -156,4 +158,75 @@ fn what_a_former_leader_left_is_taken_back_and_what_is_of_others_never_is() {
     assert!(is_quiet(&mut ledger, 30_000), "nobody has decided whose it is");
     ledger.compiled(moment(30_000));
     assert_eq!(told(&task(&mut ledger, 30_000)).0, Vec::<String>::new());
+}
+
+/// The same while it is being deleted; `by` put the finalizer there.
+fn ending(by: &str, writer: &str, observed: Observed) -> Observed {
+    let mut observed = Observed { writer: Some(writer.into()), ..observed };
+    if let Some(service) = &mut observed.service {
+        (service.is_deleting, service.finalizer_by) = (true, Some(by.into()));
+    }
+    observed
+}
+
+#[test]
+fn a_finalizer_of_a_former_installation_goes_when_the_service_is_deleted() {
+    let assigned = || condition(true, "Assigned", ASSIGNED);
+    let cases = [
+        // Under another Lease; and its status was edited since.
+        ("sluicegate/old/other", "sluicegate/old/other"),
+        ("sluicegate/old/other", "kubectl-edit"),
+        (MANAGER, "kubectl-edit"),
+    ];
+    for (by, writer) in cases {
+        let mut ledger = balancers();
+        ledger.observe(seen(1, &["192.0.2.1"], &[FINALIZER], assigned()), moment(0));
+        ledger.compiled(moment(1));
+        assert!(is_quiet(&mut ledger, 30_000), "it is not being deleted");
+        ledger.observe(ending(by, writer, seen(2, &["192.0.2.1"], &[FINALIZER], assigned())), moment(30_000));
+        let first = task(&mut ledger, 30_000);
+        assert_eq!(
+            told(&first),
+            (vec![], Some("Assigned".to_owned())),
+            "whoever comes next knows whose it is"
+        );
+        done(&mut ledger, &first, ending(by, MANAGER, seen(3, &[], &[FINALIZER], assigned())), 30_005);
+        assert_eq!(finalizers(&task(&mut ledger, 30_005)), Vec::<&str>::new());
+    }
+}
+
+#[test]
+fn a_finalizer_of_others_stays_when_the_service_is_deleted() {
+    // Nobody of us put it there; and who gave it addresses since needs it now.
+    for (by, condition) in [("cloud", condition(false, "NoPool", "why")), ("sluicegate/old/other", None)] {
+        let mut ledger = balancers();
+        let observed = ending(by, "cloud", seen(1, &["192.0.2.1"], &[FINALIZER], condition));
+        ledger.observe(observed, moment(0));
+        ledger.compiled(moment(1));
+        assert!(is_quiet(&mut ledger, 60_000), "{by}");
+    }
+}
+
+#[test]
+fn a_service_whose_namespace_is_not_chosen_any_more_loses_what_we_wrote() {
+    let mut ledger = Ledger::new(Scope::Whole, MANAGER.into(), true, fastrand::Rng::with_seed(7));
+    ledger.lead(true, moment(0));
+    let stands = |version, addresses: &[&str], condition| Observed {
+        writer: Some(MANAGER.into()),
+        ..seen(version, addresses, &[FINALIZER], condition)
+    };
+    let assigned = condition(true, "Assigned", ASSIGNED);
+    ledger.observe(stands(1, &["192.0.2.1"], assigned.clone()), moment(0));
+    ledger.desire(&service("web"), Some(&desired(&["192.0.2.1"], None)), moment(0));
+    ledger.compiled(moment(0));
+    assert!(is_quiet(&mut ledger, 1));
+    ledger.gone(&service("web"), moment(2));
+    ledger.desire(&service("web"), None, moment(2));
+    let look = task(&mut ledger, 2);
+    assert_eq!(look.action, Action::Look);
+    done(&mut ledger, &look, stands(1, &["192.0.2.1"], assigned), 5);
+    let write = task(&mut ledger, 5);
+    assert_eq!(told(&write), (vec![], None));
+    done(&mut ledger, &write, stands(2, &[], None), 10);
+    assert_eq!(finalizers(&task(&mut ledger, 10)), Vec::<&str>::new());
 }

@@ -222,7 +222,11 @@ impl Backend {
     }
 }
 
-fn listen(address: SocketAddr) -> rustix::io::Result<(OwnedFd, SocketAddr)> {
+/// Listens on `address` (port 0: any) without blocking; with the address in use.
+///
+/// # Errors
+/// Those of `bind` and `listen`.
+pub fn listen(address: SocketAddr) -> rustix::io::Result<(OwnedFd, SocketAddr)> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;

@@ -1,5 +1,5 @@
-//! A gRPC unary backend on the h2 crate, as cheap as it comes: one message in, the same message out. Checks every request;
-//! what is wrong with one is its `grpc-message`, and the call fails.
+//! A backend on the h2 crate, as cheap as it comes: gRPC calls that echo their messages, one or many, and GETs that are answered
+//! with the pattern. Checks every request; what is wrong with a call is its `grpc-message`, and the call fails.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -8,14 +8,19 @@ use std::rc::Rc;
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use h2::server::SendResponse;
-use h2::{RecvStream, server};
+use h2::{RecvStream, SendStream, server};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::pattern;
 
-/// The method that is called.
+/// The method that takes one message.
 pub const PATH: &str = "/bench.Echo/Unary";
+/// The method that takes any number of messages and answers each at once.
+pub const STREAM: &str = "/bench.Echo/Stream";
+
+/// The longest message that is taken for one.
+const LONGEST: usize = 16 << 20;
 
 /// A length-prefixed message whose content is the pattern.
 #[must_use]
@@ -30,19 +35,19 @@ pub fn message(length: usize) -> Bytes {
 /// What a backend has served.
 #[derive(Debug, Default)]
 pub struct Served {
-    /// Calls that were right.
+    /// Requests that were right.
     pub right: Cell<u64>,
-    /// Calls that were not.
+    /// Requests that were not.
     pub wrong: Cell<u64>,
     /// Connections accepted.
     pub connections: Cell<u64>,
 }
 
-/// Serves on `listener` for ever; to be spawned on a `LocalSet`.
-pub async fn serve(listener: TcpListener, served: Rc<Served>) {
+/// Serves on `listener` for ever, GETs with `body`; to be spawned on a `LocalSet`.
+pub async fn serve(listener: TcpListener, served: Rc<Served>, body: Bytes) {
     while let Ok((socket, _)) = listener.accept().await {
         served.connections.set(served.connections.get() + 1);
-        tokio::task::spawn_local(connection(socket, Rc::clone(&served)));
+        tokio::task::spawn_local(connection(socket, Rc::clone(&served), body.clone()));
     }
 }
 
@@ -54,7 +59,7 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
 
-async fn connection(socket: TcpStream, served: Rc<Served>) {
+async fn connection(socket: TcpStream, served: Rc<Served>, answer: Bytes) {
     // Without it, answers would wait for acknowledgements; it fails only for a socket that is gone.
     let _set = socket.set_nodelay(true);
     let mut builder = server::Builder::new();
@@ -64,15 +69,47 @@ async fn connection(socket: TcpStream, served: Rc<Served>) {
         .initial_connection_window_size(1 << 24);
     let Ok(mut connection) = builder.handshake::<_, Bytes>(socket).await else { return };
     while let Some(Ok((request, respond))) = connection.accept().await {
-        let served = Rc::clone(&served);
+        let (served, answer) = (Rc::clone(&served), answer.clone());
         tokio::task::spawn_local(async move {
-            let count = match call(request, respond).await {
-                Ok(()) => &served.right,
-                Err(_) => &served.wrong,
+            let outcome = match (request.method(), request.uri().path()) {
+                (&http::Method::GET, "/") => get(respond, answer),
+                (_, STREAM) => stream(request, respond).await,
+                _ => call(request, respond).await,
             };
+            let count = if outcome.is_ok() { &served.right } else { &served.wrong };
             count.set(count.get() + 1);
         });
     }
+}
+
+fn get(mut respond: SendResponse<Bytes>, answer: Bytes) -> Result<()> {
+    let response = Response::builder()
+        .header("content-type", "application/octet-stream")
+        .header("content-length", answer.len())
+        .body(())?;
+    Ok(respond.send_response(response, false)?.send_data(answer, true)?)
+}
+
+async fn stream(request: Request<RecvStream>, mut respond: SendResponse<Bytes>) -> Result<()> {
+    let (head, mut body) = request.into_parts();
+    let response = Response::builder().header("content-type", "application/grpc").body(())?;
+    let mut answers = respond.send_response(response, false)?;
+    let verdict = echo(&head, &mut body, &mut answers).await;
+    answers.send_trailers(trailers(verdict.as_ref().err())?)?;
+    verdict
+}
+
+async fn echo(
+    head: &http::request::Parts,
+    body: &mut RecvStream,
+    answers: &mut SendStream<Bytes>,
+) -> Result<()> {
+    check_head(head, STREAM)?;
+    let mut messages = Messages::default();
+    while let Some(message) = messages.next(body).await? {
+        answers.send_data(message, false)?;
+    }
+    Ok(())
 }
 
 async fn call(request: Request<RecvStream>, mut respond: SendResponse<Bytes>) -> Result<()> {
@@ -80,25 +117,31 @@ async fn call(request: Request<RecvStream>, mut respond: SendResponse<Bytes>) ->
     let verdict = read(&head, &mut body).await;
     let response = Response::builder().header("content-type", "application/grpc").body(())?;
     let mut stream = respond.send_response(response, false)?;
-    let mut trailers = HeaderMap::new();
-    match &verdict {
-        Ok(message) => {
-            stream.send_data(message.clone(), false)?;
-            trailers.insert("grpc-status", HeaderValue::from_static("0"));
-        }
-        Err(error) => {
-            trailers.insert("grpc-status", HeaderValue::from_static("3"));
-            trailers.insert("grpc-message", HeaderValue::from_str(&error.to_string())?);
-        }
+    if let Ok(message) = &verdict {
+        stream.send_data(message.clone(), false)?;
     }
-    stream.send_trailers(trailers)?;
+    stream.send_trailers(trailers(verdict.as_ref().err())?)?;
     verdict.map(|_| ())
 }
 
-async fn read(head: &http::request::Parts, body: &mut RecvStream) -> Result<Bytes> {
-    ensure!(head.method == http::Method::POST && head.uri.path() == PATH, "wrong method or path");
+fn trailers(error: Option<&anyhow::Error>) -> Result<HeaderMap> {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static(if error.is_some() { "3" } else { "0" }));
+    if let Some(error) = error {
+        trailers.insert("grpc-message", HeaderValue::from_str(&error.to_string())?);
+    }
+    Ok(trailers)
+}
+
+fn check_head(head: &http::request::Parts, path: &str) -> Result<()> {
+    ensure!(head.method == http::Method::POST && head.uri.path() == path, "wrong method or path");
     ensure!(head.headers.get("te").is_some_and(|te| te == "trailers"), "no te");
     ensure!(head.headers.get("content-type").is_some_and(|kind| kind == "application/grpc"), "content-type");
+    Ok(())
+}
+
+async fn read(head: &http::request::Parts, body: &mut RecvStream) -> Result<Bytes> {
+    check_head(head, PATH)?;
     let mut message = BytesMut::new();
     while let Some(chunk) = body.data().await {
         let chunk = chunk?;
@@ -112,6 +155,41 @@ async fn read(head: &http::request::Parts, body: &mut RecvStream) -> Result<Byte
     checked(message.freeze())
 }
 
+/// The messages of a stream, however frames cut them.
+#[derive(Debug, Default)]
+pub struct Messages(BytesMut);
+
+impl Messages {
+    /// The next message of `body`; `None` at its end.
+    ///
+    /// # Errors
+    /// If it is not one of the pattern, or the stream ends otherwise.
+    pub async fn next(&mut self, body: &mut RecvStream) -> Result<Option<Bytes>> {
+        loop {
+            if let Some(message) = self.whole()? {
+                return Ok(Some(message));
+            }
+            let Some(chunk) = body.data().await else {
+                ensure!(self.0.is_empty(), "half a message");
+                return Ok(None);
+            };
+            let chunk = chunk?;
+            body.flow_control().release_capacity(chunk.len())?;
+            self.0.extend_from_slice(&chunk);
+        }
+    }
+
+    fn whole(&mut self) -> Result<Option<Bytes>> {
+        let Some(prefix) = self.0.first_chunk::<5>() else { return Ok(None) };
+        let length = usize::try_from(u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]))?;
+        ensure!(length <= LONGEST, "a message that nobody sent");
+        if self.0.len() < length + prefix.len() {
+            return Ok(None);
+        }
+        checked(self.0.split_to(length + 5).freeze()).map(Some)
+    }
+}
+
 /// The message, if it is one of the pattern.
 ///
 /// # Errors
@@ -122,4 +200,32 @@ pub fn checked(message: Bytes) -> Result<Bytes> {
     ensure!(prefix[0] == 0 && usize::try_from(length)? == content.len(), "wrong length");
     ensure!(pattern::matches(0, content), "wrong content");
     Ok(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_whole_however_they_are_cut() {
+        let wire = [message(13), message(0), message(300)].concat();
+        for cut in [1, 7, wire.len()] {
+            let (mut messages, mut arrived) = (Messages::default(), Vec::new());
+            for piece in wire.chunks(cut) {
+                messages.0.extend_from_slice(piece);
+                while let Some(message) = messages.whole().unwrap() {
+                    arrived.push(message);
+                }
+            }
+            assert_eq!(arrived, [message(13), message(0), message(300)]);
+            assert!(messages.0.is_empty());
+        }
+    }
+
+    #[test]
+    fn another_byte_is_an_error() {
+        let mut wire = BytesMut::from(&*message(13));
+        wire[9] ^= 1;
+        assert!(Messages(wire).whole().is_err());
+    }
 }

@@ -19,4 +19,5 @@ pub mod poller;
 pub mod process;
 pub mod report;
 pub mod tls;
+pub mod websocket;
 pub mod wire;

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -268,7 +269,7 @@ impl Load {
         client.body = None;
         client.partial.clear();
         if client.link.is_none() {
-            match connect(&self.plan, poller, self.space | index as u64) {
+            match open(&self.plan, poller, self.space | index as u64) {
                 Ok(link) => client.link = Some(link),
                 Err(error) => return self.fail(index, format!("connect: {error}")),
             }
@@ -451,17 +452,26 @@ fn consume(client: &mut Client, plan: &Plan, bytes: &[u8]) -> Result<Progress, S
     Ok(Progress::Done { close: head.close })
 }
 
-/// Connects and registers. The connect itself blocks: on loopback it is over within the call.
-fn connect(plan: &Plan, poller: &Poller, token: u64) -> Result<Link> {
-    let family = if plan.target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let socket = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    net::connect(&socket, &plan.target)?;
-    rustix::io::ioctl_fionbio(&socket, true)?;
-    sockopt::set_tcp_nodelay(&socket, true)?;
+/// Connects and registers.
+fn open(plan: &Plan, poller: &Poller, token: u64) -> Result<Link> {
+    let socket = connect(plan.target)?;
     poller.add(&socket, token, Interest::READ)?;
     let session = match &plan.tls {
         Some(config) => Some(ClientConnection::new(Arc::clone(config), tls::name()?)?),
         None => None,
     };
     Ok(Link::new(socket, session))
+}
+
+/// A connection to `target` that blocks no more. The connect itself blocks: on loopback it is over within the call.
+///
+/// # Errors
+/// Those of `connect`.
+pub fn connect(target: SocketAddr) -> rustix::io::Result<OwnedFd> {
+    let family = if target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    net::connect(&socket, &target)?;
+    rustix::io::ioctl_fionbio(&socket, true)?;
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    Ok(socket)
 }

@@ -32,8 +32,20 @@ pub fn body(len: usize) -> Vec<u8> {
 /// `len` bytes of the pattern from `offset` on.
 #[must_use]
 pub fn piece(offset: u64, len: usize) -> Vec<u8> {
-    let start = usize::try_from(offset % PERIOD as u64).unwrap_or(0);
-    BLOCK.iter().take(PERIOD).copied().cycle().skip(start).take(len).collect()
+    let mut bytes = Vec::with_capacity(len);
+    put(offset, len, &mut bytes);
+    bytes
+}
+
+/// Puts `len` bytes of the pattern from `offset` on at the end of `out`.
+pub fn put(mut offset: u64, len: usize, out: &mut Vec<u8>) {
+    let end = out.len() + len;
+    while out.len() < end {
+        let start = usize::try_from(offset % PERIOD as u64).unwrap_or(0);
+        let span = SPAN.min(end - out.len());
+        out.extend_from_slice(BLOCK.get(start..start + span).unwrap_or_default());
+        offset += span as u64;
+    }
 }
 
 /// The first `len` bytes of the pattern in chunked coding, `chunk` bytes per chunk, without trailers.
@@ -59,6 +71,7 @@ mod tests {
         assert!(matches(0, &whole));
         assert!(matches(70_001, &whole[70_001..]));
         assert_eq!(piece(70_001, 500), whole[70_001..70_501]);
+        assert_eq!(piece(1_001, 290_000), whole[1_001..291_001]);
         assert!(!matches(70_002, &whole[70_001..]));
         let mut broken = whole;
         broken[200_000] ^= 1;

@@ -1,4 +1,4 @@
-//! HTTP/2 load: connections of many streams each, over TLS or not; gRPC unary calls, or GETs. Load and backend are one
+//! HTTP/2 load: connections of many streams each, over TLS or not; gRPC calls of one message or many, or GETs. Load and backend are one
 //! process, as in `loadgen`, and every answer is checked.
 
 use std::cell::RefCell;
@@ -39,6 +39,13 @@ struct Args {
     /// gRPC unary calls to a backend that speaks HTTP/2, instead of GETs to one that speaks HTTP/1.1.
     #[arg(long)]
     grpc: bool,
+    /// Calls that carry this many messages, each sent when the one before is back, instead of unary ones; a request is then a
+    /// message.
+    #[arg(long, requires = "grpc")]
+    stream_messages: Option<u64>,
+    /// The backend of GETs speaks HTTP/2 as well.
+    #[arg(long, conflicts_with = "grpc")]
+    backend_h2: bool,
     /// Bytes in each answer's body; of a call, in the messages of both directions.
     #[arg(long, default_value_t = 13)]
     body: usize,
@@ -96,14 +103,23 @@ impl Outcome {
         let latency = Histogram::new_with_bounds(1, 600_000_000, 3)?;
         Ok(Self { right: 0, errors: BTreeMap::new(), latency, budget })
     }
+
+    /// One that was begun at `begun` is right.
+    fn record(&mut self, begun: Instant) {
+        self.right += 1;
+        let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.latency.saturating_record(micros);
+    }
 }
 
 async fn run(args: &Args) -> Result<(serde_json::Value, bool)> {
     let memory_before = args.pid.map(process::pss_bytes).transpose()?;
     let served = Rc::new(Served::default());
-    if args.grpc {
+    if args.grpc || args.backend_h2 {
+        let body = Bytes::from(pattern::body(args.body));
         for address in &args.backend {
-            tokio::task::spawn_local(grpc::serve(grpc::listen(*address).await?, Rc::clone(&served)));
+            let listener = grpc::listen(*address).await?;
+            tokio::task::spawn_local(grpc::serve(listener, Rc::clone(&served), body.clone()));
         }
     } else {
         serve_http1(args)?;
@@ -225,10 +241,15 @@ async fn stream(args: Arc<Args>, mut senders: Vec<SendRequest<Bytes>>, outcome: 
     let count = senders.len().max(1);
     for number in 0_usize.. {
         let Some(sender) = senders.get_mut(number % count) else { return };
-        {
-            let mut outcome = outcome.borrow_mut();
-            let Some(left) = outcome.budget.checked_sub(1) else { return };
-            outcome.budget = left;
+        if let Some(messages) = args.stream_messages {
+            let Some(messages) = take(&outcome, messages) else { return };
+            if let Err(error) = converse(sender, &args, &message, messages, &outcome).await {
+                *outcome.borrow_mut().errors.entry(format!("{error:#}")).or_insert(0) += 1;
+            }
+            continue;
+        }
+        if take(&outcome, 1).is_none() {
+            return;
         }
         let begun = Instant::now();
         let answer = async {
@@ -237,20 +258,69 @@ async fn stream(args: Arc<Args>, mut senders: Vec<SendRequest<Bytes>>, outcome: 
                 false => get(sender, &args).await,
             }
         };
-        let result = match tokio::time::timeout(Duration::from_secs(20), answer).await {
-            Ok(result) => result.map_err(|error| format!("{error:#}")),
-            Err(_) => Err("no answer in time".to_owned()),
-        };
+        let result = within(answer).await;
         let mut outcome = outcome.borrow_mut();
         match result {
-            Ok(()) => {
-                outcome.right += 1;
-                let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-                outcome.latency.saturating_record(micros);
-            }
-            Err(error) => *outcome.errors.entry(error).or_insert(0) += 1,
+            Ok(()) => outcome.record(begun),
+            Err(error) => *outcome.errors.entry(format!("{error:#}")).or_insert(0) += 1,
         }
     }
+}
+
+/// Up to `count` requests that are still to be sent; `None` if there are none.
+fn take(outcome: &RefCell<Outcome>, count: u64) -> Option<u64> {
+    let mut outcome = outcome.borrow_mut();
+    let taken = count.max(1).min(outcome.budget);
+    outcome.budget -= taken;
+    (taken > 0).then_some(taken)
+}
+
+async fn within<T>(answer: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(Duration::from_secs(20), answer).await.context("no answer in time")?
+}
+
+/// One call of `count` messages, each sent when the one before is back.
+async fn converse(
+    sender: &mut SendRequest<Bytes>,
+    args: &Args,
+    message: &Bytes,
+    count: u64,
+    outcome: &RefCell<Outcome>,
+) -> Result<()> {
+    std::future::poll_fn(|cx| sender.poll_ready(cx)).await?;
+    let (response, mut body) = sender.send_request(grpc_request(args, grpc::STREAM)?, false)?;
+    let mut begun = Instant::now();
+    body.send_data(message.clone(), false)?;
+    let response = within(async { Ok(response.await?) }).await?;
+    ensure!(response.status() == 200, "status {}, {:?}", response.status(), response.headers());
+    let (mut answers, mut messages) = (response.into_body(), grpc::Messages::default());
+    for left in (0..count).rev() {
+        let answer = within(messages.next(&mut answers)).await?;
+        ensure!(answer.as_ref() == Some(message), "another message");
+        outcome.borrow_mut().record(begun);
+        if left > 0 {
+            begun = Instant::now();
+            body.send_data(message.clone(), false)?;
+        }
+    }
+    body.send_data(Bytes::new(), true)?;
+    ensure!(within(messages.next(&mut answers)).await?.is_none(), "a message that answers nothing");
+    let trailers = within(async { Ok(answers.trailers().await?) }).await?;
+    check_status(trailers.as_ref())
+}
+
+fn grpc_request(args: &Args, path: &str) -> Result<Request<()>> {
+    Ok(Request::post(uri(args, path))
+        .header("te", "trailers")
+        .header("content-type", "application/grpc")
+        .header("user-agent", "grpc-bench/1.0")
+        .body(())?)
+}
+
+fn check_status(trailers: Option<&HeaderMap>) -> Result<()> {
+    let status = trailers.and_then(|trailers| trailers.get("grpc-status"));
+    ensure!(status.is_some_and(|status| status == "0"), "grpc-status {status:?}");
+    Ok(())
 }
 
 async fn get(sender: &mut SendRequest<Bytes>, args: &Args) -> Result<()> {
@@ -263,17 +333,12 @@ async fn get(sender: &mut SendRequest<Bytes>, args: &Args) -> Result<()> {
 }
 
 async fn call(sender: &mut SendRequest<Bytes>, args: &Args, message: &Bytes) -> Result<()> {
-    let request = Request::post(uri(args, grpc::PATH))
-        .header("te", "trailers")
-        .header("content-type", "application/grpc")
-        .header("user-agent", "grpc-bench/1.0")
-        .body(())?;
+    let request = grpc_request(args, grpc::PATH)?;
     std::future::poll_fn(|cx| sender.poll_ready(cx)).await?;
     let (response, mut body) = sender.send_request(request, false)?;
     body.send_data(message.clone(), true)?;
     let (answer, trailers) = whole(response.await?).await?;
-    let status = trailers.as_ref().and_then(|trailers| trailers.get("grpc-status"));
-    ensure!(status.is_some_and(|status| status == "0"), "grpc-status {status:?}");
+    check_status(trailers.as_ref())?;
     ensure!(answer == *message, "another message");
     Ok(())
 }

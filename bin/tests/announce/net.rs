@@ -22,7 +22,8 @@ pub const ANSWERING: u16 = 7_000;
 /// A link with a client on it, and hosts.
 pub struct Net {
     tag: String,
-    hosts: u8,
+    /// How many, besides the client's.
+    pub hosts: u8,
 }
 
 /// False, with a word on standard error, where namespaces cannot be made.

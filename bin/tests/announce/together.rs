@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use gateway::announce::{Mac, arp};
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -30,7 +31,7 @@ struct Together {
 
 impl Together {
     fn new(hosts: u8) -> Self {
-        let together = Self::launch(hosts, &[], &[]);
+        let together = Self::launch(Net::new(hosts), &[], &[]);
         eventually("one that announces", || together.owner().is_some());
         eventually("an answer", || together.net.ask(vip(), SOON).is_ok_and(|text| text == "served"));
         eventually("one owner", || together.owners().len() == 1);
@@ -40,8 +41,9 @@ impl Together {
 
     /// Gateways that were told `more`, and know of each other, so that nothing moves any more by itself; besides the
     /// Service, the API server has these objects.
-    fn launch(hosts: u8, more: &[&str], objects: &[Value]) -> Self {
-        let mut together = Self::alone(Net::new(hosts));
+    fn launch(net: Net, more: &[&str], objects: &[Value]) -> Self {
+        let hosts = net.hosts;
+        let mut together = Self::alone(net);
         for object in objects {
             together.apply(object);
         }
@@ -306,6 +308,36 @@ fn with_the_local_policy_the_address_follows_its_endpoints() {
     eventually("nobody", || together.owners().is_empty());
 }
 
+#[test]
+fn what_a_stranger_has_is_left_to_it_and_who_claims_what_is_ours_is_told() {
+    if !can_run() {
+        return;
+    }
+    let net = Net::new(2);
+    net.ip_of_client(&["addr", "add", "10.77.0.50/32", "dev", "br0"]);
+    let together = Together::launch(net, &[], &[]);
+    let reasons = || {
+        let kind = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {}});
+        let all = together.ask(&kind, async |api, _| api.list(&ListParams::default()).await);
+        let about = |event: &DynamicObject| event.data["regarding"]["name"] == "web";
+        let reason = |event: &DynamicObject| event.data["reason"].as_str().unwrap().to_owned();
+        all.items.iter().filter(|event| about(event)).map(reason).collect::<Vec<_>>()
+    };
+    eventually("both nodes to say so", || reasons() == ["AddressInUse", "AddressInUse"]);
+    assert!(together.owners().is_empty());
+    together.net.ip_of_client(&["addr", "del", "10.77.0.50/32", "dev", "br0"]);
+    eventually("one owner", || together.owners().len() == 1);
+    let owner = together.owner().unwrap();
+    let claim = arp::announcement(Mac([2, 0, 0, 0, 0, 99]), VIP.parse().unwrap());
+    eventually("the conflict to be told", || {
+        together.net.send(3 - owner, &claim, 1);
+        reasons().iter().any(|reason| reason == "AddressConflict")
+    });
+    together.net.send(3 - owner, &claim, 500);
+    eventually("an answer", || together.net.ask(vip(), SOON).is_ok_and(|text| text == "served"));
+    assert_eq!(reasons().iter().filter(|reason| *reason == "AddressConflict").count(), 1);
+}
+
 /// The definition of a kind of MetalLB's, as far as is needed here.
 fn metallb(kind: &str) -> Value {
     let plural = format!("{}s", kind.to_lowercase());
@@ -330,7 +362,7 @@ fn an_address_is_announced_by_nodes_that_an_advertisement_selects() {
     let node = |name: &str, rack: &str| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"rack": rack}}});
     let in_rack = |rack: &str| json!({"nodeSelectors": [{"matchLabels": {"rack": rack}}]});
     let together = Together::launch(
-        2,
+        Net::new(2),
         &["--metallb-pools"],
         &[
             node("n1", "a"),

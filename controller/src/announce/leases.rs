@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use config::report::ObjectRef;
 use futures_util::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -20,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::agreement::{Agreement, Record, Word};
+use super::events::{Events, Matter};
 use super::metrics::AgreementMetrics;
 use super::wanted::Wanted;
 use crate::cluster::{self, ClusterError};
@@ -50,8 +52,21 @@ pub trait Announce {
     fn hold(&mut self, addresses: &BTreeMap<IpAddr, bool>, lifetime: Duration);
     /// Those of `addresses` that are announced end by themselves after `lifetime` from now.
     fn renew(&mut self, addresses: &BTreeSet<IpAddr>, lifetime: Duration);
+    /// Asks neighbours who has `address`.
+    fn probe(&self, address: IpAddr);
     /// Waits for something to happen: a neighbour claims an address, or something else has changed. Safe to drop.
-    fn next(&mut self) -> impl Future<Output = Option<IpAddr>>;
+    fn next(&mut self) -> impl Future<Output = Option<ForeignClaim>>;
+}
+
+/// A neighbour says that it has an address that is listened for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ForeignClaim {
+    /// Which.
+    pub address: IpAddr,
+    /// The neighbour, as people know it.
+    pub neighbour: String,
+    /// It is announced here, and nobody else may.
+    pub is_conflict: bool,
 }
 
 /// Who takes part, and where.
@@ -65,6 +80,8 @@ pub struct LeaseSettings {
     pub node: Arc<str>,
     /// How long the Lease of a silent node counts; whole seconds.
     pub duration: Duration,
+    /// Events are written for Services whose addresses other hosts claim.
+    pub tells_events: bool,
 }
 
 /// Told when everything was handed over that somebody would take.
@@ -87,6 +104,9 @@ struct Shell<A> {
     metrics: Arc<AgreementMetrics>,
     left: Option<Left>,
     was_lapsed: u64,
+    /// address → whose it is
+    services: BTreeMap<IpAddr, Box<[ObjectRef]>>,
+    events: Option<Events>,
 }
 
 /// Takes part until `orders` ends; a [`Left`] that comes there asks to hand everything over. Gives up all addresses and
@@ -103,7 +123,10 @@ pub async fn run<A: Announce>(
 ) -> Result<(), ClusterError> {
     let config = cluster::configuration(settings.kubeconfig.as_deref()).await?;
     let namespace = settings.namespace.as_deref().unwrap_or(&config.default_namespace).to_owned();
-    let api = Api::<Lease>::namespaced(cluster::client(&config)?, &namespace);
+    let client = cluster::client(&config)?;
+    let events = || Events::new(client.clone(), Arc::clone(&settings.node), Moment::now());
+    let events = settings.tells_events.then(events);
+    let api = Api::<Lease>::namespaced(client, &namespace);
     let identity = format!("{}_{:016x}", settings.node, fastrand::u64(..));
     let relist = Arc::<Notify>::default();
     let (sender, mut seen) = mpsc::channel(1_024);
@@ -119,6 +142,8 @@ pub async fn run<A: Announce>(
         metrics,
         left: None,
         was_lapsed: 0,
+        services: BTreeMap::new(),
+        events,
     };
     let mut is_changed = true;
     loop {
@@ -146,7 +171,7 @@ pub async fn run<A: Announce>(
             Some(Ok((renewal, version))) = shell.writes.join_next() => shell.answered(renewal, version),
             claimed = shell.announce.next() => {
                 match claimed {
-                    Some(address) => shell.agreement.claimed(address),
+                    Some(claim) => shell.claimed(&claim),
                     None => is_changed = true,
                 }
             }
@@ -169,6 +194,27 @@ impl<A: Announce> Shell<A> {
         let here: Vec<Wanted> = all.iter().map(here).collect();
         self.agreement.want(here);
         self.announce.listen_for(all.iter().map(|one| one.address).collect());
+        self.services = all.iter().map(|one| (one.address, one.services.clone())).collect();
+    }
+
+    fn claimed(&mut self, claim: &ForeignClaim) {
+        let (address, now) = (claim.address, Moment::now());
+        let matter = match claim.is_conflict {
+            true => Matter::Conflict,
+            false if self.agreement.claimed(address, now) => {
+                tracing::warn!(
+                    %address,
+                    neighbour = claim.neighbour,
+                    "another host has an address of a Service, so it is not announced here; trying again in {} s",
+                    Agreement::RETRY.as_secs()
+                );
+                Matter::InUse
+            }
+            false => return,
+        };
+        if let (Some(events), Some(services)) = (&mut self.events, self.services.get(&address)) {
+            events.tell(services, address, (matter, &claim.neighbour), now);
+        }
     }
 
     fn see(&mut self, seen: Seen) {
@@ -176,7 +222,7 @@ impl<A: Announce> Shell<A> {
         match seen {
             Seen::All(all) => self.agreement.reset(all, now),
             Seen::Put(name, record) => self.agreement.put(&name, record, now),
-            Seen::Gone(name) => self.agreement.gone(&name),
+            Seen::Gone(name) => self.agreement.gone(&name, now),
         }
     }
 
@@ -186,6 +232,9 @@ impl<A: Announce> Shell<A> {
         let step = self.agreement.step(now);
         self.announce.hold(&step.hold, step.lifetime);
         self.announce.renew(&step.renew, step.lifetime);
+        for address in &step.probe {
+            self.announce.probe(*address);
+        }
         if let Some(word) = step.write {
             self.metrics.writes.fetch_add(1, Relaxed);
             let (api, name, limit) = (self.api.clone(), self.name.clone(), self.limit);

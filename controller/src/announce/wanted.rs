@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use config::report::ObjectRef;
 use ipnet::IpNet;
 
 use crate::ipam::{Announcement, VirtualAddress};
@@ -20,6 +21,8 @@ pub struct Wanted {
     pub is_able: bool,
     /// Names of the interfaces that may be used; all if there are none.
     pub interfaces: Box<[Arc<str>]>,
+    /// Whose it is; several may share it.
+    pub services: Box<[ObjectRef]>,
 }
 
 /// Those of `addresses` that may be announced: from pools that say so, and those within `networks` that Services asked for.
@@ -44,16 +47,18 @@ pub fn wanted(
         let is_able = interfaces.is_some() && (!one.needs_local || one.has_local);
         let entry = all.entry(address).or_default();
         // Several Services share it: one with an endpoint here is enough.
+        entry.services.insert(one.service.clone());
         entry.is_able |= is_able;
         entry.is_restricted |= one.needs_local || is_for_some;
         let last = entry.interfaces.take();
         entry.interfaces = last.into_iter().chain(interfaces).reduce(united);
     }
-    let wanted = |(address, Merged { is_restricted, is_able, interfaces })| Wanted {
+    let wanted = |(address, Merged { is_restricted, is_able, interfaces, services })| Wanted {
         address,
         is_restricted,
         is_able,
         interfaces: interfaces.unwrap_or_default().into_iter().collect(),
+        services: services.into_iter().collect(),
     };
     all.into_iter().map(wanted).collect()
 }
@@ -70,6 +75,7 @@ struct Merged {
     is_restricted: bool,
     is_able: bool,
     interfaces: Option<BTreeSet<Arc<str>>>,
+    services: BTreeSet<ObjectRef>,
 }
 
 /// Where an address may be announced.

@@ -18,6 +18,7 @@ mod pace;
 mod publish;
 mod writer;
 
+pub(crate) use self::journal::number;
 pub use self::metrics::StatusMetrics;
 pub use self::notes::{Inbox, News, Note, Notes};
 pub use self::observed::{Address, Balancer, Condition, Entry, Observed};

@@ -44,6 +44,8 @@ pub enum Heard {
     Links,
     /// Somebody else claims an address that is listened for.
     Claim(Claim),
+    /// Somebody else claims an address that is firmly ours.
+    Conflict(Claim),
 }
 
 /// An address on an interface.
@@ -209,8 +211,8 @@ impl Station {
                     return Heard::Links;
                 }
                 Some((index, claim)) = self.heard.recv() => {
-                    if self.judge(index, claim) {
-                        return Heard::Claim(claim);
+                    if let Some(heard) = self.judge(index, claim) {
+                        return heard;
                     }
                 }
                 () = sleep_until(next.map_or(self.refresh_at, |next| next.min(self.refresh_at))) => {}
@@ -375,22 +377,22 @@ impl Station {
         }
     }
 
-    /// Whether `claim` is another's, and of concern. Answers it if the address is firmly ours.
-    fn judge(&mut self, index: u32, claim: Claim) -> bool {
+    /// What `claim` means, if it is another's and of concern. Answers it if the address is firmly ours.
+    fn judge(&mut self, index: u32, claim: Claim) -> Option<Heard> {
         let is_own = |link: &super::netlink::Link| link.mac == Some(claim.mac);
         if !self.listened.contains(&claim.address) || self.links.link(index).is_none_or(is_own) {
-            return false;
+            return None;
         }
         let now = Instant::now();
         let Some(taken) = self.taken.get_mut(&claim.address).filter(|taken| taken.index == index) else {
-            return true;
+            return Some(Heard::Claim(claim));
         };
         if taken.hold == Hold::Loose || now >= taken.until {
-            return true;
+            return Some(Heard::Claim(claim));
         }
         self.stats.conflicts.fetch_add(1, Relaxed);
         if taken.defended.is_some_and(|at| now < at + DEFEND_INTERVAL) {
-            return true;
+            return Some(Heard::Conflict(claim));
         }
         taken.defended = Some(now);
         self.stats.defences.fetch_add(1, Relaxed);
@@ -400,7 +402,7 @@ impl Station {
             "another host claims an address that is ours; announcing it again"
         );
         self.announce(index, claim.address);
-        true
+        Some(Heard::Conflict(claim))
     }
 }
 

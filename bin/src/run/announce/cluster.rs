@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use controller::announce::{self, AgreementMetrics, Announce, LeaseSettings, Left, Wanted};
-use gateway::announce::{Heard, Hold, Station};
+use controller::announce::{self, AgreementMetrics, Announce, ForeignClaim, LeaseSettings, Left, Wanted};
+use gateway::announce::{Claim, Heard, Hold, Station};
 use tokio::sync::mpsc;
 
 use super::desk::Desk;
@@ -38,11 +38,17 @@ impl Announce for Links {
         self.0.renew(addresses, lifetime);
     }
 
-    async fn next(&mut self) -> Option<IpAddr> {
-        match self.0.next().await {
-            Heard::Links => None,
-            Heard::Claim(claim) => Some(claim.address),
-        }
+    fn probe(&self, address: IpAddr) {
+        self.0.probe(address);
+    }
+
+    async fn next(&mut self) -> Option<ForeignClaim> {
+        let (Claim { address, mac }, is_conflict) = match self.0.next().await {
+            Heard::Links => return None,
+            Heard::Claim(claim) => (claim, false),
+            Heard::Conflict(claim) => (claim, true),
+        };
+        Some(ForeignClaim { address, neighbour: mac.to_string(), is_conflict })
     }
 }
 

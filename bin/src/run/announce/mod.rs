@@ -117,6 +117,7 @@ fn leases(args: &RunArgs) -> anyhow::Result<LeaseSettings> {
         namespace: namespace.map(|name| name.as_str().into()),
         node: node.into(),
         duration: args.announce.announce_lease,
+        tells_events: args.status.update_status,
     })
 }
 

@@ -9,7 +9,10 @@
 //! a renewal of its own for four fifths of that time stops first.
 //!
 //! Planned moves overlap: who is to give an address up offers it and keeps it until somebody else says that they have it.
+//!
+//! An address that none of the nodes had is asked for on the link before (`link`).
 
+mod link;
 mod record;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -17,6 +20,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::link::Link;
 pub(crate) use self::record::{Record, Say};
 use super::Wanted;
 use crate::status::clock::Moment;
@@ -47,6 +51,8 @@ pub(crate) struct Step {
     pub(crate) lifetime: Duration,
     /// The kernel is to be told so of these, which are announced already.
     pub(crate) renew: BTreeSet<IpAddr>,
+    /// Ask the link who has these, and then tell [`Agreement::claimed`].
+    pub(crate) probe: Vec<IpAddr>,
     /// Write this, and then tell [`Agreement::answered`].
     pub(crate) write: Option<Word>,
     /// Look again then, if nothing happens before.
@@ -65,6 +71,7 @@ enum State {
 #[derive(Clone, Copy, Debug)]
 struct Mine {
     state: State,
+    link: Link,
     /// The first word that said so.
     said_in: Option<u64>,
     /// It is announced.
@@ -76,6 +83,8 @@ struct Peer {
     record: Record,
     /// When it was renewed, as far as we saw.
     renewed: Moment,
+    /// It was not only found there: we saw how it was made or renewed.
+    is_seen: bool,
 }
 
 impl Peer {
@@ -94,6 +103,16 @@ impl Peer {
 
     fn says(&self, address: IpAddr) -> Option<Say> {
         self.record.says.get(&address).copied()
+    }
+
+    /// Whether it says that it announces `address`.
+    fn has(&self, address: IpAddr) -> bool {
+        matches!(self.says(address), Some(Say::Hold | Say::Offer))
+    }
+
+    /// What it announces, if it was there and not only its Lease.
+    fn holdings(&self) -> impl Iterator<Item = IpAddr> {
+        self.record.says.keys().copied().filter(|address| self.is_seen && self.has(*address))
     }
 }
 
@@ -118,6 +137,10 @@ pub(crate) struct Agreement {
     confirmed: Option<Moment>,
     wanted: BTreeMap<IpAddr, Wanted>,
     mine: BTreeMap<IpAddr, Mine>,
+    /// address → when it was last seen that one of us who has it no more had it
+    had: BTreeMap<IpAddr, Moment>,
+    /// address that a stranger has → when the link is asked again
+    foreign: BTreeMap<IpAddr, Moment>,
     is_leaving: bool,
     is_writing: bool,
     /// There is something new to say.
@@ -147,6 +170,8 @@ impl Agreement {
             confirmed: None,
             wanted: BTreeMap::new(),
             mine: BTreeMap::new(),
+            had: BTreeMap::new(),
+            foreign: BTreeMap::new(),
             is_leaving: false,
             is_writing: false,
             is_news: true,
@@ -191,27 +216,38 @@ impl Agreement {
     pub(crate) fn reset(&mut self, all: Vec<(Arc<str>, Record)>, now: Moment) {
         self.is_synced = true;
         let names: BTreeSet<Arc<str>> = all.iter().map(|(name, _)| Arc::clone(name)).collect();
-        self.peers.retain(|name, _| names.contains(name));
+        let gone: Vec<Arc<str>> = self.peers.keys().filter(|name| !names.contains(*name)).cloned().collect();
+        for name in gone {
+            self.gone(&name, now);
+        }
         if !names.contains(&self.node) {
-            self.gone(&Arc::clone(&self.node));
+            self.gone(&Arc::clone(&self.node), now);
         }
         for (name, record) in all {
-            self.put(&name, record, now);
+            self.take(&name, record, false, now);
         }
     }
 
     /// A Lease is now this.
     pub(crate) fn put(&mut self, name: &Arc<str>, record: Record, now: Moment) {
+        self.take(name, record, true, now);
+    }
+
+    /// A Lease is this, and `is_new`: was made or changed.
+    fn take(&mut self, name: &Arc<str>, record: Record, is_new: bool, now: Moment) {
         let is_own = *name == self.node;
         let last = if is_own { self.own.as_ref() } else { self.peers.get(name) };
         let renewal = |record: &Record| (Arc::clone(&record.holder), record.renewal);
-        let renewed = match last {
-            Some(last) if renewal(&last.record) == renewal(&record) => last.renewed,
-            _ => now,
+        let (renewed, is_seen) = match last {
+            Some(last) if renewal(&last.record) == renewal(&record) => (last.renewed, last.is_seen),
+            Some(_) => (now, true),
+            None => (now, is_new),
         };
-        let peer = Peer { record, renewed };
+        let peer = Peer { record, renewed, is_seen };
         if !is_own {
-            self.peers.insert(Arc::clone(name), peer);
+            let last = self.peers.insert(Arc::clone(name), peer);
+            let lost = last.iter().flat_map(Peer::holdings);
+            self.had.extend(lost.map(|address| (address, now)));
             return;
         }
         if *peer.record.holder == *self.identity {
@@ -239,13 +275,15 @@ impl Agreement {
     }
 
     /// A Lease is gone.
-    pub(crate) fn gone(&mut self, name: &Arc<str>) {
+    pub(crate) fn gone(&mut self, name: &Arc<str>, now: Moment) {
         if *name == self.node {
             self.own = None;
             self.version = None;
             self.confirmed = None;
         } else {
-            self.peers.remove(name);
+            let last = self.peers.remove(name);
+            let lost = last.iter().flat_map(Peer::holdings);
+            self.had.extend(lost.map(|address| (address, now)));
         }
     }
 
@@ -261,14 +299,6 @@ impl Agreement {
                 self.is_news = true;
                 self.write_at = now + self.duration / 20;
             }
-        }
-    }
-
-    /// A neighbour claims `address`. What we announce without being sure of it is left to it.
-    pub(crate) fn claimed(&mut self, address: IpAddr) {
-        if self.mine.get(&address).is_some_and(|mine| mine.state == State::Want && mine.is_up) {
-            self.mine.remove(&address);
-            self.is_news = true;
         }
     }
 
@@ -295,7 +325,9 @@ impl Agreement {
     }
 
     fn is_able(&self, address: IpAddr) -> bool {
-        !self.is_leaving && self.wanted.get(&address).is_some_and(|wanted| wanted.is_able)
+        !self.is_leaving
+            && !self.foreign.contains_key(&address)
+            && self.wanted.get(&address).is_some_and(|wanted| wanted.is_able)
     }
 
     /// Who should announce `address`: of those who can, the one with the highest hash.
@@ -321,6 +353,8 @@ impl Agreement {
             self.lapses += 1;
         }
         self.was_valid = is_valid;
+        self.forget(now);
+        let mut probe = self.ask(now);
         if self.is_synced {
             let all: BTreeSet<IpAddr> = self.wanted.keys().chain(self.mine.keys()).copied().collect();
             for address in all {
@@ -328,11 +362,15 @@ impl Agreement {
                 let next = self.decide(address, last, is_valid, now);
                 let said = |mine: Option<Mine>| mine.map(|mine| std::mem::discriminant(&mine.state));
                 self.is_news |= said(last) != said(next);
+                if last.is_some_and(|mine| mine.is_up) && next.is_none() {
+                    self.had.insert(address, now);
+                }
                 match next {
                     Some(next) => self.mine.insert(address, next),
                     None => self.mine.remove(&address),
                 };
             }
+            probe.extend(self.ask(now));
         }
         let write = self.write(now);
         let is_firm = |mine: &Mine| mine.state == State::Hold;
@@ -352,7 +390,7 @@ impl Agreement {
         };
         let renewed = self.mine.iter().filter(|(_, mine)| mine.is_up && is_renewed(mine));
         let renew = renewed.map(|(address, _)| *address).collect();
-        Step { hold, lifetime, renew, write, next: self.next(now) }
+        Step { hold, lifetime, renew, probe, write, next: self.next(now) }
     }
 
     /// What becomes of one address.
@@ -361,7 +399,8 @@ impl Agreement {
         let best = self.best(wanted, now);
         let is_best = best == Some(&self.node);
         let Some(mine) = mine else {
-            let new = Mine { state: State::Want, said_in: None, is_up: false };
+            let link = Link::Asked(0, now);
+            let new = Mine { state: State::Want, link, said_in: None, is_up: false };
             return (is_best && !self.is_outranked(address, now)).then_some(new);
         };
         match mine.state {
@@ -372,14 +411,16 @@ impl Agreement {
                     let own = self.own.as_ref().filter(|own| *own.record.holder == *self.identity);
                     mine.said_in.is_some_and(|said| own.is_some_and(|own| own.record.renewal >= said))
                 };
-                let begins = is_valid && is_seen() && self.is_clear(address);
+                let begins =
+                    is_valid && matches!(mine.link, Link::Free(_)) && is_seen() && self.is_clear(address);
                 let keeps = mine.is_up && (is_valid || self.is_sole());
                 let state = if begins { State::Hold } else { State::Want };
-                Some(Mine { state, said_in: mine.said_in, is_up: begins || keeps })
+                Some(Mine { state, is_up: begins || keeps, ..mine })
             }
             State::Hold | State::Offer(..) if !is_valid => {
                 // From the beginning again; alone, without a break.
-                let again = Mine { state: State::Want, said_in: None, is_up: self.is_sole() };
+                let link = Link::Free(now);
+                let again = Mine { state: State::Want, link, said_in: None, is_up: self.is_sole() };
                 (self.is_able(address) || (self.is_leaving && again.is_up)).then_some(again)
             }
             State::Hold => self.hold(address, mine, best, now),
@@ -524,6 +565,11 @@ impl Agreement {
             State::Want | State::Hold => None,
         });
         let own = [self.renew_at, self.write_at].into_iter().chain(self.valid_until());
+        let asked = self.mine.values().filter_map(|mine| match mine.link {
+            Link::Asked(_, at) => Some(at),
+            Link::Free(_) => None,
+        });
+        let own = own.chain(asked).chain(self.foreign.values().copied());
         let later = ends.chain(offers).chain(own).filter(|at| *at > now);
         later.min().unwrap_or(now + self.duration / 3)
     }

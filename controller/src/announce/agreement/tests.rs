@@ -35,6 +35,8 @@ fn is_restricted(address: IpAddr) -> bool {
 enum News {
     Reset(Vec<(Arc<str>, Record)>),
     Put(Arc<str>, Record),
+    /// Somebody answers a probe.
+    Claimed(IpAddr),
     Answered(u64, Option<Arc<str>>),
 }
 
@@ -54,6 +56,8 @@ struct Node {
     starts: u32,
     /// address → until when the kernel has it
     kernel: BTreeMap<IpAddr, u64>,
+    /// Times that an address was found to be a stranger's.
+    strangers: u32,
 }
 
 #[derive(Debug)]
@@ -74,6 +78,8 @@ struct World {
     /// address → since when nobody has it
     nobody: BTreeMap<IpAddr, u64>,
     worst_nobody: u64,
+    /// What a host has that is none of ours.
+    stranger: Option<IpAddr>,
 }
 
 impl World {
@@ -95,6 +101,7 @@ impl World {
                 dead_until: None,
                 starts: 0,
                 kernel: BTreeMap::new(),
+                strangers: 0,
             }
         };
         let mut world = Self {
@@ -110,6 +117,7 @@ impl World {
             worst_twice: 0,
             nobody: BTreeMap::new(),
             worst_nobody: 0,
+            stranger: None,
         };
         for index in 0..count {
             world.tell(index);
@@ -124,6 +132,7 @@ impl World {
             is_restricted: is_restricted(*address),
             is_able: *able,
             interfaces: Box::default(),
+            services: Box::default(),
         }));
         node.next = 0;
     }
@@ -233,6 +242,7 @@ impl World {
         for news in due {
             match news {
                 News::Reset(all) => node.agreement.reset(all, now),
+                News::Claimed(address) => node.strangers += u32::from(node.agreement.claimed(address, now)),
                 News::Put(name, record) => node.agreement.put(&name, record, now),
                 News::Answered(renewal, version) => {
                     is_refused |= version.is_none();
@@ -253,11 +263,20 @@ impl World {
                 *kept = until;
             }
         }
+        let probed = step.probe;
         if let Some(word) = step.write {
             node.answers.push((self.now + D / 3, News::Answered(word.renewal, None)));
             let way = self.way();
             if !self.nodes[index].is_cut && self.random.f64() >= self.loss {
                 self.words.push((self.now + way, index, word));
+            }
+        }
+        for address in probed {
+            // The kernel answers, also that of a process which is frozen.
+            let others = self.owners(address).into_iter().any(|other| other != index);
+            if others || self.stranger == Some(address) {
+                self.nodes[index].answers.push((self.now + 1, News::Claimed(address)));
+                self.nodes[index].next = 0;
             }
         }
     }
@@ -268,7 +287,7 @@ impl World {
         let others = self.nodes.iter_mut().enumerate().filter(|(other, _)| *other != index);
         for (_, node) in others.filter(|(_, node)| node.paused_until <= now) {
             for address in new {
-                node.agreement.claimed(*address);
+                node.strangers += u32::from(node.agreement.claimed(*address, at(now)));
                 node.next = 0;
             }
         }
@@ -462,7 +481,7 @@ fn alone_and_cut_off_a_claim_of_a_neighbour_ends_it() {
     (world.nodes[0].cut_until, world.nodes[0].is_cut) = (world.now + 10 * D, true);
     world.run(3 * D);
     let address = addresses()[0];
-    world.nodes[0].agreement.claimed(address);
+    world.nodes[0].agreement.claimed(address, at(world.now));
     world.nodes[0].next = 0;
     world.run(10);
     assert!(world.owners(address).is_empty());
@@ -502,5 +521,40 @@ fn addresses_are_spread_and_only_those_of_who_goes_move() {
     for address in all {
         let before = owner(&three, address);
         assert!(before == "c" || owner(&two, address) == before);
+    }
+}
+
+#[test]
+fn what_a_stranger_has_is_left_to_it_and_taken_when_it_is_gone() {
+    for seed in seeds() {
+        let mut world = World::new(seed, 3);
+        let address = addresses()[0];
+        world.stranger = Some(address);
+        let mut was_taken = false;
+        for _ in 0..12 * D {
+            world.tick();
+            was_taken |= !world.owners(address).is_empty();
+        }
+        assert!(!was_taken, "seed {seed}");
+        assert!(world.nodes.iter().all(|node| (1..=2).contains(&node.strangers)), "seed {seed}: told once");
+        world.stranger = None;
+        world.run(12 * D);
+        world.check_converged();
+    }
+}
+
+#[test]
+fn what_one_of_us_had_is_taken_without_asking_and_nobody_of_us_is_a_stranger() {
+    for seed in seeds() {
+        let mut world = World::new(seed, 3).settled();
+        let address = addresses()[0];
+        // That it would answer does not count: nobody asks.
+        world.stranger = Some(address);
+        let owner = world.owners(address)[0];
+        world.kill(owner, 20 * D);
+        world.nodes[owner].kernel.clear();
+        world.run(3 * D);
+        assert_eq!(world.owners(address).len(), 1, "seed {seed}");
+        assert_eq!(world.nodes.iter().map(|node| node.strangers).sum::<u32>(), 0, "seed {seed}");
     }
 }

@@ -347,7 +347,7 @@ pub(super) fn namespace(object: &ObjectRef) -> &str {
 }
 
 /// A number that is the same in every process: FNV-1a.
-pub(super) fn number(parts: &[&str]) -> u64 {
+pub(crate) fn number(parts: &[&str]) -> u64 {
     let bytes = parts.iter().flat_map(|part| part.bytes().chain([0]));
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::peers::{Peer, Programs, Source};
 use super::proxy::{Process, Proxy};
@@ -57,9 +57,9 @@ pub struct Amount {
 }
 
 impl Amount {
-    /// Requests before those that count: a sixth of them.
-    fn warmup(self) -> Option<u64> {
-        self.requests.map(|requests| requests.div_ceil(6))
+    /// Requests before those that count: a sixth of them, unless the scenario needs more.
+    fn warmup(self, scenario: &Scenario) -> Option<u64> {
+        self.requests.map(|requests| requests.div_ceil(6).max(scenario.warmup))
     }
 }
 
@@ -86,7 +86,7 @@ pub fn run(
     }
     let ca = proxy.folder().join("ca.pem");
     command.args(scenario.args.iter().map(|arg| if *arg == "@CA@" { ca.clone() } else { arg.into() }));
-    if let (Some(requests), Some(warmup)) = (amount.requests, amount.warmup()) {
+    if let (Some(requests), Some(warmup)) = (amount.requests, amount.warmup(scenario)) {
         command.args(["--requests", &requests.to_string(), "--warmup", &warmup.to_string()]);
     }
     if let Some(rate) = amount.rate {
@@ -138,7 +138,7 @@ fn failure(said: &str, error: &str) -> String {
     let parts: Vec<_> = parts
         .iter()
         .filter_map(|part| report.get(part).map(|value| (part, value)))
-        .filter(|(_, value)| value.as_u64() != Some(0) && value.as_object().is_none_or(|map| !map.is_empty()))
+        .filter(|(_, value)| ![Value::from(0), json!({}), json!([])].contains(value))
         .map(|(part, value)| format!("{part}: {value}"))
         .collect();
     let parts = parts.join(", ");
@@ -164,7 +164,9 @@ fn h2load(
     command.stdout(Stdio::null()).stderr(File::create(proxy.folder().join("backend.err"))?);
     let mut backend = Process(cpu::on(cpus, || command.spawn())??);
     wait_for_backends(proxy)?;
-    let (Some(requests), Some(warmup)) = (amount.requests, amount.warmup()) else { bail!("no requests") };
+    let (Some(requests), Some(warmup)) = (amount.requests, amount.warmup(scenario)) else {
+        bail!("no requests")
+    };
     let h2load = program("h2load", programs)?;
     let load = |requests: u64| -> Result<Report> {
         let scheme = if scenario.front == Front::Https2 { "https" } else { "http" };

@@ -39,7 +39,7 @@ pub fn measure(
     place: &Placement,
 ) -> Result<Outcome> {
     match sample(scenario, programs, peer, amount, workers, place) {
-        Ok(sample) => Ok(judge(sample, amount)),
+        Ok(sample) => Ok(judge(sample, scenario.unit, amount)),
         Err(error) => {
             stop::check()?;
             Ok(Outcome::Failed(format!("{error:#}")))
@@ -91,9 +91,12 @@ fn figure(scenario: &Scenario, report: &Report) -> Option<f64> {
     })
 }
 
-fn judge(sample: Sample, amount: Amount) -> Outcome {
+fn judge(sample: Sample, unit: Unit, amount: Amount) -> Outcome {
     let rate = sample.requests as f64 / sample.seconds;
-    let reason = if sample.steal > STEAL {
+    // Memory is the same however busy the machine is.
+    let reason = if unit == Unit::BytesEach {
+        return Outcome::Good(sample);
+    } else if sample.steal > STEAL {
         format!("the host took {:.1} % of the CPU time", sample.steal * 100.0)
     } else if sample.others > OTHERS {
         format!("something else used {:.1} % of the CPU time", sample.others * 100.0)
@@ -112,6 +115,7 @@ mod tests {
     use super::*;
     use crate::compare::scenario;
 
+    const TIME: Unit = Unit::CpuMicrosPerRequest;
     const CLOSED: Amount = Amount { requests: Some(10), rate: None };
 
     fn sample(steal: f64, others: f64) -> Sample {
@@ -129,23 +133,28 @@ mod tests {
 
     #[test]
     fn a_quiet_machine_counts() {
-        assert!(matches!(judge(sample(0.009, 0.04), CLOSED), Outcome::Good(_)));
+        assert!(matches!(judge(sample(0.009, 0.04), TIME, CLOSED), Outcome::Good(_)));
     }
 
     #[test]
     fn what_others_took_is_thrown_away_with_its_reason() {
-        let Outcome::ThrownAway(_, reason) = judge(sample(0.02, 0.0), CLOSED) else { panic!("it counts") };
+        let Outcome::ThrownAway(_, reason) = judge(sample(0.02, 0.0), TIME, CLOSED) else { panic!("it counts") };
         assert_eq!(reason, "the host took 2.0 % of the CPU time");
-        let Outcome::ThrownAway(_, reason) = judge(sample(0.0, 0.2), CLOSED) else { panic!("it counts") };
+        let Outcome::ThrownAway(_, reason) = judge(sample(0.0, 0.2), TIME, CLOSED) else { panic!("it counts") };
         assert_eq!(reason, "something else used 20.0 % of the CPU time");
+    }
+
+    #[test]
+    fn memory_counts_on_a_busy_machine() {
+        assert!(matches!(judge(sample(0.1, 0.9), Unit::BytesEach, CLOSED), Outcome::Good(_)));
     }
 
     #[test]
     fn a_rate_that_is_not_kept_does_not_count() {
         let kept = Amount { requests: Some(1_000), rate: Some(1_010.0) };
-        assert!(matches!(judge(sample(0.0, 0.0), kept), Outcome::Good(_)));
+        assert!(matches!(judge(sample(0.0, 0.0), TIME, kept), Outcome::Good(_)));
         let missed = Amount { requests: Some(1_000), rate: Some(2_000.0) };
-        let Outcome::ThrownAway(_, reason) = judge(sample(0.0, 0.0), missed) else { panic!("it counts") };
+        let Outcome::ThrownAway(_, reason) = judge(sample(0.0, 0.0), TIME, missed) else { panic!("it counts") };
         assert_eq!(reason, "1000 of 2000 requests a second");
     }
 

@@ -67,14 +67,14 @@ impl Budget {
         let Some(end) = self.end else { return self.longest };
         let left = end.saturating_duration_since(now).as_secs_f64();
         let (fixed, timed) = totals(jobs);
-        ((left - fixed) / (timed.max(1.0) * WITH_WARMUP)).clamp(SHORTEST, self.longest)
+        ((left - fixed) / (timed.max(1.0) * WITH_WARMUP)).min(self.longest).max(SHORTEST.min(self.longest))
     }
 
     /// Whether there is time for `more` besides `jobs`, even if their loads get as short as they may be.
     #[must_use]
     pub fn allows(&self, more: f64, jobs: &[Job], now: Instant) -> bool {
         let (fixed, timed) = totals(jobs);
-        let needed = fixed + timed * SHORTEST * WITH_WARMUP + more;
+        let needed = fixed + timed * SHORTEST.min(self.longest) * WITH_WARMUP + more;
         self.end.is_none_or(|end| end.saturating_duration_since(now).as_secs_f64() > needed)
     }
 

@@ -36,6 +36,9 @@ pub struct Options {
     /// Rounds: at least 5 with --quick and 12 without, unless this says fewer
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
+    /// Seconds of each load at most: 0.8 with --quick and 2 without, unless this says otherwise
+    #[arg(long, value_name = "S")]
+    seconds: Option<f64>,
     /// Requests a second, each sent when it is due, instead of the next as soon as an answer is in; where that makes sense
     #[arg(long, value_name = "R")]
     rate: Option<f64>,
@@ -94,7 +97,7 @@ impl Options {
             absent,
         };
         let begin = Instant::now();
-        let longest = if self.quick { LOADS.0 } else { LOADS.1 };
+        let longest = self.seconds.unwrap_or(if self.quick { LOADS.0 } else { LOADS.1 });
         let budget = Budget { end: self.quick.then(|| begin + QUICK), longest };
         let workers = usize::from(self.workers);
         Comparison { record, programs, cpus: [first, second], workers, rate: self.rate, budget, begin }
@@ -131,8 +134,12 @@ impl Options {
         for &scenario in scenarios {
             let tool_source = if scenario.tool == "h2load" { Source::System } else { Source::Tree };
             if programs.find(scenario.tool, tool_source).is_none() {
-                ensure!(tool_source == Source::System, "{} is missing", scenario.tool);
-                absent.insert(scenario.tool.to_owned(), "benches/peers.sh".to_owned());
+                let remedy = if tool_source == Source::System {
+                    "benches/peers.sh"
+                } else {
+                    "cargo build --release -p benches"
+                };
+                absent.insert(scenario.tool.to_owned(), remedy.to_owned());
                 continue;
             }
             let mut there = Vec::new();

@@ -98,6 +98,8 @@ pub struct Scenario {
     pub args: &'static [&'static str],
     /// How much it does.
     pub size: Size,
+    /// Requests before those that count, at least: until all is as it stays.
+    pub warmup: u64,
     /// Requests a second, each sent when it is due; without it the next as soon as an answer is in.
     pub rate: Option<f64>,
     /// The proxies that it is about.
@@ -186,6 +188,7 @@ const HTTP: Scenario = Scenario {
     tool: "loadgen",
     args: &[],
     size: Size::Timed(60_000.0),
+    warmup: 0,
     rate: None,
     peers: EVERYONE,
     quick: FIVE,
@@ -214,6 +217,7 @@ pub const ALL: &[Scenario] = &[
         name: "small-get-512",
         about: "GET over 512 keep-alive connections, answers of 13 bytes",
         args: &["--connections", "512"],
+        warmup: 2_000,
         ..HTTP
     },
     Scenario {
@@ -325,6 +329,8 @@ pub const ALL: &[Scenario] = &[
         about: "the same with every session resumed by a ticket",
         args: &["--tls", "@CA@", "--resume", "--one-shot"],
         size: Size::Timed(4_000.0),
+        // Each of the connections has its ticket from an earlier one.
+        warmup: 400,
         ..TLS
     },
     Scenario {
@@ -361,6 +367,37 @@ pub const ALL: &[Scenario] = &[
         size: Size::Timed(45_000.0),
         quick: EVERYONE_BUT_RELAY,
         ..TLS
+    },
+    Scenario {
+        name: "grpc-stream",
+        about: "gRPC calls of 1,000 messages of 13 bytes, each sent when the one before is back, 16 connections × 32 streams; \
+                a request is a message each way",
+        front: Front::Http2,
+        back: Back::Grpc,
+        tool: "streams",
+        args: &["--grpc", "--stream-messages", "1000"],
+        size: Size::Timed(80_000.0),
+        ..TLS
+    },
+    Scenario {
+        name: "h2-to-h2",
+        about: "small GETs, 16 connections × 32 streams, HTTP/2 in cleartext on both sides",
+        front: Front::Http2,
+        back: Back::Http2,
+        tool: "streams",
+        args: &["--backend-h2"],
+        size: Size::Timed(45_000.0),
+        peers: &["sluicegate", "nginx-new", "haproxy", "envoy", "traefik", "caddy"],
+        quick: &["sluicegate", "nginx-new", "haproxy", "envoy"],
+        ..TLS
+    },
+    Scenario {
+        name: "websocket-echo",
+        about: "64 WebSockets, messages of 64 bytes, each sent when the one before is back; a request is a message each way",
+        upgrade: true,
+        tool: "websocket-echo",
+        args: &["--connections", "64"],
+        ..HTTP
     },
     Scenario {
         name: "tcp-bulk",

@@ -1,5 +1,7 @@
 //! A comparison from its command line to its record, with everything real but its length.
 
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -27,6 +29,7 @@ fn compare(more: &[&str]) -> (Run, String) {
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said).into_owned();
     assert!(output.status.success(), "{said}");
+    assert!(out.path().join("report/README.md").exists(), "{said}");
     let mut records = fs::read_dir(out.path()).unwrap().map(|entry| entry.unwrap().path());
     let path = records.find(|path| path.extension().is_some_and(|extension| extension == "json")).unwrap();
     (serde_json::from_slice(&fs::read(path).unwrap()).unwrap(), said)

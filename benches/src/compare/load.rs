@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -63,6 +64,31 @@ impl Amount {
     }
 }
 
+/// The backend in a process of its own, on `cpus`, once it listens on `addresses`. What it complains of goes to `folder`.
+///
+/// # Errors
+/// If it cannot be started.
+pub fn backend(
+    addresses: &[SocketAddr],
+    folder: &Path,
+    programs: &Programs,
+    cpus: &[usize],
+) -> Result<Process> {
+    let mut command = Command::new(program("backend", programs)?);
+    command.args(addresses.iter().map(SocketAddr::to_string)).stdin(Stdio::null());
+    command.stdout(Stdio::null()).stderr(File::create(folder.join("backend.err"))?);
+    let backend = Process(cpu::on(cpus, || command.spawn())??);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    for address in addresses {
+        while TcpStream::connect(address).is_err() {
+            stop::check()?;
+            ensure!(Instant::now() < deadline, "the backend does not listen");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+    Ok(backend)
+}
+
 /// Runs the load of `scenario` on `cpus`.
 ///
 /// # Errors
@@ -78,7 +104,7 @@ pub fn run(
     if scenario.tool == "h2load" {
         return h2load(scenario, programs, proxy, amount, cpus);
     }
-    let program = program(scenario.tool, programs)?;
+    let program = program(scenario.program(), programs)?;
     let mut command = Command::new(program);
     command.args(["--target", &format!("127.0.0.1:{}", proxy.port), "--pid", &proxy.pid().to_string()]);
     for backend in proxy.backends() {
@@ -92,7 +118,7 @@ pub fn run(
     if let Some(rate) = amount.rate {
         command.args(["--rate", &rate.to_string()]);
     }
-    if scenario.tool == "loadgen" && scenario.front.is_http() && !peer.is_relay() {
+    if scenario.program() == "loadgen" && scenario.front.is_http() && !peer.is_relay() {
         command.arg("--expect-forwarded");
     }
     let said = finish(command, proxy.folder(), cpus)?;
@@ -159,11 +185,7 @@ fn h2load(
     cpus: &[usize],
 ) -> Result<Report> {
     ensure!(scenario.back == Back::Http1, "the backend speaks HTTP/1.1");
-    let mut command = Command::new(program("backend", programs)?);
-    command.args(proxy.backends().map(|backend| backend.to_string())).stdin(Stdio::null());
-    command.stdout(Stdio::null()).stderr(File::create(proxy.folder().join("backend.err"))?);
-    let mut backend = Process(cpu::on(cpus, || command.spawn())??);
-    wait_for_backends(proxy)?;
+    let mut backend = backend(&proxy.backends(), proxy.folder(), programs, cpus)?;
     let (Some(requests), Some(warmup)) = (amount.requests, amount.warmup(scenario)) else {
         bail!("no requests")
     };
@@ -187,18 +209,6 @@ fn h2load(
         bail!("the backend ended ({status}): {}", start_of(&said));
     }
     Ok(report)
-}
-
-fn wait_for_backends(proxy: &Proxy) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    for backend in proxy.backends() {
-        while std::net::TcpStream::connect(backend).is_err() {
-            stop::check()?;
-            ensure!(Instant::now() < deadline, "the backend does not listen");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-    Ok(())
 }
 
 /// What `h2load` says of `requests`, each of which had to be answered by 200 and 13 bytes.

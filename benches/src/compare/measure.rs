@@ -1,15 +1,20 @@
 //! One measurement: a proxy is started, loaded and ended, and what it cost is judged.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
 use anyhow::{Context, Result};
 
 use super::cpu::{Interval, Moment};
 use super::load::{self, Amount, Report};
 use super::peers::{Peer, Programs};
-use super::proxy::Proxy;
+use super::proxy::{Prepared, Proxy};
 use super::record::{Outcome, Sample, Unit};
-use super::scenario::Scenario;
+use super::scenario::{HOSTS, MEMORY, START, Scenario, Table};
 use super::stop;
-use crate::process::cpu_nanos;
+use crate::process::{cpu_nanos, pss_bytes};
+use crate::tls::NAME;
 
 /// More than these shares of all CPU time taken by the host, or by anything but the proxy and its load: it does not count.
 const STEAL: f64 = 0.01;
@@ -56,13 +61,37 @@ fn sample(
     place: &Placement,
 ) -> Result<Sample> {
     let program = programs.of(peer).context("it is gone")?;
-    let proxy = Proxy::start(peer, &program, scenario, workers, &place.proxy)?;
+    match scenario.tool {
+        START => start(scenario, programs, peer, &program, workers, place),
+        MEMORY => {
+            let small = Scenario { table: Table::One, ..*scenario };
+            let before = loaded(&small, programs, peer, &program, amount, workers, place)?.1;
+            let (mut sample, after) = loaded(scenario, programs, peer, &program, amount, workers, place)?;
+            sample.figure = (after as f64 - before as f64) / HOSTS as f64;
+            Ok(sample)
+        }
+        _ => Ok(loaded(scenario, programs, peer, &program, amount, workers, place)?.0),
+    }
+}
+
+/// A sample, and the memory of the proxy at its end.
+fn loaded(
+    scenario: &Scenario,
+    programs: &Programs,
+    peer: &Peer,
+    program: &Path,
+    amount: Amount,
+    workers: usize,
+    place: &Placement,
+) -> Result<(Sample, u64)> {
+    let proxy = Proxy::start(peer, program, scenario, workers, &place.proxy)?;
     let (before, used_before) = (Moment::now()?, cpu_nanos(proxy.pid())?);
     let report = load::run(scenario, programs, peer, &proxy, amount, &place.load)?;
     let used = (cpu_nanos(proxy.pid())? - used_before) as f64 / 1e9;
     let interval = Moment::now()?.since(&before);
-    let figure = figure(scenario, &report).context("the load reports no figure")?;
-    Ok(Sample {
+    let figure = if scenario.tool == MEMORY { Some(0.0) } else { figure(scenario, &report) };
+    let figure = figure.context("the load reports no figure")?;
+    let sample = Sample {
         figure,
         requests: report.requests,
         seconds: report.seconds,
@@ -71,6 +100,39 @@ fn sample(
         steal: interval.steal,
         others: interval.others(used),
         latency: report.latency_us,
+    };
+    Ok((sample, pss_bytes(proxy.pid())?))
+}
+
+/// The time from the start of the process to its first answer for the last host. All hosts must answer then.
+fn start(
+    scenario: &Scenario,
+    programs: &Programs,
+    peer: &Peer,
+    program: &Path,
+    workers: usize,
+    place: &Placement,
+) -> Result<Sample> {
+    let prepared = Prepared::new(peer, program, scenario, workers)?;
+    let backend = load::backend(&prepared.backends(), prepared.folder(), programs, &place.load)?;
+    let (before, begin) = (Moment::now()?, Instant::now());
+    let mut proxy = prepared.spawn(&place.proxy)?;
+    proxy.answers(&format!("h{}.{NAME}", HOSTS - 1))?;
+    let elapsed = begin.elapsed();
+    let used = cpu_nanos(proxy.pid())? as f64 / 1e9;
+    drop(backend);
+    let interval = Moment::now()?.since(&before);
+    let report =
+        load::run(scenario, programs, peer, &proxy, Amount { requests: None, rate: None }, &place.load)?;
+    Ok(Sample {
+        figure: elapsed.as_secs_f64() * 1e3,
+        requests: report.requests,
+        seconds: elapsed.as_secs_f64(),
+        proxy_cpu: used,
+        load_idle: idle(&interval, place.load.len()),
+        steal: interval.steal,
+        others: interval.others(used),
+        latency: BTreeMap::new(),
     })
 }
 
@@ -110,8 +172,6 @@ fn judge(sample: Sample, unit: Unit, amount: Amount) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::compare::scenario;
 
@@ -138,9 +198,13 @@ mod tests {
 
     #[test]
     fn what_others_took_is_thrown_away_with_its_reason() {
-        let Outcome::ThrownAway(_, reason) = judge(sample(0.02, 0.0), TIME, CLOSED) else { panic!("it counts") };
+        let Outcome::ThrownAway(_, reason) = judge(sample(0.02, 0.0), TIME, CLOSED) else {
+            panic!("it counts")
+        };
         assert_eq!(reason, "the host took 2.0 % of the CPU time");
-        let Outcome::ThrownAway(_, reason) = judge(sample(0.0, 0.2), TIME, CLOSED) else { panic!("it counts") };
+        let Outcome::ThrownAway(_, reason) = judge(sample(0.0, 0.2), TIME, CLOSED) else {
+            panic!("it counts")
+        };
         assert_eq!(reason, "something else used 20.0 % of the CPU time");
     }
 
@@ -154,7 +218,9 @@ mod tests {
         let kept = Amount { requests: Some(1_000), rate: Some(1_010.0) };
         assert!(matches!(judge(sample(0.0, 0.0), TIME, kept), Outcome::Good(_)));
         let missed = Amount { requests: Some(1_000), rate: Some(2_000.0) };
-        let Outcome::ThrownAway(_, reason) = judge(sample(0.0, 0.0), TIME, missed) else { panic!("it counts") };
+        let Outcome::ThrownAway(_, reason) = judge(sample(0.0, 0.0), TIME, missed) else {
+            panic!("it counts")
+        };
         assert_eq!(reason, "1000 of 2000 requests a second");
     }
 

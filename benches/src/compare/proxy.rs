@@ -22,12 +22,13 @@ const PATIENCE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_
 /// One that runs.
 #[derive(Debug)]
 pub struct Proxy {
+    name: &'static str,
     process: Process,
     folder: TempDir,
+    ready: Ready,
     /// Where it serves, on loopback.
     pub port: u16,
-    /// Where it looks for backends.
-    pub backend_port: u16,
+    backend_port: u16,
 }
 
 /// A process that is ended with this value.
@@ -55,18 +56,23 @@ impl Drop for Process {
     }
 }
 
-impl Proxy {
-    /// Starts `peer` for `scenario` on `cpus` with `workers` and waits until it serves.
+/// One that is ready to be started: its ports and its folder are there.
+#[derive(Debug)]
+pub struct Prepared<'a> {
+    peer: &'a Peer,
+    program: &'a Path,
+    launch: Launch,
+    folder: TempDir,
+    port: u16,
+    backend_port: u16,
+}
+
+impl<'a> Prepared<'a> {
+    /// `peer`, whose program is `program`, for `scenario` with `workers`.
     ///
     /// # Errors
-    /// If it does not, with what it said.
-    pub fn start(
-        peer: &Peer,
-        program: &Path,
-        scenario: &Scenario,
-        workers: usize,
-        cpus: &[usize],
-    ) -> Result<Self> {
+    /// If there is no port, or its configuration cannot be written.
+    pub fn new(peer: &'a Peer, program: &'a Path, scenario: &Scenario, workers: usize) -> Result<Self> {
         let folder = TempDir::with_prefix("compare-")?;
         if scenario.front.is_tls() {
             certificates::write(folder.path(), tls::NAME)?;
@@ -84,11 +90,67 @@ impl Proxy {
             workers,
         };
         let launch = (peer.launch)(&setup)?;
-        let process = Process(spawn(program, &launch, folder.path(), cpus)?);
-        let mut proxy = Self { process, folder, port, backend_port };
-        let waited = proxy.wait(&launch.ready);
-        waited.with_context(|| format!("{} did not start: {}", peer.name, proxy.said()))?;
+        Ok(Self { peer, program, launch, folder, port, backend_port })
+    }
+
+    /// Its folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Where the backends are to be.
+    #[must_use]
+    pub fn backends(&self) -> Vec<SocketAddr> {
+        backends(self.backend_port)
+    }
+
+    /// Starts it on `cpus`, and does not wait.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn spawn(self, cpus: &[usize]) -> Result<Proxy> {
+        let process = Process(spawn(self.program, &self.launch, self.folder.path(), cpus)?);
+        Ok(Proxy {
+            name: self.peer.name,
+            process,
+            folder: self.folder,
+            ready: self.launch.ready,
+            port: self.port,
+            backend_port: self.backend_port,
+        })
+    }
+}
+
+fn backends(port: u16) -> Vec<SocketAddr> {
+    BACKENDS.into_iter().map(|host| (host, port).into()).collect()
+}
+
+impl Proxy {
+    /// Starts `peer` for `scenario` on `cpus` with `workers` and waits until it serves.
+    ///
+    /// # Errors
+    /// If it does not, with what it said.
+    pub fn start(
+        peer: &Peer,
+        program: &Path,
+        scenario: &Scenario,
+        workers: usize,
+        cpus: &[usize],
+    ) -> Result<Self> {
+        let mut proxy = Prepared::new(peer, program, scenario, workers)?.spawn(cpus)?;
+        proxy.wait(Self::is_ready)?;
+        // Workers that a master starts once it listens.
+        std::thread::sleep(Duration::from_millis(50));
         Ok(proxy)
+    }
+
+    /// Waits until a GET for `host` is answered by 200.
+    ///
+    /// # Errors
+    /// If it is not in time, or the proxy ends.
+    pub fn answers(&mut self, host: &str) -> Result<()> {
+        self.wait(|proxy| says(proxy.port, host, "/").unwrap_or(false))
     }
 
     /// Its process.
@@ -104,25 +166,30 @@ impl Proxy {
     }
 
     /// Where the backends are to be.
-    pub fn backends(&self) -> impl Iterator<Item = SocketAddr> + use<> {
-        let port = self.backend_port;
-        BACKENDS.into_iter().map(move |host| (host, port).into())
+    #[must_use]
+    pub fn backends(&self) -> Vec<SocketAddr> {
+        backends(self.backend_port)
     }
 
-    fn wait(&mut self, ready: &Ready) -> Result<()> {
+    fn is_ready(&self) -> bool {
+        match self.ready {
+            Ready::Accepts(port) => TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok(),
+            Ready::Says(port, path) => says(port, "localhost", path).unwrap_or(false),
+        }
+    }
+
+    fn wait(&mut self, what: impl Fn(&Self) -> bool) -> Result<()> {
         let deadline = Instant::now() + PATIENCE.0;
-        while !is(ready) {
+        while !what(self) {
             stop::check()?;
             if let Some(status) = self.process.0.try_wait()? {
-                bail!("it ended: {status}");
+                bail!("{} did not start ({status}): {}", self.name, self.said());
             }
             if Instant::now() > deadline {
-                bail!("not ready after {:?}", PATIENCE.0);
+                bail!("{} is not ready after {:?}: {}", self.name, PATIENCE.0, self.said());
             }
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(1));
         }
-        // Workers that a master starts once it listens.
-        std::thread::sleep(Duration::from_millis(50));
         Ok(())
     }
 
@@ -143,17 +210,10 @@ fn spawn(program: &Path, launch: &Launch, folder: &Path, cpus: &[usize]) -> Resu
     cpu::on(cpus, || command.spawn())?.with_context(|| format!("cannot start {}", program.display()))
 }
 
-fn is(ready: &Ready) -> bool {
-    match ready {
-        Ready::Accepts(port) => TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).is_ok(),
-        Ready::Says(port, path) => says(*port, path).unwrap_or(false),
-    }
-}
-
-fn says(port: u16, path: &str) -> std::io::Result<bool> {
+fn says(port: u16, host: &str, path: &str) -> std::io::Result<bool> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
     let mut head = [0; 12];
     stream.read_exact(&mut head)?;
     Ok(&head == b"HTTP/1.1 200")

@@ -14,7 +14,7 @@ use super::peers::{self, Peer, Programs, Source};
 use super::record::{Measured, Outcome, Round, Run, Unit};
 use super::round::{Budget, Job, Rounds, is_spoilt, spell};
 use super::scenario::{self, Scenario};
-use super::{QUICK, cpu, stop};
+use super::{QUICK, cpu, report, stop};
 
 /// Rounds at least, of a quick comparison and of another.
 const ROUNDS: (usize, usize) = (5, 12);
@@ -51,7 +51,7 @@ pub struct Options {
     /// Folder into which benches/peers.sh installed peers
     #[arg(long, value_name = "DIR", default_value_os_t = target().join("peers"))]
     peers_folder: PathBuf,
-    /// Folder for the record and its report
+    /// Folder for the record, and in it for its report
     #[arg(long, value_name = "DIR", default_value_os_t = target().join("compare"))]
     out: PathBuf,
     /// Name the scenarios and their peers, and measure nothing
@@ -132,14 +132,14 @@ impl Options {
         let rounds = self.rounds.unwrap_or(least);
         ensure!(rounds > 0, "at least one round");
         for &scenario in scenarios {
-            let tool_source = if scenario.tool == "h2load" { Source::System } else { Source::Tree };
-            if programs.find(scenario.tool, tool_source).is_none() {
+            let tool_source = if scenario.program() == "h2load" { Source::System } else { Source::Tree };
+            if programs.find(scenario.program(), tool_source).is_none() {
                 let remedy = if tool_source == Source::System {
                     "benches/peers.sh"
                 } else {
                     "cargo build --release -p benches"
                 };
-                absent.insert(scenario.tool.to_owned(), remedy.to_owned());
+                absent.insert(scenario.program().to_owned(), remedy.to_owned());
                 continue;
             }
             let mut there = Vec::new();
@@ -220,8 +220,11 @@ impl Comparison {
                 break;
             }
         }
-        println!("{}", path.display());
-        done
+        done?;
+        let folder = out.join("report");
+        report::write(&[self.record], &folder)?;
+        println!("\n{}\n{}", path.display(), folder.join("README.md").display());
+        Ok(())
     }
 
     fn scenario(&mut self, job: &Job, all: &[Job], rest: &[Job]) -> Result<()> {

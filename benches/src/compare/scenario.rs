@@ -51,6 +51,9 @@ pub enum Back {
     Grpc,
 }
 
+/// How many routes a large table has.
+pub const HOSTS: usize = 10_000;
+
 /// What the proxy knows of hosts and paths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Table {
@@ -70,6 +73,11 @@ pub enum Size {
     /// What the load's arguments say, which takes about this many seconds.
     Fixed(f64),
 }
+
+/// Not a program of its own, but `loadgen` and a clock: how long a proxy takes to start.
+pub const START: &str = "start";
+/// Not a program of its own, but `loadgen` with a large and a small table: what the routes of a proxy take.
+pub const MEMORY: &str = "memory";
 
 /// One scenario.
 #[derive(Debug, Clone, Copy)]
@@ -161,6 +169,8 @@ const UPLOADS: &[&str] = &[
 ];
 const UPLOADS_QUICK: &[&str] = &["relay", "sluicegate", "nginx-stream", "haproxy", "envoy"];
 const TABLES: &[&str] = &["relay", "sluicegate-one-route", "sluicegate"];
+/// Caddy is not one of them: with 10,000 sites it does not start in time.
+const HOSTED: &[&str] = &["sluicegate", "nginx", "nginx-new", "haproxy", "envoy", "traefik"];
 const STREAMS: &[&str] = &["relay", "sluicegate", "nginx", "nginx-new", "haproxy", "envoy", "traefik"];
 const STREAMS_SPLICING: &[&str] = &[
     "relay",
@@ -304,6 +314,40 @@ pub const ALL: &[Scenario] = &[
         peers: TABLES,
         quick: TABLES,
         against: Some("sluicegate-one-route"),
+        ..HTTP
+    },
+    Scenario {
+        name: "hosts-10k-peers",
+        about: "small-get over 10,000 hosts, for everyone",
+        table: Table::Hosts,
+        args: &["--hosts", "10000"],
+        peers: HOSTED,
+        quick: &["sluicegate", "nginx", "haproxy", "envoy"],
+        ..HTTP
+    },
+    Scenario {
+        name: "start-10k",
+        about: "milliseconds from the start of the process to the first answer for the last of 10,000 hosts; after that, all of \
+                them answer",
+        unit: Unit::Millis,
+        table: Table::Hosts,
+        tool: START,
+        args: &["--hosts", "10000", "--connections", "4", "--requests", "10000", "--warmup", "0"],
+        size: Size::Fixed(1.5),
+        peers: HOSTED,
+        quick: &["sluicegate", "nginx", "haproxy", "envoy"],
+        ..HTTP
+    },
+    Scenario {
+        name: "memory-10k",
+        about: "memory (PSS) for each of 10,000 hosts, once each has been asked for: what the process has more than with one route",
+        unit: Unit::BytesEach,
+        table: Table::Hosts,
+        tool: MEMORY,
+        args: &["--hosts", "10000", "--connections", "4", "--requests", "10000", "--warmup", "0"],
+        size: Size::Fixed(3.0),
+        peers: HOSTED,
+        quick: HOSTED,
         ..HTTP
     },
     Scenario {
@@ -524,6 +568,12 @@ impl Scenario {
     #[must_use]
     pub fn rounds(&self, rounds: usize) -> usize {
         if self.unit == Unit::BytesEach { rounds.div_ceil(3) } else { rounds }
+    }
+
+    /// The program that makes the load.
+    #[must_use]
+    pub fn program(&self) -> &'static str {
+        if matches!(self.tool, START | MEMORY) { "loadgen" } else { self.tool }
     }
 
     /// Requests a second that are asked for, if any: its own, or what the command line says for closed loops of `loadgen`.

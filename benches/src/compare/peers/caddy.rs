@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::{Launch, Ready, Setup};
-use crate::compare::scenario::Back;
+use crate::compare::scenario::{Back, Table};
 
 pub(super) fn launch(setup: &Setup<'_>) -> Result<Launch> {
     let scenario = setup.scenario;
@@ -20,10 +20,15 @@ pub(super) fn launch(setup: &Setup<'_>) -> Result<Launch> {
     } else {
         String::new()
     };
+    let site = |host: &str| format!("{scheme}://{host}:{} {{\n    import bench\n}}", setup.port);
+    let sites = match scenario.table {
+        Table::Hosts => setup.each_host(&site("@HOST@"), "\n"),
+        _ => site(""),
+    };
     let config = setup.write(
         "Caddyfile",
         &[
-            ("SCHEME", scheme.to_owned()),
+            ("SITES", sites),
             ("TLS", tls),
             ("LOG", log),
             ("VERSIONS", if scenario.back == Back::Http1 { "1.1" } else { "h2c 2" }.to_owned()),

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::{Launch, Ready, Setup};
-use crate::compare::scenario::{Back, Front};
+use crate::compare::scenario::{Back, Front, Table};
 
 const BACKEND: &str = r#"            {"endpoint": {"address": {"socket_address": {"address": "@HOST@", "port_value": @PORT@}}}}"#;
 
@@ -22,6 +22,9 @@ const HTTP2: &str = r#",
         "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
           "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
           "explicit_http_config": {"http2_protocol_options": {}}}}"#;
+
+const VIRTUAL_HOST: &str = r#"              {"name": "@HOST@", "domains": ["@HOST@"], "routes": [
+                {"name": "bench", "match": {"prefix": "/"}, "route": {"cluster": "backends", "timeout": "0s"}}]}"#;
 
 const LOG: &str = r#""access_log": [{"name": "envoy.access_loggers.file", "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
@@ -70,6 +73,10 @@ fn http(setup: &Setup<'_>, common: &[(&str, String)]) -> Result<String> {
         if scenario.log { LOG.replace("@FILE@", &setup.log().display().to_string()) } else { String::new() };
     let upgrade =
         if scenario.upgrade { r#""upgrade_configs": [{"upgrade_type": "websocket"}],"# } else { "" };
-    let own = [("TLS", tls), ("LOG", log), ("UPGRADE", upgrade.to_owned())];
+    let hosts = match scenario.table {
+        Table::Hosts => setup.each_host(VIRTUAL_HOST, ",\n"),
+        _ => VIRTUAL_HOST.replace("@HOST@", "*"),
+    };
+    let own = [("TLS", tls), ("LOG", log), ("UPGRADE", upgrade.to_owned()), ("HOSTS", hosts)];
     setup.write("envoy.json", &[&own, common].concat())
 }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::{Launch, Ready, Setup};
-use crate::compare::scenario::{Back, Front};
+use crate::compare::scenario::{Back, Front, Table};
 
 /// A line for each request.
 const LOG: &str = r#"    log global
@@ -48,9 +48,17 @@ fn http(setup: &Setup<'_>) -> Result<String> {
     };
     let proto = if scenario.back == Back::Http1 { "" } else { " proto h2" };
     let server = format!("    server s@NUMBER@ @ADDRESS@ pool-max-conn 600{proto}");
+    let routes = match scenario.table {
+        Table::Hosts => {
+            std::fs::write(setup.folder.join("hosts.map"), setup.each_host("@HOST@ backends", "\n") + "\n")?;
+            format!("    use_backend %[req.hdr(host),lower,map({})]", setup.file("hosts.map"))
+        }
+        _ => "    default_backend backends".to_owned(),
+    };
     setup.write(
         "haproxy.cfg",
         &[
+            ("ROUTES", routes),
             ("GLOBAL_LOG", if scenario.log { "    log stdout format raw local0" } else { "" }.to_owned()),
             ("FRONT_LOG", if scenario.log { LOG } else { "" }.to_owned()),
             ("FLAGS", flags),

@@ -10,8 +10,9 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::machine::first_line;
-use super::scenario::Scenario;
+use super::scenario::{HOSTS, Scenario, Table};
 use super::template;
+use crate::tls::NAME;
 
 mod caddy;
 mod envoy;
@@ -182,6 +183,15 @@ impl Setup<'_> {
                 .replace("@HOST@", &address.ip().to_string())
                 .replace("@PORT@", &address.port().to_string())
         });
+        lines.collect::<Vec<_>>().join(between)
+    }
+
+    /// `line` for each of the hosts that are routed, with `@HOST@` filled in; empty if all are routed alike.
+    fn each_host(&self, line: &str, between: &str) -> String {
+        if self.scenario.table != Table::Hosts {
+            return String::new();
+        }
+        let lines = (0..HOSTS).map(|number| line.replace("@HOST@", &format!("h{number}.{NAME}")));
         lines.collect::<Vec<_>>().join(between)
     }
 

@@ -58,6 +58,7 @@ fn http(setup: &Setup<'_>) -> Result<String> {
     } else {
         "off".to_owned()
     };
+    let upstream = upstream(setup).map(|line| format!("            {line}")).collect::<Vec<_>>().join("\n");
     setup.write(
         "nginx.conf",
         &[
@@ -65,14 +66,21 @@ fn http(setup: &Setup<'_>) -> Result<String> {
             ("FLAGS", format!("{}{http2_flag}", if scenario.front.is_tls() { " ssl" } else { "" })),
             ("TLS", format!("{http2_line}{tls}")),
             ("KEEPALIVE", if scenario.front.is_http2() { "1024" } else { "600" }.to_owned()),
-            (
-                "HEADERS",
-                upstream(setup).map(|line| format!("            {line}")).collect::<Vec<_>>().join("\n"),
-            ),
+            ("HEADERS", upstream.clone()),
             ("BODIES", bodies.to_owned()),
             ("SERVERS", setup.each_backend("        server @ADDRESS@ max_fails=0;", "\n")),
+            ("HOSTS", hosts(setup, &upstream)),
         ],
     )
+}
+
+/// A server for each host.
+fn hosts(setup: &Setup<'_>, upstream: &str) -> String {
+    let server = format!(
+        "    server {{\n        listen {};\n        server_name @HOST@;\n        location / {{\n{upstream}\n        }}\n    }}",
+        setup.listen()
+    );
+    setup.each_host(&server, "\n")
 }
 
 /// How backends are spoken to, and which headers are set.

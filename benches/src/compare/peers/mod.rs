@@ -137,7 +137,7 @@ const ALL: &[Peer] = &[
     Peer { name: "traefik", program: "traefik", launch: traefik::launch, speed: 0.2, start: 0.6, ..FOLDER },
     Peer { name: "caddy", program: "caddy", launch: caddy::launch, speed: 0.15, start: 0.3, ..FOLDER },
     Peer { name: "hyper-proxy", program: "hyper-proxy", speed: 0.6, ..RELAY },
-    Peer { name: "pingora-proxy", program: "pingora-proxy", speed: 0.5, ..RELAY },
+    Peer { name: "pingora-proxy", program: "pingora-proxy", speed: 0.5, source: Source::Folder, ..RELAY },
 ];
 
 /// The peer of that name.
@@ -263,7 +263,9 @@ impl Programs {
         let mut folders: Vec<PathBuf> = match source {
             Source::Tree => vec![self.binaries.clone()],
             Source::System => system.collect(),
-            Source::Folder => [self.installed.clone()].into_iter().chain(system).collect(),
+            Source::Folder => {
+                [self.installed.clone(), self.binaries.clone()].into_iter().chain(system).collect()
+            }
         };
         folders.retain(|folder| folder.is_absolute() || source != Source::System);
         folders.into_iter().map(|folder| folder.join(name)).find(|path| path.is_file())

@@ -94,18 +94,6 @@ impl Decoder {
     /// # Errors
     /// [`BadChunk`] for any deviation from the grammar or a limit.
     pub(crate) fn next(&mut self, input: &[u8]) -> Result<Step, BadChunk> {
-        self.step(input, true)
-    }
-
-    /// As [`Self::next`], but stops before data.
-    ///
-    /// # Errors
-    /// As [`Self::next`].
-    pub(crate) fn next_framing(&mut self, input: &[u8]) -> Result<Step, BadChunk> {
-        self.step(input, false)
-    }
-
-    fn step(&mut self, input: &[u8], with_data: bool) -> Result<Step, BadChunk> {
         if self.state == State::Done {
             return Ok(Step::End(0));
         }
@@ -114,9 +102,6 @@ impl Decoder {
             if self.state == State::Data {
                 if at > 0 {
                     return Ok(Step::Skip(at));
-                }
-                if !with_data {
-                    return Ok(Step::NeedMore);
                 }
                 let available = u64::try_from(input.len()).unwrap_or(u64::MAX).min(self.remaining);
                 self.data_moved(available);

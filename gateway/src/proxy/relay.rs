@@ -19,7 +19,7 @@ use std::rc::Rc;
 
 /// Bodies with at least this much left are spliced (performance: below it, a copy is cheaper).
 const SPLICE_FROM: u64 = 32 * 1_024;
-/// Decoded chunks are joined until this much can be written at once.
+/// Less than this is a small piece: it is copied behind a head that is still to be written, and wants no more room.
 const JOIN_BELOW: usize = 4_096;
 /// A stream that came in so many pieces of less than [`JOIN_BELOW`] holds no buffer while it waits for more.
 const TRICKLE: u8 = 4;
@@ -618,17 +618,12 @@ fn splice_in(from: &TcpStream, pipe: &Pipe, most: usize) -> io::Result<usize> {
     })
 }
 
-/// Decodes from the front of `buf`; small chunks are joined in place. Returns the data's span and whether the
-/// message ended.
+/// Decodes from the front of `buf`; chunks are joined in place, since moving them together costs less than a write for
+/// each. Returns the data's span and whether the message ended.
 fn take_chunks(decoder: &mut Decoder, buf: &mut Buf) -> Result<((usize, usize), bool), BadChunk> {
     let (mut from, mut to) = (buf.position(), buf.position());
     loop {
-        let step = if to - from >= JOIN_BELOW {
-            decoder.next_framing(buf.unread())?
-        } else {
-            decoder.next(buf.unread())?
-        };
-        match step {
+        match decoder.next(buf.unread())? {
             Step::Skip(n) => buf.consume(n),
             Step::Data(n) => {
                 let at = buf.position();

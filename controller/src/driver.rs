@@ -66,6 +66,9 @@ pub struct Driver<S, P> {
 /// The longest sleep until a certificate's time, for the wall clock may be set meanwhile.
 const MAX_SLEEP: Duration = Duration::from_secs(3_600);
 
+/// After this time it is tried again to keep addresses where that was not possible.
+const MEMORY_RETRY: Duration = Duration::from_secs(5);
+
 impl<S: Source, P: Publish> Driver<S, P> {
     /// A driver that has read nothing yet. Its figures are noted in `metrics`, what it compiled in `status`.
     pub fn new(
@@ -217,6 +220,10 @@ impl<S: Source, P: Publish> Driver<S, P> {
             // A clock that stands still or runs back must not make this a busy loop.
             Instant::now() + at.saturating_sub(now).clamp(Duration::from_secs(1), MAX_SLEEP)
         });
+        if self.has_told_memory {
+            let again = Instant::now() + MEMORY_RETRY;
+            self.wake = Some(self.wake.map_or(again, |at| at.min(again)));
+        }
         self.publisher.publish(&table, &report);
         self.announce(are_addresses_touched, &change);
         let end = Instant::now();
@@ -263,7 +270,7 @@ impl<S: Source, P: Publish> Driver<S, P> {
         }
         let given = self.assigner.give(&mut self.index, &mut self.change);
         self.desired.extend(given.desired);
-        if given.is_different {
+        if given.is_different || self.has_told_memory {
             // Before any of it is served, so that a restart finds what clients know.
             self.remember();
         }

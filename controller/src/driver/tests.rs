@@ -165,3 +165,30 @@ async fn certificate_that_becomes_valid_is_taken_into_use_although_nothing_chang
     assert!(waits(&bench.next().await.1));
     while waits(&bench.next().await.1) {}
 }
+
+#[tokio::test]
+async fn addresses_that_could_not_be_kept_are_kept_as_soon_as_they_can_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state");
+    let memory = Memory::open(&state).unwrap();
+    std::fs::remove_dir(&state).unwrap();
+    let text = "apiVersion: sluicegate.dev/v1alpha1\nkind: AddressPool\nmetadata: {name: a}\n\
+                spec: {addresses: [192.0.2.1]}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: web}\n\
+                spec: {type: LoadBalancer, ports: [{port: 80}]}\n";
+    let script = Script { batches: [batch(text)].into(), rereads: Arc::default() };
+    let (sender, mut published) = mpsc::unbounded_channel();
+    let (_commands, receiver) = mpsc::unbounded_channel();
+    let mut settings = Settings::default();
+    (settings.services.load_balancer, settings.services.classless) = (true, true);
+    let driver = Driver::new(script, Sink(sender), settings, Arc::default(), Notes::to_nobody());
+    tokio::spawn(driver.remembering(memory).run(receiver));
+    published.recv().await.unwrap();
+    std::fs::create_dir(&state).unwrap();
+    let is_kept = || std::fs::read_to_string(state.join("addresses")).is_ok_and(|text| text.contains("web"));
+    let kept = async {
+        while !is_kept() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, kept).await.unwrap();
+}

@@ -52,10 +52,10 @@ fn our_pools_metallbs_and_native_ones_say_the_same() {
     assert!(!spec.auto_assign && spec.avoid_buggy_ips);
     let labels = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
     let (none, web) = (BTreeMap::new(), labels("tier", "web"));
-    assert!(spec.service_allocation.admits(("shop", &none), &web));
-    assert!(spec.service_allocation.admits(("other", &labels("team", "blue")), &web));
-    assert!(!spec.service_allocation.admits(("other", &none), &web));
-    assert!(!spec.service_allocation.admits(("shop", &none), &none));
+    assert!(spec.service_allocation.admits(("shop", Some(&none)), &web));
+    assert!(spec.service_allocation.admits(("other", Some(&labels("team", "blue"))), &web));
+    assert!(!spec.service_allocation.admits(("other", Some(&none)), &web));
+    assert!(!spec.service_allocation.admits(("shop", Some(&none)), &none));
 }
 
 #[test]

@@ -32,6 +32,8 @@ impl Rig {
             "--service-types",
             "load-balancer",
             "--default-load-balancer",
+            "--load-balancer-addresses",
+            "127.0.0.0/8",
             "--http",
             "none",
             "--drain-timeout",

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::report::{Kind, ObjectRef};
-use crate::resource::destination;
 use crate::resource::service_exposure::Exposure;
+use crate::resource::{AddressRange, destination};
 use crate::table::{
     BackendPolicy, BindConfig, Certificate, Limits, Listener, RulePolicy, Transport, TrustedProxies,
 };
@@ -138,6 +138,14 @@ impl ServiceSettings {
         };
         let is_wanted = exposure.wish.as_ref().is_some_and(|wish| !wish.is_deleting);
         self.load_balancer && is_wanted && is_ours
+    }
+
+    /// True if a pool may have `range`: one with loopback only if the operator says that Services may ask for all of it,
+    /// for else it is a mistake in a cluster, and for files that is what is said unless something else is.
+    #[must_use]
+    pub fn may_pool(&self, range: &AddressRange) -> bool {
+        let has = |network: &IpNet| network.contains(&range.first()) && network.contains(&range.last());
+        !range.has_loopback() || self.requestable.iter().any(has)
     }
 
     /// True if a Service may have `address` by asking for it. Where Services are others' than whoever runs the gateway

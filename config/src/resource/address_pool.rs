@@ -110,18 +110,21 @@ impl ServiceAllocation {
             && self.service_selectors.is_empty())
     }
 
-    /// Whether a Service with `labels` may, in the namespace of that name and labels.
+    /// Whether a Service with `labels` may, in the namespace of that name and labels. One whose labels are not known satisfies
+    /// no selector, not even one that asks for a label to be absent.
     #[must_use]
     pub fn admits(
         &self,
-        (namespace, namespace_labels): (&str, &BTreeMap<String, String>),
+        (namespace, namespace_labels): (&str, Option<&BTreeMap<String, String>>),
         labels: &BTreeMap<String, String>,
     ) -> bool {
         // Selectors that select nothing admit nobody: they were meant as a limit.
         let any_namespace = self.namespaces.is_empty() && self.namespace_selectors.is_empty();
         let is_in = any_namespace
             || self.namespaces.iter().any(|name| **name == *namespace)
-            || self.namespace_selectors.iter().any(|selector| selector.selects(namespace_labels));
+            || namespace_labels.is_some_and(|labels| {
+                self.namespace_selectors.iter().any(|selector| selector.selects(labels))
+            });
         let selectors = &self.service_selectors;
         is_in && (selectors.is_empty() || selectors.iter().any(|selector| selector.selects(labels)))
     }

@@ -10,7 +10,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error};
 
 /// Addresses of one family from a first to a last one, all of which a host can have: no multicast, no unspecified, no
-/// link-local IPv6 and no IPv4-mapped address is among them.
+/// link-local and no IPv4-mapped address is among them.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct AddressRange {
     first: IpAddr,
@@ -34,6 +34,16 @@ impl AddressRange {
     #[must_use]
     pub fn has(&self, address: IpAddr) -> bool {
         address.is_ipv4() == self.first.is_ipv4() && self.first <= address && address <= self.last
+    }
+
+    /// True if some address of it only reaches the host that it is used on: `127.0.0.0/8`, `::1`.
+    #[must_use]
+    pub fn has_loopback(&self) -> bool {
+        let (first, last) = match self.first {
+            IpAddr::V4(_) => (IpAddr::from([127, 0, 0, 0]), IpAddr::from([127, 255, 255, 255])),
+            IpAddr::V6(_) => (IpAddr::from(Ipv6Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)),
+        };
+        self.first <= last && first <= self.last
     }
 
     /// The range from `first` to `last`.
@@ -65,6 +75,7 @@ fn unusable() -> impl Iterator<Item = (IpAddr, IpAddr, &'static str)> {
     let multicast = 0xff00_u128 << 112;
     [
         v4([0; 4], [0, 255, 255, 255], "this network's own"),
+        v4([169, 254, 0, 0], [169, 254, 255, 255], "link-local addresses"),
         v4([224, 0, 0, 0], [239, 255, 255, 255], "multicast addresses"),
         v4([255; 4], [255; 4], "the broadcast address"),
         v6(0, 0, "the unspecified address"),
@@ -153,6 +164,7 @@ mod tests {
             "192.0.2.9-192.0.2.1",
             "192.0.2.1-2001:db8::1",
             "0.0.0.0/0",
+            "169.254.1.0/24",
             "224.0.0.0/24",
             "200.0.0.0-230.0.0.0",
             "255.255.255.255",

@@ -34,7 +34,7 @@ pub struct AddressWish {
     pub labels: Arc<BTreeMap<String, String>>,
     /// `ipFamilyPolicy`.
     pub families: FamilyPolicy,
-    /// `status.loadBalancer.ingress[].ip`. Whoever may write the status may write anything there: no reason to serve an
+    /// `status.loadBalancer.ingress[].ip`, the first two of each family. Whoever may write the status may write anything there: no reason to serve an
     /// address before it is known to be in a pool that is for this Service.
     pub recorded: Box<[IpAddr]>,
     /// It is being deleted.
@@ -70,6 +70,10 @@ impl<'de> Deserialize<'de> for ServiceStatus {
         Ok(Self { recorded })
     }
 }
+
+/// Addresses of one family that are read of a status. A Service has one of each; a second one tells that somebody has added
+/// to them, and more would only cost time.
+const MOST_RECORDED: usize = 2;
 
 /// Finds addresses in any value.
 struct Walk<'w> {
@@ -116,7 +120,16 @@ impl<'de> Visitor<'de> for Walk<'_> {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        self.found.extend(text.parse::<IpAddr>().ok().filter(|_| self.path.is_empty()));
+        if !self.path.is_empty() {
+            return Ok(());
+        }
+        if let Ok(address) = text.parse::<IpAddr>() {
+            let address = address.to_canonical();
+            let of_family = self.found.iter().filter(|other| other.is_ipv4() == address.is_ipv4());
+            if of_family.count() < MOST_RECORDED {
+                self.found.push(address);
+            }
+        }
         Ok(())
     }
 
@@ -164,7 +177,7 @@ pub(super) fn read(
             Some("RequireDualStack") => FamilyPolicy::Require,
             _ => FamilyPolicy::Single,
         },
-        recorded: status.recorded.iter().map(IpAddr::to_canonical).collect(),
+        recorded: status.recorded.as_slice().into(),
         is_deleting: meta.deletion_timestamp.is_some(),
     }
 }
@@ -172,4 +185,18 @@ pub(super) fn read(
 fn text(annotations: &Text, keys: &[&str]) -> Option<Arc<str>> {
     let text = keys.iter().find_map(|key| annotations.get(*key))?.value.trim();
     (!text.is_empty()).then(|| text.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_status_the_first_two_addresses_of_each_family_are_read() {
+        let json = r#"{"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}, {"hostname": "a.example"}, {"ip": "::ffff:192.0.2.2"},
+            {"ip": "192.0.2.3"}, {"ip": "2001:db8::1"}, {"ip": 7}]}}"#;
+        let ServiceStatus { recorded } = serde_json::from_str(json).unwrap();
+        let recorded: Vec<String> = recorded.iter().map(ToString::to_string).collect();
+        assert_eq!(recorded, ["192.0.2.1", "192.0.2.2", "2001:db8::1"]);
+    }
 }

@@ -15,7 +15,7 @@ use config::report::{Kind, ObjectRef, Problem, Severity};
 use config::resource::service::Service;
 use config::resource::service_addresses::{AddressWish, FamilyPolicy};
 use config::resource::service_exposure::Exposure;
-use config::resource::{AddressPool, L2Advertisement, ObjectSpec};
+use config::resource::{AddressPool, AddressRange, L2Advertisement, ObjectSpec};
 
 use super::outcome::{Lack, Outcome};
 use super::request::{Families, Family, Nodes, Request, Sharing};
@@ -82,6 +82,9 @@ struct Known {
     desired: Option<Desired>,
 }
 
+/// Services that are gone whose addresses are remembered.
+const MOST_GONE: usize = 256;
+
 /// Gives addresses to Services.
 #[derive(Debug)]
 pub struct Assigner {
@@ -89,6 +92,8 @@ pub struct Assigner {
     role: Role,
     allocator: Allocator,
     pools: BTreeMap<ObjectRef, AddressPool>,
+    /// pool → ranges of it that no Service gets, and where they stand among its ranges
+    refused: BTreeMap<ObjectRef, Vec<(usize, AddressRange)>>,
     /// There was a pool since the start.
     had_pools: bool,
     advertisements: BTreeMap<ObjectRef, L2Advertisement>,
@@ -100,6 +105,8 @@ pub struct Assigner {
     asking: BTreeMap<IpAddr, BTreeSet<Age>>,
     /// Service → what it had last, even before the start
     remembered: BTreeMap<ObjectRef, Box<[IpAddr]>>,
+    /// Of these, Services that are not there any more → when they went, in the order of that
+    gone: BTreeMap<ObjectRef, u64>,
     /// Alone: everything that there is could be read. Until then, what is remembered is given to nobody else.
     is_whole: bool,
     /// Services to be decided on again.
@@ -123,12 +130,14 @@ impl Assigner {
             role,
             allocator: Allocator::default(),
             pools: BTreeMap::new(),
+            refused: BTreeMap::new(),
             had_pools: false,
             advertisements: BTreeMap::new(),
             namespaces: BTreeMap::new(),
             services: BTreeMap::new(),
             asking: BTreeMap::new(),
             remembered: BTreeMap::new(),
+            gone: BTreeMap::new(),
             is_whole: true,
             touched: BTreeSet::new(),
             are_pools_touched: false,
@@ -183,7 +192,10 @@ impl Assigner {
             change.merge(index.apply(event));
         }
         if are_pools_touched {
-            let problems = self.overlaps.iter().map(|one| overlap(index, one)).collect();
+            let refused = self.refused.iter();
+            let refused = refused.flat_map(|(pool, ranges)| ranges.iter().map(move |range| (pool, *range)));
+            let refused = refused.map(|(pool, (at, range))| refusal(index, pool, at, range));
+            let problems = self.overlaps.iter().map(|one| overlap(index, one)).chain(refused).collect();
             change.merge(index.apply(Event::Problems { source: "pools of addresses".into(), problems }));
         }
         Given { is_touched, is_different, desired }
@@ -210,6 +222,7 @@ impl Assigner {
                 }
                 (Kind::AddressPool | Kind::IPAddressPool, _) => {
                     self.pools.remove(reference);
+                    self.refused.remove(reference);
                     self.are_pools_touched = true;
                 }
                 (Kind::L2Advertisement, Some(ObjectSpec::L2Advertisement(advertisement))) => {
@@ -230,7 +243,17 @@ impl Assigner {
     fn pool(&mut self, reference: &ObjectRef, pool: &AddressPool) {
         match self.pools.get_mut(reference) {
             Some(former) if pool.is_partial => former.is_partial = true,
-            _ => drop(self.pools.insert(reference.clone(), pool.clone())),
+            _ => {
+                let mut pool = pool.clone();
+                let ranges = pool.spec.addresses.iter().copied().enumerate();
+                let refused: Vec<_> = ranges.filter(|(_, range)| !self.settings.may_pool(range)).collect();
+                pool.spec.addresses.retain(|range| self.settings.may_pool(range));
+                self.refused.remove(reference);
+                if !refused.is_empty() {
+                    self.refused.insert(reference.clone(), refused);
+                }
+                self.pools.insert(reference.clone(), pool);
+            }
         }
         self.are_pools_touched = true;
         self.had_pools = true;
@@ -305,6 +328,9 @@ impl Assigner {
             self.overlaps = self.allocator.set_pools(&self.pools, &unknown.collect());
             self.touched.extend(self.services.keys().cloned());
         }
+        if self.is_whole {
+            self.forget_gone();
+        }
         let mut touched = std::mem::take(&mut self.touched);
         if std::mem::take(&mut self.keeps_confirmed) {
             for service in &touched {
@@ -334,10 +360,43 @@ impl Assigner {
         for service in touched {
             self.tell(service, &mut decisions);
         }
-        if self.is_whole {
-            self.remembered.retain(|service, _| self.services.contains_key(service));
-        }
         decisions
+    }
+
+    /// A Service that goes may come back, and then has its address again if nobody else has got it meanwhile. It keeps it
+    /// from nobody, and the last ones are enough.
+    fn forget_gone(&mut self) {
+        self.gone.retain(|service, _| !self.services.contains_key(service));
+        let gone: Vec<ObjectRef> = self
+            .remembered
+            .keys()
+            .filter(|service| !self.services.contains_key(*service) && !self.gone.contains_key(*service))
+            .cloned()
+            .collect();
+        for service in gone {
+            let last = self.gone.values().max().copied().unwrap_or_default();
+            self.gone.insert(service, last + 1);
+            if self.gone.len() > MOST_GONE
+                && let Some((oldest, _)) = self.gone.iter().min_by_key(|(_, at)| **at)
+            {
+                let oldest = oldest.clone();
+                self.gone.remove(&oldest);
+                self.remembered.remove(&oldest);
+            }
+        }
+    }
+
+    /// `service` has `addresses` now, and nobody who is gone has them any more.
+    fn keep_in_mind(&mut self, service: &ObjectRef, addresses: &[IpAddr]) {
+        let remembered = &mut self.remembered;
+        self.gone.retain(|gone, _| {
+            let had = remembered.get(gone).is_some_and(|had| had.iter().any(|one| addresses.contains(one)));
+            if had {
+                remembered.remove(gone);
+            }
+            !had
+        });
+        self.remembered.insert(service.clone(), addresses.into());
     }
 
     /// What the Service asks pools for; `None` if nothing, or not pools.
@@ -385,7 +444,10 @@ impl Assigner {
                 .map(|key| Sharing { key: format!("{}/{key}", service.namespace).into(), nodes }),
             ports: known.ports.clone(),
             labels: Arc::clone(labels),
-            namespace_labels: self.namespaces.get(&service.namespace).cloned().unwrap_or_default(),
+            namespace_labels: self.namespaces.get(&service.namespace).cloned().or_else(|| {
+                // Among files there need not be any namespace; in a cluster it has not been told of yet.
+                (self.role == Role::Alone).then(Arc::default)
+            }),
             hint,
         })
     }
@@ -402,20 +464,20 @@ impl Assigner {
             }
             return;
         };
-        let served = &asked.addresses;
-        if self.role == Role::Alone && !known.is_managed && !served.is_empty() {
-            self.remembered.insert(service.clone(), served.clone());
-        }
         let outcome = known.is_managed.then(|| self.allocator.outcome(&service)).flatten();
         let assignment = outcome.as_ref().map(|outcome| assignment(self.role, known, outcome));
-        if let Some(given) =
-            assignment.as_ref().filter(|given| self.role == Role::Alone && !given.addresses.is_empty())
-        {
-            self.remembered.insert(service.clone(), given.addresses.clone());
-        }
+        let has = match &assignment {
+            Some(given) => given.addresses.clone(),
+            None if known.is_managed => Box::default(),
+            None => asked.addresses.clone(),
+        };
         if known.told != assignment {
             known.told.clone_from(&assignment);
             decisions.events.push(Event::Assigned { service: service.clone(), assignment });
+        }
+        if self.role == Role::Alone && !has.is_empty() {
+            self.keep_in_mind(&service, &has);
+            return;
         }
         if leads {
             let desired = match outcome {
@@ -622,6 +684,20 @@ impl Known {
     fn prefers_ipv6(&self) -> bool {
         let (ipv4, ipv6) = self.families;
         ipv6 && !ipv4
+    }
+}
+
+fn refusal(index: &Index, pool: &ObjectRef, at: usize, range: AddressRange) -> Problem {
+    Problem {
+        object: pool.clone(),
+        location: index.object(pool).and_then(|object| object.location.clone()),
+        field: format!("spec.addresses[{at}]"),
+        severity: Severity::Error,
+        reason: "RefusedAddress",
+        message: format!(
+            "{range} has addresses of loopback, which reach nobody but their own host: no Service gets any of it, unless \
+             --load-balancer-addresses has all of it"
+        ),
     }
 }
 

@@ -68,7 +68,10 @@ impl Pool {
     /// Whether a Service may have addresses of it if it asks for them.
     pub(super) fn admits(&self, service: &ObjectRef, request: &Request) -> bool {
         let is_named = request.pool.as_ref().is_none_or(|name| self.is_named(name));
-        is_named && self.allocation.admits((&service.namespace, &request.namespace_labels), &request.labels)
+        is_named
+            && self
+                .allocation
+                .admits((&service.namespace, request.namespace_labels.as_deref()), &request.labels)
     }
 
     /// Whether a Service gets addresses of it that it did not ask for by themselves.

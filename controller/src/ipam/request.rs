@@ -119,8 +119,8 @@ pub struct Request {
     pub ports: Box<[(Transport, u16)]>,
     /// The Service's labels.
     pub labels: Arc<BTreeMap<String, String>>,
-    /// The labels of its namespace.
-    pub namespace_labels: Arc<BTreeMap<String, String>>,
+    /// The labels of its namespace; `None` if they are not known.
+    pub namespace_labels: Option<Arc<BTreeMap<String, String>>>,
     /// What it had according to its status, before whoever asks began to remember. Honoured as long as it may have it.
     pub hint: Box<[IpAddr]>,
 }

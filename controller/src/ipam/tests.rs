@@ -46,7 +46,7 @@ fn plain() -> Request {
         sharing: None,
         ports: Box::new([(Transport::Tcp, 80)]),
         labels: Arc::default(),
-        namespace_labels: Arc::default(),
+        namespace_labels: Some(Arc::default()),
         hint: Box::default(),
     }
 }
@@ -185,7 +185,7 @@ fn pools_are_for_whom_they_admit_and_those_for_few_come_first() {
     let labels = |key: &str, value: &str| Arc::new(BTreeMap::from([(key.to_owned(), value.to_owned())]));
     assert_eq!(give(&mut ipam, "one", plain()), "192.0.2.1 all");
     assert_eq!(give(&mut ipam, "shop/one", plain()), "198.51.100.1 shop");
-    let blue = Request { namespace_labels: labels("team", "blue"), ..plain() };
+    let blue = Request { namespace_labels: Some(labels("team", "blue")), ..plain() };
     assert_eq!(give(&mut ipam, "blue/one", blue), "203.0.113.1 team");
     let web = Request { labels: labels("tier", "web"), ..plain() };
     assert_eq!(give(&mut ipam, "shop/web", web), "203.0.113.101 web");

@@ -425,3 +425,53 @@ fn advertisements_say_from_where_addresses_are_announced() {
     rig.give(change);
     assert!(announcements(&rig).is_empty());
 }
+
+#[test]
+fn a_namespace_that_is_not_known_yet_is_admitted_by_no_selector() {
+    let mut rig = Rig::new(Role::Leader);
+    let open = pool("a", "192.0.2.1-192.0.2.9").replace(
+        "]}",
+        "], serviceAllocation: {namespaceSelectors: [{matchExpressions: [{key: untrusted, operator: DoesNotExist}]}]}}",
+    );
+    rig.apply(&(open + &service("web", "", "")));
+    assert_eq!(rig.desired["web"], "NoPool");
+    let namespace = |labels: &str| {
+        let json = format!(
+            r#"{{"apiVersion": "v1", "kind": "Namespace", "metadata": {{"name": "default"{labels}}}}}"#
+        );
+        decode_json(Kind::Namespace, json.as_bytes()).object.unwrap()
+    };
+    rig.object(namespace(r#", "labels": {"untrusted": "yes"}"#));
+    assert_eq!(rig.desired["web"], "NoPool");
+    rig.object(namespace(""));
+    assert_eq!(rig.desired["web"], "192.0.2.1");
+}
+
+#[test]
+fn a_range_with_loopback_is_refused_and_the_rest_of_its_pool_is_kept() {
+    let mut rig = Rig::new(Role::Leader);
+    rig.apply(&(pool("a", "127.0.0.0/8, 192.0.2.1") + &service("web", "", "127.0.0.1")));
+    assert_eq!(rig.desired["web"], "192.0.2.1");
+    let told: Vec<_> = rig.index.source_problems().map(|one| (one.field.clone(), one.reason)).collect();
+    assert_eq!(told, [("spec.addresses[0]".to_owned(), "RefusedAddress")]);
+    rig.apply(&pool("a", "192.0.2.1"));
+    assert_eq!(rig.index.source_problems().count(), 0);
+}
+
+#[test]
+fn alone_a_service_that_comes_back_has_its_address_again_unless_somebody_got_it() {
+    let mut rig = Rig::new(Role::Alone);
+    rig.apply(&(pool("a", "192.0.2.1-192.0.2.3") + &service("a", "", "") + &service("b", "", "")));
+    assert_eq!(rig.served(), "a=192.0.2.1 b=192.0.2.2");
+    rig.delete(Kind::Service, "default", "a");
+    rig.delete(Kind::Service, "default", "b");
+    rig.apply(&service("c", "", ""));
+    assert_eq!(rig.served(), "c=192.0.2.1");
+    let mut again = Rig::new(Role::Alone);
+    again.assigner.remember(rig.assigner.memory().clone());
+    for rig in [&mut rig, &mut again] {
+        rig.apply(&(pool("a", "192.0.2.1-192.0.2.3") + &service("c", "", "") + &service("b", "", "")));
+        rig.apply(&service("a", "", ""));
+        assert_eq!(rig.served(), "a=192.0.2.3 b=192.0.2.2 c=192.0.2.1");
+    }
+}

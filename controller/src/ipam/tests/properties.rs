@@ -97,7 +97,7 @@ fn some_request() -> impl Strategy<Value = Request> {
                 sharing,
                 ports: ports.into(),
                 labels: Arc::new(labels),
-                namespace_labels: Arc::default(),
+                namespace_labels: Some(Arc::default()),
                 hint: Box::default(),
             }
         },
@@ -139,7 +139,7 @@ impl World {
         let request = &self.requests[service];
         let allocation = &self.pools[name].spec.service_allocation;
         request.pool.as_ref().is_none_or(|wanted| *wanted == name.name)
-            && allocation.admits((&service.namespace, &request.namespace_labels), &request.labels)
+            && allocation.admits((&service.namespace, request.namespace_labels.as_deref()), &request.labels)
     }
 
     /// Whether two Services may have one address.

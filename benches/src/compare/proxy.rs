@@ -139,7 +139,7 @@ impl Proxy {
         cpus: &[usize],
     ) -> Result<Self> {
         let mut proxy = Prepared::new(peer, program, scenario, workers)?.spawn(cpus)?;
-        proxy.wait(Self::is_ready)?;
+        proxy.wait(|proxy| is(&proxy.ready))?;
         // Workers that a master starts once it listens.
         std::thread::sleep(Duration::from_millis(50));
         Ok(proxy)
@@ -171,13 +171,6 @@ impl Proxy {
         backends(self.backend_port)
     }
 
-    fn is_ready(&self) -> bool {
-        match self.ready {
-            Ready::Accepts(port) => TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok(),
-            Ready::Says(port, path) => says(port, "localhost", path).unwrap_or(false),
-        }
-    }
-
     fn wait(&mut self, what: impl Fn(&Self) -> bool) -> Result<()> {
         let deadline = Instant::now() + PATIENCE.0;
         while !what(self) {
@@ -199,7 +192,11 @@ impl Proxy {
     }
 }
 
-fn spawn(program: &Path, launch: &Launch, folder: &Path, cpus: &[usize]) -> Result<Child> {
+/// Starts `program` on `cpus`, with `folder` for its errors.
+///
+/// # Errors
+/// If it cannot be started.
+pub fn spawn(program: &Path, launch: &Launch, folder: &Path, cpus: &[usize]) -> Result<Child> {
     let mut command = Command::new(program);
     command.args(&launch.args).envs(launch.env.iter().map(|(key, value)| (key, value)));
     command.current_dir(folder).stdin(Stdio::null()).stderr(File::create(folder.join("stderr"))?);
@@ -208,6 +205,15 @@ fn spawn(program: &Path, launch: &Launch, folder: &Path, cpus: &[usize]) -> Resu
         None => command.stdout(Stdio::null()),
     };
     cpu::on(cpus, || command.spawn())?.with_context(|| format!("cannot start {}", program.display()))
+}
+
+/// Whether what it is about has happened.
+#[must_use]
+pub fn is(ready: &Ready) -> bool {
+    match *ready {
+        Ready::Accepts(port) => TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok(),
+        Ready::Says(port, path) => says(port, "localhost", path).unwrap_or(false),
+    }
 }
 
 fn says(port: u16, host: &str, path: &str) -> std::io::Result<bool> {
@@ -223,7 +229,7 @@ fn says(port: u16, host: &str, path: &str) -> std::io::Result<bool> {
 ///
 /// # Errors
 /// If there is none.
-fn free_port(hosts: &[Ipv4Addr]) -> Result<u16> {
+pub fn free_port(hosts: &[Ipv4Addr]) -> Result<u16> {
     for _ in 0..500 {
         let port = fastrand::u16(15_000..30_000);
         // Held together: a port that is free on one of them only is none.

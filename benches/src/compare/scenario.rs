@@ -441,6 +441,7 @@ pub const ALL: &[Scenario] = &[
         upgrade: true,
         tool: "websocket-echo",
         args: &["--connections", "64"],
+        peers: &["relay", "sluicegate", "nginx", "nginx-new", "haproxy", "envoy", "traefik", "caddy"],
         ..HTTP
     },
     Scenario {

@@ -11,6 +11,7 @@ pub mod compare;
 pub mod endurance;
 pub mod engine;
 pub mod grpc;
+pub mod in_process;
 pub mod link;
 pub mod load;
 pub mod manifest;

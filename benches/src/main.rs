@@ -3,6 +3,7 @@
 use anyhow::Result;
 use benches::compare::report::Arguments;
 use benches::compare::run::Options;
+use benches::in_process::growth;
 use clap::{Parser, Subcommand};
 
 /// What proxies cost, side by side.
@@ -17,11 +18,13 @@ struct Args {
 enum Command {
     Compare(Options),
     Report(Arguments),
+    Growth(growth::Options),
 }
 
 fn main() -> Result<()> {
     match Args::parse().command {
         Command::Compare(options) => options.run(),
         Command::Report(arguments) => arguments.run(),
+        Command::Growth(options) => options.run(),
     }
 }

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use benches::in_process::objects::{apply, endpoints_of, host, index, ingress, slice};
 use benches::process::thread_cpu_time;
 use clap::Parser;
 use config::compile::{Compiler, Settings};
 use config::index::{Change, Event, Index};
 use config::report::{Kind, ObjectRef};
-use config::table::explain::Request;
-use config::table::{Action, RouteTable, Split};
+use config::table::RouteTable;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 #[global_allocator]
@@ -41,7 +41,7 @@ struct Args {
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let (decode_time, index, index_heap) = timed(|| fill(&args))?;
+    let (decode_time, index, index_heap) = timed(|| index(args.services, args.endpoints, args.routes))?;
     let mut compiler = Compiler::new(Settings::default());
     let mut full = None;
     let (full_time, (), compile_heap) = timed(|| {
@@ -103,78 +103,15 @@ fn table_bytes(table: Arc<RouteTable>) -> usize {
     before.saturating_sub(live_bytes())
 }
 
-fn fill(args: &Args) -> anyhow::Result<Index> {
-    let mut index = Index::new();
-    for number in 0..args.services {
-        apply(&mut index, &service(number))?;
-        apply(&mut index, &slice(number, args.endpoints, 0))?;
-    }
-    for number in 0..args.routes {
-        apply(&mut index, &ingress(number, args.services, "/"))?;
-    }
-    Ok(index)
-}
-
-fn apply(index: &mut Index, text: &str) -> anyhow::Result<Change> {
-    let decoded = config::resource::decode(&"bench.yaml".into(), text.as_bytes());
-    ensure!(decoded.problems.is_empty(), "{:?}", decoded.problems);
-    let mut change = Change::default();
-    for object in decoded.objects {
-        change.merge(index.apply(Event::Apply(object)));
-    }
-    Ok(change)
-}
-
-fn service(number: usize) -> String {
-    format!(
-        "{{apiVersion: v1, kind: Service, metadata: {{name: s{number}, namespace: n{}}}, spec: {{ports: [{{name: http, port: 80}}]}}}}",
-        number % 100
-    )
-}
-
-fn slice(number: usize, endpoints: usize, generation: usize) -> String {
-    let address = |i: usize| {
-        let id = number * 100 + i;
-        format!("{{addresses: [\"10.{}.{}.{}\"]}}", (id >> 16) & 255, (id >> 8) & 255, id & 255)
-    };
-    let list: Vec<_> = (0..endpoints + generation).map(address).collect();
-    format!(
-        "{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {{name: s{number}-x, namespace: n{}, \
-         labels: {{kubernetes.io/service-name: s{number}}}}}, addressType: IPv4, \
-         ports: [{{name: http, port: 8080}}], endpoints: [{}]}}",
-        number % 100,
-        list.join(", ")
-    )
-}
-
-fn ingress(number: usize, services: usize, path: &str) -> String {
-    let service = number % services.max(1);
-    format!(
-        "{{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {{name: i{number}, namespace: n{}}}, \
-         spec: {{rules: [{{host: host-{number}.example.com, http: {{paths: [{{path: {path}, pathType: Prefix, \
-         backend: {{service: {{name: s{service}, port: {{name: http}}}}}}}}]}}}}]}}}}",
-        service % 100
-    )
-}
-
 /// The backend that a request for host number `number` goes to has the endpoints that it must have.
 fn check(args: &Args, table: &RouteTable) -> anyhow::Result<()> {
     for number in (0..args.routes).step_by(997) {
-        let host = format!("host-{number}.example.com");
+        let host = host(number);
         let count = endpoints_of(table, &host, "/x").with_context(|| format!("no route for {host}"))?;
         ensure!(count == args.endpoints, "{host} has {count} endpoints");
     }
     ensure!(endpoints_of(table, "nobody.example.com", "/").is_none(), "an unknown host has a route");
     Ok(())
-}
-
-fn endpoints_of(table: &RouteTable, host: &str, path: &str) -> Option<usize> {
-    let request = Request { bind: None, https: false, method: "GET", host, path, query: None, headers: &[] };
-    let rule = table.binds.first()?.hosts.route(host, path, &request)?;
-    match &rule.action {
-        Action::Forward(Split::One(id)) => Some(table.backends.at(id.0)?.endpoints.len()),
-        _ => None,
-    }
 }
 
 fn endpoint_changes(
@@ -194,7 +131,7 @@ fn endpoint_changes(
         ensure!(new.version > old.version, "an endpoint change changed nothing");
         let same = old.binds.iter().zip(&new.binds).all(|(a, b)| Arc::ptr_eq(a, b));
         ensure!(same, "an endpoint change rebuilt a bind");
-        let host = format!("host-{number}.example.com");
+        let host = host(number);
         ensure!(endpoints_of(&new, &host, "/") > Some(args.endpoints), "{host} has the old endpoints");
         old = black_box(new);
     }
@@ -215,7 +152,7 @@ fn route_changes(args: &Args, index: &mut Index, compiler: &mut Compiler) -> any
         let start = Instant::now();
         let (new, _) = compiler.compile(index, &change, 0);
         times.push(start.elapsed());
-        let host = format!("host-{number}.example.com");
+        let host = host(number);
         let found = endpoints_of(&new, &host, "/changed").is_some();
         ensure!(found == (round % 4 != 3), "{host} is not as changed");
     }

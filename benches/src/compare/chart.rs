@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::text::{number, xml};
+use super::text::{number, thousands, xml};
 
 /// Width of each chart, in its own pixels.
 pub const WIDTH: f64 = 380.0;
@@ -102,6 +102,97 @@ pub fn ratios(title: &str, description: &str, bars: &[Bar]) -> String {
     frame(title, description, bottom + 14.0, &drawing)
 }
 
+/// A line of a chart with two logarithmic axes.
+#[derive(Debug, Clone)]
+pub struct Series {
+    /// What it is.
+    pub label: String,
+    /// Size and cost; what is not positive is left out.
+    pub points: Vec<(f64, f64)>,
+}
+
+const COLOURS: [&str; 7] = ["#1f6feb", "#cf222e", "#1a7f37", "#8250df", "#9a6700", "#0e8a8a", "#57606a"];
+const PLOT: f64 = 300.0;
+
+/// Lines over sizes, each with a number at its end that the legend explains. `value` names a cost.
+#[must_use]
+pub fn logarithmic(title: &str, description: &str, list: &[Series], value: impl Fn(f64) -> String) -> String {
+    let all = || list.iter().flat_map(|series| &series.points).filter(|(x, y)| *x > 0.0 && *y > 0.0);
+    let range = |of: fn(&(f64, f64)) -> f64| {
+        let logs = || all().map(of).map(f64::log10);
+        let (low, high) = (logs().fold(f64::INFINITY, f64::min), logs().fold(f64::NEG_INFINITY, f64::max));
+        // Whole powers of ten, and one at least.
+        if low <= high { (low.floor(), high.ceil().max(low.floor() + 1.0)) } else { (0.0, 1.0) }
+    };
+    let ((x0, x1), (y0, y1)) = (range(|point| point.0), range(|point| point.1));
+    let (left, right, bottom) = (MARGIN + 46.0, WIDTH - MARGIN - 16.0, HEAD + PLOT);
+    let x = |size: f64| left + (size.log10() - x0) / (x1 - x0) * (right - left);
+    let y = |cost: f64| bottom - (cost.log10() - y0) / (y1 - y0) * PLOT;
+    let mut drawing = String::new();
+    for power in powers(x0, x1) {
+        line(&mut drawing, (x(power), HEAD), (x(power), bottom), "#d0d7de");
+        words(&mut drawing, (x(power), bottom + 16.0), "middle", &thousands(power));
+    }
+    for power in powers(y0, y1) {
+        line(&mut drawing, (left, y(power)), (right, y(power)), "#d0d7de");
+        words(
+            &mut drawing,
+            (left - 4.0, y(power) + 4.0),
+            "end",
+            &value(power).replace(".00", "").replace(".0", ""),
+        );
+    }
+    let mut ends = Vec::new();
+    for (number, series) in (1..).zip(list) {
+        let points = series.points.iter().filter(|(x, y)| *x > 0.0 && *y > 0.0);
+        let points: Vec<(f64, f64)> = points.map(|(size, cost)| (x(*size), y(*cost))).collect();
+        polyline(&mut drawing, &points, colour(number));
+        ends.extend(points.last().map(|(x, y)| (x + 4.0, *y + 4.0, number)));
+    }
+    apart(&mut ends, bottom);
+    for (x, y, number) in ends {
+        words(&mut drawing, (x, y), "start", &number.to_string());
+    }
+    let legend = bottom + 40.0;
+    for (number, series) in (1..).zip(list) {
+        let top = legend + 18.0 * f64::from(number - 1);
+        line(&mut drawing, (MARGIN, top - 4.0), (MARGIN + 20.0, top - 4.0), colour(number));
+        words(&mut drawing, (MARGIN + 28.0, top), "start", &format!("{number}  {}", series.label));
+    }
+    frame(title, description, legend + 18.0 * list.len() as f64 - 8.0, &drawing)
+}
+
+/// The powers of ten from one exponent to another.
+fn powers(from: f64, to: f64) -> impl Iterator<Item = f64> {
+    (0..=(to - from) as i32).map(move |step| 10_f64.powf(from + f64::from(step)))
+}
+
+fn colour(number: u16) -> &'static str {
+    COLOURS.get(usize::from(number - 1) % COLOURS.len()).copied().unwrap_or("#24292f")
+}
+
+/// Moves numbers that would cover each other: down from the top, and up again from `bottom`.
+fn apart(ends: &mut [(f64, f64, u16)], bottom: f64) {
+    ends.sort_unstable_by(|a, b| a.1.total_cmp(&b.1));
+    let mut least = f64::NEG_INFINITY;
+    for end in ends.iter_mut() {
+        end.1 = end.1.max(least);
+        least = end.1 + 12.0;
+    }
+    let mut most = bottom;
+    for end in ends.iter_mut().rev() {
+        end.1 = end.1.min(most);
+        most = end.1 - 12.0;
+    }
+}
+
+fn polyline(drawing: &mut String, points: &[(f64, f64)], colour: &str) {
+    let text: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+    let text = text.join(" ");
+    let _ =
+        writeln!(drawing, r#"<polyline points="{text}" fill="none" stroke="{colour}" stroke-width="2"/>"#);
+}
+
 /// Where rows begin.
 fn tops() -> impl Iterator<Item = f64> {
     (0..).map(|row| HEAD + ROW * f64::from(row))
@@ -142,10 +233,13 @@ pub(super) fn line(drawing: &mut String, from: (f64, f64), to: (f64, f64), colou
     );
 }
 
-/// Text at a point, which is its `start`, `middle` or `end`.
+/// Text at a point, which is its `start`, `middle` or `end`; what is below it is cleared.
 pub(super) fn words(drawing: &mut String, at: (f64, f64), anchor: &str, text: &str) {
     let ((x, y), text) = (at, xml(text));
-    let _ = writeln!(drawing, r#"<text x="{x:.1}" y="{y:.1}" text-anchor="{anchor}">{text}</text>"#);
+    let _ = writeln!(
+        drawing,
+        r##"<text x="{x:.1}" y="{y:.1}" text-anchor="{anchor}" stroke="#ffffff" stroke-width="4" paint-order="stroke">{text}</text>"##
+    );
 }
 
 /// The whole of a chart: its size, its description, its background and its title.
@@ -163,7 +257,7 @@ pub(super) fn frame(title: &str, description: &str, height: f64, drawing: &str) 
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     fn bar(label: &str, value: f64, low: f64, high: f64) -> Bar {

@@ -67,6 +67,14 @@ impl Drop for Congestion {
 /// # Errors
 /// If the kernel does not tell which CPUs there are.
 pub fn describe(programs: &Programs) -> Result<Machine> {
+    Ok(Machine { versions: programs.versions(), ..here()? })
+}
+
+/// This machine and this tree, without the version of any program.
+///
+/// # Errors
+/// If the kernel does not tell which CPUs there are.
+pub fn here() -> Result<Machine> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let git = |args: &[&str]| {
         let output =
@@ -81,7 +89,7 @@ pub fn describe(programs: &Programs) -> Result<Machine> {
         cpus: cpu::usable()?.len(),
         memory: field("/proc/meminfo", "MemTotal").as_deref().and_then(kibibytes).unwrap_or(0),
         sysctls: settings(),
-        versions: programs.versions(),
+        versions: BTreeMap::new(),
     })
 }
 

@@ -21,7 +21,9 @@ pub fn files(runs: &[Run], raw: &[String], in_process: &str) -> Files {
     let agreements = agreements(runs);
     for scenario in &scenarios {
         section(&mut page, scenario, &agreements);
-        files.push((chart_name(scenario), figures(scenario)));
+        if has_figures(scenario) {
+            files.push((chart_name(scenario), figures(scenario)));
+        }
     }
     page.push_str(in_process);
     page.push_str("\n# How it was measured\n\n");
@@ -113,6 +115,10 @@ fn no_figure(scenario: &Summary) -> String {
     if has_failed { "**failed**".to_owned() } else { NOTHING.to_owned() }
 }
 
+fn has_figures(scenario: &Summary) -> bool {
+    scenario.rows.iter().any(|row| row.figure.is_some())
+}
+
 fn chart_name(scenario: &Summary) -> String {
     format!("scenario-{}.svg", slug(&scenario.title()))
 }
@@ -120,14 +126,10 @@ fn chart_name(scenario: &Summary) -> String {
 fn section(page: &mut String, scenario: &Summary, agreements: &[Agreement]) {
     let (what, symbol) = unit(scenario.unit);
     let title = scenario.title();
-    let _ = write!(
-        page,
-        "\n## {}\n\n{}\n\n![{}: {what}]({})\n\n",
-        markdown(&title),
-        markdown(&scenario.about),
-        markdown(&title),
-        chart_name(scenario)
-    );
+    let _ = write!(page, "\n## {}\n\n{}\n\n", markdown(&title), markdown(&scenario.about));
+    if has_figures(scenario) {
+        let _ = write!(page, "![{}: {what}]({})\n\n", markdown(&title), chart_name(scenario));
+    }
     let _ = writeln!(page, "| proxy | {what}, {symbol} | × relay | ours to it |\n|---|---|---|---|");
     for line in &scenario.rows {
         let cells = [
@@ -139,14 +141,14 @@ fn section(page: &mut String, scenario: &Summary, agreements: &[Agreement]) {
         page.push_str(&row(cells.iter().map(String::as_str)));
     }
     waits(page, scenario);
-    let noise = scenario.noise;
-    let _ = writeln!(
-        page,
-        "\nThe worst round that counts: steal {}, others {}, load idle {}.",
-        percent(noise.steal),
-        percent(noise.others),
-        percent(noise.load_idle)
-    );
+    if has_figures(scenario) {
+        let noise = scenario.noise;
+        let (steal, others, idle) = (percent(noise.steal), percent(noise.others), percent(noise.load_idle));
+        let _ = writeln!(
+            page,
+            "\nThe worst round that counts: steal {steal}, others {others}, load idle {idle}."
+        );
+    }
     if let Some((name, ratio)) = &scenario.against {
         let _ = writeln!(page, "\nAgainst {}: **{}**.", code(name), interval(ratio));
     }

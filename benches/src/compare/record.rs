@@ -23,7 +23,7 @@ pub struct Run {
 }
 
 /// What a figure depends on besides the proxies.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
     /// The commit of this tree; with `+` at its end if there were changes.
     pub commit: String,

@@ -10,6 +10,7 @@ use clap::Args;
 use super::record::Run;
 use super::text::slug;
 use super::{agreement, page};
+use crate::in_process::{self, growth};
 
 /// Makes the report of comparisons, or says whether two of them agree.
 #[derive(Debug, Args)]
@@ -71,7 +72,8 @@ pub fn agree(a: &Run, b: &Run) -> Result<()> {
     Ok(())
 }
 
-/// Writes `README.md`, the charts and the raw data of `runs` to the folder `out`, which is made if it is not there.
+/// Writes `README.md`, the charts and the raw data of `runs` to the folder `out`, which is made if it is not there. If it has
+/// a `growth.json`, the page tells of that, too.
 ///
 /// # Errors
 ///
@@ -80,7 +82,8 @@ pub fn write(runs: &[Run], out: &Path) -> Result<()> {
     ensure!(!runs.is_empty(), "there is no run to report");
     fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
     let raw = names(runs);
-    let mut files = page::files(runs, &raw, "");
+    let in_process = growth::read(out)?.map(|growth| in_process::page::section(&growth)).unwrap_or_default();
+    let mut files = page::files(runs, &raw, &in_process);
     for (run, name) in runs.iter().zip(&raw) {
         files.push((name.clone(), serde_json::to_string_pretty(run)? + "\n"));
     }

@@ -29,7 +29,8 @@ pub fn number(value: f64) -> String {
 }
 
 /// Without decimals, digits in groups of three.
-fn thousands(value: f64) -> String {
+#[must_use]
+pub fn thousands(value: f64) -> String {
     let digits = format!("{:.0}", value.abs());
     let mut text = String::from(if value < 0.0 { "-" } else { "" });
     for (at, digit) in digits.chars().enumerate() {

@@ -11,6 +11,7 @@ pub(crate) mod fields;
 #[cfg(fuzzing)]
 pub mod fuzz;
 pub(crate) mod head;
+pub mod measure;
 pub(crate) mod plan;
 pub(crate) mod response;
 mod scan;

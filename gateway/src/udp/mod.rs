@@ -8,6 +8,7 @@
 mod bound;
 mod dropped;
 mod flow;
+pub mod measure;
 mod shares;
 mod socket;
 mod train;

@@ -154,7 +154,7 @@ impl Running {
         readiness.ready();
         let addresses = Addresses { listeners: started.listeners.clone(), admin: admin.address() };
         say_ready(args, workers, &addresses, &started);
-        let announce = announcing.map(announce::Prospect::start).transpose()?;
+        let announce = announcing.map(|prospect| prospect.start(Arc::clone(&shared))).transpose()?;
         let status = prospect.map(Prospect::start).transpose().context("cannot start writing status")?;
         Ok(Self { control, status, announce, commands, readiness, access_log, admin, addresses })
     }

@@ -170,6 +170,27 @@ fn a_claim_of_a_stranger_is_answered_and_a_storm_of_them_is_not() {
 }
 
 #[test]
+fn no_route_leads_round_over_an_address_that_was_just_taken() {
+    if !can_run() {
+        return;
+    }
+    let (net, (folder, path)) = (Net::new(1), manifest());
+    let text = format!(
+        "listeners:\n- {{name: round, address: '0.0.0.0:90', protocol: tcp, forward: {{backend: round, maxConnections: 50}}}}\n\
+         backends:\n- {{name: round, endpoints: ['{VIP}:90']}}\n"
+    );
+    std::fs::write(folder.path().join("edge.yaml"), text).unwrap();
+    let gateway = start(&net, path.parent().unwrap());
+    eventually("the address", || net.has(1, VIP));
+    let loops = "sluicegate_tcp_connections_total{reason=\"Loop\"}";
+    let page = || net.admin(1, &gateway, "/metrics");
+    let count = || page().lines().find_map(|line| line.strip_prefix(loops)?.trim().parse::<u64>().ok());
+    assert_eq!(count().unwrap_or_default(), 0);
+    assert!(net.ask("10.77.0.1:90".parse().unwrap(), SHORT).is_err());
+    eventually("a loop to be seen where it began", || count() == Some(1));
+}
+
+#[test]
 fn an_address_goes_with_its_link_and_comes_back_with_it() {
     if !can_run() {
         return;

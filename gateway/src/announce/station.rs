@@ -17,6 +17,7 @@ use super::links::{Links, Pattern};
 use super::netlink::{LinkEvents, Netlink};
 use super::stats::AnnounceStats;
 use super::{arp, ndp};
+use crate::live::Shared;
 
 /// Announcements after an address was taken or its link came up, and the time between them.
 const ANNOUNCEMENTS: u32 = 3;
@@ -80,18 +81,26 @@ pub struct Station {
     heard: mpsc::Receiver<(u32, Claim)>,
     refresh_at: Instant,
     stats: Arc<AnnounceStats>,
+    /// Told which addresses are this host's, so that no route leads to them and round.
+    shared: Arc<Shared>,
     /// What the kernel refuses and was told.
     refused: BTreeSet<IpAddr>,
 }
 
 impl Station {
     /// Looks at the interfaces of this host; `allowed` are those that may be used, all if it is empty. Addresses are held
-    /// for no longer than `lease`, by which those of an earlier process are known if the kernel keeps no origins. Needs a tokio
-    /// runtime, and `CAP_NET_ADMIN` and `CAP_NET_RAW` for everything that follows.
+    /// for no longer than `lease`, by which those of an earlier process are known if the kernel keeps no origins. The gateway
+    /// of `shared` is told which they are. Needs a tokio runtime, and `CAP_NET_ADMIN` and `CAP_NET_RAW` for everything that
+    /// follows.
     ///
     /// # Errors
     /// If the kernel cannot be asked.
-    pub fn new(allowed: Vec<Pattern>, lease: Duration, stats: Arc<AnnounceStats>) -> io::Result<Self> {
+    pub fn new(
+        allowed: Vec<Pattern>,
+        lease: Duration,
+        stats: Arc<AnnounceStats>,
+        shared: Arc<Shared>,
+    ) -> io::Result<Self> {
         let (to_heard, heard) = mpsc::channel(CLAIMS);
         // First, so that no change is missed.
         let events = LinkEvents::new()?;
@@ -109,6 +118,7 @@ impl Station {
             heard,
             refresh_at: Instant::now(),
             stats,
+            shared,
             refused: BTreeSet::new(),
         };
         station.refresh()?;
@@ -163,6 +173,8 @@ impl Station {
             self.give_up(address);
         }
         let now = Instant::now();
+        // First, since traffic may come as soon as the kernel has them.
+        self.shared.occupied().announces(wanted.keys().copied());
         for (address, hold) in wanted {
             match self.taken.get_mut(address) {
                 Some(taken) => taken.hold = *hold,

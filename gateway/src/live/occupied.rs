@@ -28,6 +28,8 @@ struct Places {
     all: Arc<HashSet<(Transport, u16, bool), RandomState>>,
     /// Addresses of this host, besides loopback.
     hosts: Arc<HashSet<IpAddr, RandomState>>,
+    /// Those that we made the host's ourselves, or are about to.
+    announced: Arc<HashSet<IpAddr, RandomState>>,
 }
 
 impl Default for Occupied {
@@ -66,6 +68,14 @@ impl Occupied {
         }
     }
 
+    /// These are the addresses that we announce, which are of this host before it is looked again.
+    pub(crate) fn announces(&self, all: impl IntoIterator<Item = IpAddr>) {
+        let announced: HashSet<IpAddr, RandomState> = all.into_iter().collect();
+        if *self.places.load().announced != announced {
+            self.change(|places| places.announced = Arc::new(announced));
+        }
+    }
+
     /// Follows what [`Self::listens`] is told.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Vec<SocketAddr>> {
@@ -85,14 +95,14 @@ impl Occupied {
         self.unopened.load_full()
     }
 
-    /// Whether this process would receive what is sent to `address`. Two look-ups in memory.
+    /// Whether this process would receive what is sent to `address`. A few look-ups in memory.
     #[must_use]
     pub(crate) fn has(&self, transport: Transport, address: SocketAddr) -> bool {
         let address = plain(address);
         let (ip, places) = (address.ip(), self.places.load());
         places.single.contains(&L4Key { address, transport })
             || (places.all.contains(&(transport, address.port(), ip.is_ipv4()))
-                && (ip.is_loopback() || places.hosts.contains(&ip)))
+                && (ip.is_loopback() || places.hosts.contains(&ip) || places.announced.contains(&ip)))
     }
 
     fn change(&self, change: impl FnOnce(&mut Places)) {
@@ -155,6 +165,19 @@ mod tests {
         }
         assert!(has(Transport::Udp, "192.0.2.1:53"));
         assert!(!has(Transport::Udp, "10.0.0.1:80"));
+    }
+
+    #[test]
+    fn what_is_announced_is_the_hosts_at_once() {
+        let occupied = occupied();
+        let has = || occupied.has(Transport::Tcp, "203.0.113.7:80".parse().unwrap());
+        assert!(!has());
+        occupied.announces(["203.0.113.7".parse().unwrap()]);
+        assert!(has());
+        occupied.hosts(["10.0.0.1".parse().unwrap()]);
+        assert!(has(), "whatever was seen of the host");
+        occupied.announces([]);
+        assert!(!has());
     }
 
     #[test]

@@ -14,6 +14,7 @@ use anyhow::Context;
 use controller::announce::{AgreementMetrics, LeaseSettings, Left, Wanted};
 use controller::ipam::VirtualAddress;
 use gateway::announce::{AnnounceStats, Pattern, Station};
+use gateway::live::Shared;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rustix::thread::CapabilitySet;
 use tokio::sync::{mpsc, oneshot};
@@ -127,15 +128,15 @@ impl Prospect {
         self.figures.clone()
     }
 
-    /// Starts the thread.
-    pub(super) fn start(self) -> anyhow::Result<AnnounceThread> {
+    /// Starts the thread, for the gateway of `shared`.
+    pub(super) fn start(self, shared: Arc<Shared>) -> anyhow::Result<AnnounceThread> {
         let (orders, ordered) = mpsc::unbounded_channel();
         let (alive, ended) = oneshot::channel::<()>();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let Self { lease, interfaces, desk, figures: Figures { stats, agreement }, leases } = self;
         let station = {
             let _inside = runtime.enter();
-            Station::new(interfaces, lease, stats)
+            Station::new(interfaces, lease, stats, shared)
                 .context("--announce l2: the interfaces of this host cannot be read")?
         };
         let thread = std::thread::Builder::new().name("announce".to_owned()).spawn(move || {

@@ -18,6 +18,7 @@ mod common;
 mod endpoints;
 mod events;
 mod objects;
+mod port_maps;
 mod replicas;
 mod routing;
 mod services;

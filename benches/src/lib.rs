@@ -16,6 +16,7 @@ pub mod link;
 pub mod load;
 pub mod manifest;
 pub mod pattern;
+pub mod peer;
 pub mod poller;
 pub mod process;
 pub mod report;

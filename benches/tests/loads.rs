@@ -3,6 +3,7 @@
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a panic is a failed test")]
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -113,4 +114,34 @@ fn streams_carry_calls_and_gets() {
         assert_eq!(report["requests"], 500, "{kind:?}");
         assert_eq!(report["backend_connections"], 4, "{kind:?}");
     }
+}
+
+/// The sluicegate that was built with these, if one was.
+fn sluicegate() -> Option<String> {
+    let beside = Path::new(env!("CARGO_BIN_EXE_relay")).with_file_name("sluicegate");
+    let built = beside.is_file().then(|| beside.display().to_string());
+    std::env::var("SLUICEGATE_TEST_BINARY").ok().or(built)
+}
+
+fn measure(tool: &str, args: &[&str]) -> Value {
+    let output = Command::new(tool).args(args).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn changes_are_taken_up_and_fail_no_request() {
+    let Some(binary) = sluicegate() else { return };
+    let args = ["--peer", "sluicegate", "--binary", &binary, "--rate", "500", "--before-seconds", "0.2"];
+    let few = ["--changes", "3", "--settle-ms", "100"];
+    let report = measure(env!("CARGO_BIN_EXE_config-change"), &[&args[..], &few].concat());
+    assert_eq!((&report["changes"], &report["failed"]), (&3.into(), &0.into()), "{report}");
+    assert!(report["first_new_ms"]["max"].as_f64().unwrap() > 0.0, "{report}");
+}
+
+#[test]
+fn a_proxy_that_does_not_run_gives_no_figure() {
+    let args = ["--peer", "nginx", "--binary", "/bin/false"];
+    let output = Command::new(env!("CARGO_BIN_EXE_config-change")).args(args).output().unwrap();
+    assert!(!output.status.success() && output.stdout.is_empty());
 }

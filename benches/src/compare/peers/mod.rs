@@ -320,7 +320,7 @@ mod tests {
             for peer in scenario.peers {
                 let peer = find(peer).unwrap();
                 let folder = tempfile::tempdir().unwrap();
-                crate::certificates::write(folder.path(), crate::tls::NAME).unwrap();
+                crate::certificates::write(folder.path(), NAME).unwrap();
                 let setup = Setup {
                     scenario,
                     variant: peer.variant,

@@ -5,18 +5,22 @@
 //! address is served, by every replica alike, once it stands there. What stands there is believed only if a pool has it that
 //! is for this Service.
 
+mod gone;
+mod problems;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use config::compile::ServiceSettings;
 use config::index::{Assignment, Change, Event, Index};
-use config::report::{Kind, ObjectRef, Problem, Severity};
+use config::report::{Kind, ObjectRef, Severity};
 use config::resource::service::Service;
 use config::resource::service_addresses::{AddressWish, FamilyPolicy};
 use config::resource::service_exposure::Exposure;
 use config::resource::{AddressPool, AddressRange, L2Advertisement, ObjectSpec};
 
+use self::problems::Taken;
 use super::outcome::{Lack, Outcome};
 use super::request::{Families, Family, Nodes, Request, Sharing};
 use super::virtual_address::{Announcement, VirtualAddress};
@@ -82,9 +86,6 @@ struct Known {
     desired: Option<Desired>,
 }
 
-/// Services that are gone whose addresses are remembered.
-const MOST_GONE: usize = 256;
-
 /// Gives addresses to Services.
 #[derive(Debug)]
 pub struct Assigner {
@@ -119,6 +120,8 @@ pub struct Assigner {
     /// What Services had until now goes before what is recorded of others.
     keeps_confirmed: bool,
     overlaps: Vec<Overlap>,
+    /// Of pools, what the cluster's own objects have.
+    taken: Taken,
 }
 
 impl Assigner {
@@ -145,6 +148,7 @@ impl Assigner {
             tells_all: false,
             keeps_confirmed: false,
             overlaps: Vec::new(),
+            taken: Taken::default(),
         }
     }
 
@@ -191,11 +195,11 @@ impl Assigner {
         for event in events {
             change.merge(index.apply(event));
         }
-        if are_pools_touched {
-            let refused = self.refused.iter();
-            let refused = refused.flat_map(|(pool, ranges)| ranges.iter().map(move |range| (pool, *range)));
-            let refused = refused.map(|(pool, (at, range))| refusal(index, pool, at, range));
-            let problems = self.overlaps.iter().map(|one| overlap(index, one)).chain(refused).collect();
+        let is_shared = self.role != Role::Alone;
+        if self.taken.look(index, change, is_shared.then_some(&self.pools), are_pools_touched)
+            || are_pools_touched
+        {
+            let problems = self.problems(index);
             change.merge(index.apply(Event::Problems { source: "pools of addresses".into(), problems }));
         }
         Given { is_touched, is_different, desired }
@@ -361,42 +365,6 @@ impl Assigner {
             self.tell(service, &mut decisions);
         }
         decisions
-    }
-
-    /// A Service that goes may come back, and then has its address again if nobody else has got it meanwhile. It keeps it
-    /// from nobody, and the last ones are enough.
-    fn forget_gone(&mut self) {
-        self.gone.retain(|service, _| !self.services.contains_key(service));
-        let gone: Vec<ObjectRef> = self
-            .remembered
-            .keys()
-            .filter(|service| !self.services.contains_key(*service) && !self.gone.contains_key(*service))
-            .cloned()
-            .collect();
-        for service in gone {
-            let last = self.gone.values().max().copied().unwrap_or_default();
-            self.gone.insert(service, last + 1);
-            if self.gone.len() > MOST_GONE
-                && let Some((oldest, _)) = self.gone.iter().min_by_key(|(_, at)| **at)
-            {
-                let oldest = oldest.clone();
-                self.gone.remove(&oldest);
-                self.remembered.remove(&oldest);
-            }
-        }
-    }
-
-    /// `service` has `addresses` now, and nobody who is gone has them any more.
-    fn keep_in_mind(&mut self, service: &ObjectRef, addresses: &[IpAddr]) {
-        let remembered = &mut self.remembered;
-        self.gone.retain(|gone, _| {
-            let had = remembered.get(gone).is_some_and(|had| had.iter().any(|one| addresses.contains(one)));
-            if had {
-                remembered.remove(gone);
-            }
-            !had
-        });
-        self.remembered.insert(service.clone(), addresses.into());
     }
 
     /// What the Service asks pools for; `None` if nothing, or not pools.
@@ -684,34 +652,6 @@ impl Known {
     fn prefers_ipv6(&self) -> bool {
         let (ipv4, ipv6) = self.families;
         ipv6 && !ipv4
-    }
-}
-
-fn refusal(index: &Index, pool: &ObjectRef, at: usize, range: AddressRange) -> Problem {
-    Problem {
-        object: pool.clone(),
-        location: index.object(pool).and_then(|object| object.location.clone()),
-        field: format!("spec.addresses[{at}]"),
-        severity: Severity::Error,
-        reason: "RefusedAddress",
-        message: format!(
-            "{range} has addresses of loopback, which reach nobody but their own host: no Service gets any of it, unless \
-             --load-balancer-addresses has all of it"
-        ),
-    }
-}
-
-fn overlap(index: &Index, Overlap { pool, other, address }: &Overlap) -> Problem {
-    Problem {
-        object: other.clone(),
-        location: index.object(other).and_then(|object| object.location.clone()),
-        field: "spec.addresses".to_owned(),
-        severity: Severity::Warning,
-        reason: "OverlappingPools",
-        message: format!(
-            "{address}, and perhaps more, is in {pool} as well; each address is given once, by whichever pool is looked at \
-             first"
-        ),
     }
 }
 

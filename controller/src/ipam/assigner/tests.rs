@@ -1,3 +1,4 @@
+use config::report::Problem;
 use config::resource::{Object, decode, decode_json};
 
 use super::*;
@@ -474,4 +475,31 @@ fn alone_a_service_that_comes_back_has_its_address_again_unless_somebody_got_it(
         rig.apply(&service("a", "", ""));
         assert_eq!(rig.served(), "a=192.0.2.3 b=192.0.2.2 c=192.0.2.1");
     }
+}
+
+#[test]
+fn a_pool_that_overlaps_the_networks_of_the_cluster_is_told() {
+    let mut rig = Rig::new(Role::Leader);
+    let told = |rig: &Rig| -> Vec<String> {
+        rig.index.source_problems().map(|one| format!("{} {}", one.reason, one.object.name)).collect()
+    };
+    rig.apply(&(pool("a", "10.96.0.1-10.96.0.9") + &pool("b", "10.1.0.0/28")));
+    let plain = |ip: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: dns}}\nspec: {{clusterIP: {ip}, clusterIPs: [{ip}], ports: [{{port: 53}}]}}\n"
+        )
+    };
+    let slice = |more: &str| {
+        format!(
+            "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\n\
+             metadata: {{name: s, labels: {{kubernetes.io/service-name: dns}}}}\nports: [{{port: 53}}]\n\
+             endpoints: [{{addresses: [10.1.0.7]{more}}}]\n"
+        )
+    };
+    rig.apply(&(plain("10.96.0.7") + &slice("")));
+    assert_eq!(told(&rig), ["OverlapsCluster a"], "anybody may write an endpoint that is on no node");
+    rig.apply(&(plain("10.97.0.7") + &slice(", nodeName: n")));
+    assert_eq!(told(&rig), ["OverlapsCluster b"]);
+    rig.apply(&pool("b", "192.0.2.0/28"));
+    assert_eq!(told(&rig), [] as [&str; 0]);
 }

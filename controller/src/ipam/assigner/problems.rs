@@ -1,0 +1,128 @@
+//! What there is to say about pools: ranges that no Service gets, pools that overlap each other, or the cluster's own
+//! networks. Decides on no address.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use config::index::{Change, Index};
+use config::report::{Kind, ObjectRef, Problem, Severity};
+use config::resource::{AddressPool, AddressRange, Object, ObjectSpec};
+
+use super::{Assigner, Overlap};
+
+type Pools = BTreeMap<ObjectRef, AddressPool>;
+
+/// Addresses of pools that Services of the cluster have as ClusterIPs, or its Pods and nodes as endpoints. These networks
+/// are seen by what is in them: whoever may read Services need not be allowed to read nodes.
+#[derive(Debug, Default)]
+pub(super) struct Taken(BTreeMap<ObjectRef, (ObjectRef, IpAddr)>);
+
+impl Taken {
+    /// Looks at what changed, or at everything if pools did. True if there is something else to say. Without pools,
+    /// there is nothing.
+    pub(super) fn look(
+        &mut self,
+        index: &Index,
+        change: &Change,
+        pools: Option<&Pools>,
+        are_pools_touched: bool,
+    ) -> bool {
+        let Some(pools) = pools.filter(|pools| !pools.is_empty()) else {
+            return !std::mem::take(&mut self.0).is_empty();
+        };
+        let is_of_known = |object: &ObjectRef| self.0.values().any(|(by, _)| by == object);
+        if are_pools_touched || change.objects().any(is_of_known) {
+            let former = std::mem::take(&mut self.0);
+            index.objects().for_each(|object| self.note(object, pools));
+            return self.0 != former;
+        }
+        let before = self.0.len();
+        change
+            .objects()
+            .filter_map(|object| index.object(object))
+            .for_each(|object| self.note(object, pools));
+        self.0.len() != before
+    }
+
+    /// Notes the first address of each pool that `object` has.
+    fn note(&mut self, object: &Object, pools: &Pools) {
+        for address in own_addresses(object) {
+            for (pool, of) in pools {
+                let has = of.spec.addresses.iter().any(|range| range.has(address));
+                if has && !self.0.contains_key(pool) {
+                    self.0.insert(pool.clone(), (object.reference.clone(), address));
+                }
+            }
+        }
+    }
+}
+
+/// ClusterIPs, and endpoints that are on a node: anybody may write others, such as an address of a pool that is
+/// reached from within.
+fn own_addresses(object: &Object) -> impl Iterator<Item = IpAddr> {
+    let (cluster_ips, endpoints) = match &object.spec {
+        ObjectSpec::Service(service) => (&*service.cluster_ips, [].as_slice()),
+        ObjectSpec::EndpointSlice(slice) => ([].as_slice(), &*slice.endpoints),
+        _ => ([].as_slice(), [].as_slice()),
+    };
+    let on_nodes =
+        endpoints.iter().filter(|one| one.locality.as_ref().is_some_and(|locality| locality.node.is_some()));
+    cluster_ips.iter().copied().chain(on_nodes.map(|one| one.address))
+}
+
+impl Assigner {
+    /// All there is to say.
+    pub(super) fn problems(&self, index: &Index) -> Vec<Problem> {
+        let refused = self.refused.iter();
+        let refused = refused.flat_map(|(pool, ranges)| ranges.iter().map(move |range| (pool, *range)));
+        let refused = refused.map(|(pool, (at, range))| refusal(index, pool, at, range));
+        let taken = self.taken.0.iter().map(|(pool, (by, address))| collision(index, pool, by, *address));
+        self.overlaps.iter().map(|one| overlap(index, one)).chain(refused).chain(taken).collect()
+    }
+}
+
+fn collision(index: &Index, pool: &ObjectRef, by: &ObjectRef, address: IpAddr) -> Problem {
+    let whose = match by.kind {
+        Kind::Service => "ClusterIPs",
+        _ => "Pods or nodes",
+    };
+    Problem {
+        object: pool.clone(),
+        location: index.object(pool).and_then(|object| object.location.clone()),
+        field: "spec.addresses".to_owned(),
+        severity: Severity::Warning,
+        reason: "OverlapsCluster",
+        message: format!(
+            "{address} is in use by {by}, so that the pool overlaps the network of {whose}: a Service that gets such an \
+             address takes what is meant for others; choose addresses that the cluster does not use"
+        ),
+    }
+}
+
+fn refusal(index: &Index, pool: &ObjectRef, at: usize, range: AddressRange) -> Problem {
+    Problem {
+        object: pool.clone(),
+        location: index.object(pool).and_then(|object| object.location.clone()),
+        field: format!("spec.addresses[{at}]"),
+        severity: Severity::Warning,
+        reason: "RefusedAddress",
+        message: format!(
+            "{range} has addresses of loopback, which reach nobody but their own host: no Service gets any of it, unless \
+             --load-balancer-addresses has all of it"
+        ),
+    }
+}
+
+fn overlap(index: &Index, Overlap { pool, other, address }: &Overlap) -> Problem {
+    Problem {
+        object: other.clone(),
+        location: index.object(other).and_then(|object| object.location.clone()),
+        field: "spec.addresses".to_owned(),
+        severity: Severity::Warning,
+        reason: "OverlappingPools",
+        message: format!(
+            "{address}, and perhaps more, is in {pool} as well; each address is given once, by whichever pool is looked at \
+             first"
+        ),
+    }
+}

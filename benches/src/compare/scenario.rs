@@ -326,6 +326,17 @@ pub const ALL: &[Scenario] = &[
         ..HTTP
     },
     Scenario {
+        name: "start-1",
+        about: "milliseconds from the start of the process to the first answer, with one route",
+        unit: Unit::Millis,
+        tool: START,
+        args: &["--connections", "4", "--requests", "1000", "--warmup", "0"],
+        size: Size::Fixed(0.7),
+        peers: HOSTED,
+        quick: &["sluicegate", "nginx", "haproxy", "envoy"],
+        ..HTTP
+    },
+    Scenario {
         name: "start-10k",
         about: "milliseconds from the start of the process to the first answer for the last of 10,000 hosts; after that, all of \
                 them answer",

@@ -24,6 +24,7 @@ use gateway::{BindError, Gateway};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::announce::Addresses;
+use super::ended::{Ended, watched};
 use super::local_routes::ServiceRoutes;
 use super::{Reachable, listen_error};
 use crate::settings::SELF_SIGNED;
@@ -257,8 +258,7 @@ pub(super) struct ControlThread {
     thread: JoinHandle<()>,
     publishing: Arc<Mutex<Publishing>>,
     started: Option<oneshot::Receiver<Started>>,
-    /// Disconnects when the thread ends, also by a panic.
-    ended: Option<oneshot::Receiver<()>>,
+    ended: Ended,
 }
 
 impl ControlThread {
@@ -272,7 +272,7 @@ impl ControlThread {
         commands: mpsc::UnboundedReceiver<Command>,
     ) -> io::Result<Self> {
         let (started, was_started) = oneshot::channel();
-        let (alive, ended) = oneshot::channel::<()>();
+        let (alive, ended) = watched();
         publishing.started = Some(started);
         let has_failed = Arc::clone(&publishing.has_failed);
         let publishing = Arc::new(Mutex::new(publishing));
@@ -294,7 +294,7 @@ impl ControlThread {
                 Err(error) => tracing::error!(%error, "cannot start the control plane"),
             }
         })?;
-        Ok(Self { thread, publishing, started: Some(was_started), ended: Some(ended) })
+        Ok(Self { thread, publishing, started: Some(was_started), ended })
     }
 
     /// What came of the first table; `None` if there was none.
@@ -304,13 +304,7 @@ impl ControlThread {
 
     /// Returns when the thread has ended, and only once.
     pub(super) async fn ended(&mut self) {
-        match self.ended.as_mut() {
-            Some(ended) => {
-                let _ = ended.await;
-                self.ended = None;
-            }
-            None => std::future::pending().await,
-        }
+        self.ended.once().await;
     }
 
     /// Waits for the end of the thread, which must have been told to stop, and then drains; returns how many

@@ -8,6 +8,7 @@ mod admin;
 mod announce;
 mod capability;
 mod control;
+mod ended;
 mod listen_error;
 mod local_routes;
 mod log;

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use controller::status::{self, Inbox, NodeAddress, Notes, Pods, Publish, Settings, StatusMetrics};
 use tokio::sync::oneshot;
 
+use super::ended::{Ended, watched};
 use crate::cli::{NodeAddressKind, RunArgs, ServiceName, StatusArgs};
 
 /// What is to be written, before anything is.
@@ -22,8 +23,7 @@ pub(super) struct Prospect {
 pub(super) struct StatusThread {
     thread: JoinHandle<()>,
     stop: Option<oneshot::Sender<()>>,
-    /// Disconnects when the thread ends, also by a panic.
-    ended: Option<oneshot::Receiver<()>>,
+    ended: Ended,
 }
 
 impl Prospect {
@@ -51,7 +51,7 @@ impl Prospect {
             );
         }
         let (stop, stopped) = oneshot::channel();
-        let (alive, ended) = oneshot::channel::<()>();
+        let (alive, ended) = watched();
         let thread = std::thread::Builder::new().name("status".to_owned()).spawn(move || {
             let _alive = alive;
             let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -67,7 +67,7 @@ impl Prospect {
             // A name that is just being resolved must not be waited for.
             runtime.shutdown_background();
         })?;
-        Ok(StatusThread { thread, stop: Some(stop), ended: Some(ended) })
+        Ok(StatusThread { thread, stop: Some(stop), ended })
     }
 }
 
@@ -79,13 +79,7 @@ impl StatusThread {
 
     /// Returns when the thread has ended, and only once.
     pub(super) async fn ended(&mut self) {
-        match self.ended.as_mut() {
-            Some(ended) => {
-                let _ = ended.await;
-                self.ended = None;
-            }
-            None => std::future::pending().await,
-        }
+        self.ended.once().await;
     }
 
     /// Waits for its end, which it must have been told.

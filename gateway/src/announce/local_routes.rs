@@ -31,12 +31,13 @@ impl LocalRoutes {
 
     /// Makes all of `wanted` the host's; what is that already stays as it is. `failed` is told of those that cannot be.
     pub fn add(&mut self, wanted: &BTreeSet<IpAddr>, mut failed: impl FnMut(IpAddr, &io::Error)) {
-        for address in wanted.difference(&self.made.clone()) {
-            match self.netlink.make_local(*address, self.loopback) {
-                Ok(()) => drop(self.made.insert(*address)),
+        let new: Vec<IpAddr> = wanted.difference(&self.made).copied().collect();
+        for address in new {
+            match self.netlink.make_local(address, self.loopback) {
+                Ok(()) => drop(self.made.insert(address)),
                 // The host has it otherwise.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => failed(*address, &error),
+                Err(error) => failed(address, &error),
             }
         }
     }

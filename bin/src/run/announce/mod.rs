@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::desk::Desk;
 use super::capability;
+use super::ended::{Ended, watched};
 use crate::cli::{AnnounceKind, RunArgs};
 
 /// What addresses and links need.
@@ -72,8 +73,7 @@ pub(super) struct AnnounceThread {
     /// Ends the thread when it is dropped.
     orders: mpsc::UnboundedSender<Left>,
     lease: Duration,
-    /// Disconnects when the thread ends, also by a panic.
-    ended: Option<oneshot::Receiver<()>>,
+    ended: Ended,
 }
 
 /// Refuses what cannot work. `None` if nothing is announced.
@@ -131,7 +131,7 @@ impl Prospect {
     /// Starts the thread, for the gateway of `shared`.
     pub(super) fn start(self, shared: Arc<Shared>) -> anyhow::Result<AnnounceThread> {
         let (orders, ordered) = mpsc::unbounded_channel();
-        let (alive, ended) = oneshot::channel::<()>();
+        let (alive, ended) = watched();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let Self { lease, interfaces, desk, figures: Figures { stats, agreement }, leases } = self;
         let station = {
@@ -153,20 +153,14 @@ impl Prospect {
             // A request that is under way must not be waited for.
             runtime.shutdown_background();
         })?;
-        Ok(AnnounceThread { thread, orders, lease, ended: Some(ended) })
+        Ok(AnnounceThread { thread, orders, lease, ended })
     }
 }
 
 impl AnnounceThread {
     /// Returns when the thread has ended, and only once.
     pub(super) async fn ended(&mut self) {
-        match self.ended.as_mut() {
-            Some(ended) => {
-                let _ = ended.await;
-                self.ended = None;
-            }
-            None => std::future::pending().await,
-        }
+        self.ended.once().await;
     }
 
     /// Has others take over what they can, and returns when they have, or after two Leases. Addresses that nobody takes

@@ -10,7 +10,7 @@ use super::load::Amount;
 use super::measure::{Placement, measure};
 use super::peers::{Peer, Programs};
 use super::record::{Outcome, Round};
-use super::scenario::{Scenario, Size};
+use super::scenario::{Scenario, Size, Table};
 
 /// A measurement is no shorter, in seconds: below that, ticks of the clock are seen in it.
 const SHORTEST: f64 = 0.25;
@@ -18,6 +18,8 @@ const SHORTEST: f64 = 0.25;
 const WITH_WARMUP: f64 = 7.0 / 6.0;
 /// Ending a proxy and what else is around a measurement, in seconds.
 const AROUND: f64 = 0.15;
+/// What a start takes longer with a large table, in seconds.
+const LARGE: f64 = 0.5;
 
 /// A scenario with those of its peers that are there.
 #[derive(Debug)]
@@ -37,7 +39,8 @@ impl Job {
 
     /// Seconds that do not depend on how long a load is.
     fn fixed(&self) -> f64 {
-        let starts: f64 = self.peers.iter().map(|peer| peer.start + AROUND).sum();
+        let large = if self.scenario.table == Table::One { 0.0 } else { LARGE };
+        let starts: f64 = self.peers.iter().map(|peer| peer.start + AROUND + large).sum();
         let load = match self.scenario.size {
             Size::Timed(_) => 0.0,
             Size::Fixed(seconds) => seconds,

@@ -80,7 +80,9 @@ impl Options {
         }
         let scenarios = self.scenarios()?;
         let binaries = self.binaries()?;
-        let programs = Programs::new(&binaries, &self.peers_folder.join("bin"));
+        // Programs are started in folders of their own.
+        let peers = self.peers_folder.canonicalize().unwrap_or_else(|_| self.peers_folder.clone());
+        let programs = Programs::new(&binaries, &peers.join("bin"));
         let (jobs, absent) = self.jobs(&scenarios, &programs)?;
         let cpus = cpu::usable()?;
         let &[first, second, ..] = cpus.as_slice() else {
@@ -210,6 +212,8 @@ impl Comparison {
         for (peer, remedy) in &self.record.absent {
             eprintln!("{peer}: not there, skipped ({remedy})");
         }
+        let time = Duration::from_secs_f64(self.budget.estimate(jobs, Instant::now()));
+        eprintln!("{} scenarios, about {}", jobs.len(), spell(time));
         let mut done = Ok(());
         for number in 0..jobs.len() {
             let Some([job, rest @ ..]) = jobs.get(number..) else { break };

@@ -456,56 +456,6 @@ pub const ALL: &[Scenario] = &[
         ..HTTP
     },
     Scenario {
-        name: "tcp-bulk",
-        about: "relayed as it is: 4 connections, answers of 64 MiB",
-        unit: Unit::CpuMillisPerGigabyte,
-        bytes: 67_108_864,
-        front: Front::Tcp,
-        args: &["--connections", "4", "--body", "67108864"],
-        size: Size::Timed(30.0),
-        peers: STREAMS_SPLICING,
-        quick: SPLICING_QUICK,
-        ..HTTP
-    },
-    Scenario {
-        name: "tcp-ping-pong",
-        about: "relayed as it is: 64 connections, messages of less than 100 bytes back and forth",
-        front: Front::Tcp,
-        peers: STREAMS,
-        ..HTTP
-    },
-    Scenario {
-        name: "tcp-churn",
-        about: "relayed as it is: 64 connections at once, a new one for each small message",
-        front: Front::Tcp,
-        args: &["--one-shot"],
-        size: Size::Timed(10_000.0),
-        peers: STREAMS,
-        ..HTTP
-    },
-    Scenario {
-        name: "udp-echo",
-        about: "echoes of 64 bytes over 1,000 flows, 128 under way; a request is a datagram each way",
-        front: Front::Udp,
-        tool: "datagrams",
-        args: &["--flows", "1000"],
-        size: Size::Timed(70_000.0),
-        peers: DATAGRAMS,
-        quick: DATAGRAMS,
-        ..HTTP
-    },
-    Scenario {
-        name: "udp-burst",
-        about: "echoes of 1,200 bytes in bursts of 16, 64 flows of which 4 are busy; a request is a datagram each way",
-        front: Front::Udp,
-        tool: "datagrams",
-        args: &["--flows", "64", "--in-flight", "4", "--burst", "16", "--size", "1200"],
-        size: Size::Timed(80_000.0),
-        peers: DATAGRAMS,
-        quick: &["sluicegate", "nginx", "envoy"],
-        ..HTTP
-    },
-    Scenario {
         name: "idle-10k",
         about: "memory (PSS) for each of 10,000 keep-alive connections, idle after one request each",
         args: &[
@@ -566,6 +516,56 @@ pub const ALL: &[Scenario] = &[
         ],
         size: Size::Fixed(7.0),
         ..IDLE
+    },
+    Scenario {
+        name: "tcp-bulk",
+        about: "relayed as it is: 4 connections, answers of 64 MiB",
+        unit: Unit::CpuMillisPerGigabyte,
+        bytes: 67_108_864,
+        front: Front::Tcp,
+        args: &["--connections", "4", "--body", "67108864"],
+        size: Size::Timed(30.0),
+        peers: STREAMS_SPLICING,
+        quick: SPLICING_QUICK,
+        ..HTTP
+    },
+    Scenario {
+        name: "tcp-ping-pong",
+        about: "relayed as it is: 64 connections, messages of less than 100 bytes back and forth",
+        front: Front::Tcp,
+        peers: STREAMS,
+        ..HTTP
+    },
+    Scenario {
+        name: "tcp-churn",
+        about: "relayed as it is: 64 connections at once, a new one for each small message",
+        front: Front::Tcp,
+        args: &["--one-shot"],
+        size: Size::Timed(10_000.0),
+        peers: STREAMS,
+        ..HTTP
+    },
+    Scenario {
+        name: "udp-echo",
+        about: "echoes of 64 bytes over 1,000 flows, 128 under way; a request is a datagram each way",
+        front: Front::Udp,
+        tool: "datagrams",
+        args: &["--flows", "1000"],
+        size: Size::Timed(70_000.0),
+        peers: DATAGRAMS,
+        quick: DATAGRAMS,
+        ..HTTP
+    },
+    Scenario {
+        name: "udp-burst",
+        about: "echoes of 1,200 bytes in bursts of 16, 64 flows of which 4 are busy; a request is a datagram each way",
+        front: Front::Udp,
+        tool: "datagrams",
+        args: &["--flows", "64", "--in-flight", "4", "--burst", "16", "--size", "1200"],
+        size: Size::Timed(80_000.0),
+        peers: DATAGRAMS,
+        quick: &["sluicegate", "nginx", "envoy"],
+        ..HTTP
     },
 ];
 

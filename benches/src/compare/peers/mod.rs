@@ -267,7 +267,8 @@ impl Programs {
                 [self.installed.clone(), self.binaries.clone()].into_iter().chain(system).collect()
             }
         };
-        folders.retain(|folder| folder.is_absolute() || source != Source::System);
+        // A program is started in a folder of its own.
+        folders.retain(|folder| folder.is_absolute());
         folders.into_iter().map(|folder| folder.join(name)).find(|path| path.is_file())
     }
 

@@ -36,9 +36,12 @@ pub struct Report {
     /// Memory of the proxy, if it was asked for.
     #[serde(default)]
     pub memory: Option<Memory>,
-    /// The figure itself, where it is none of these.
+    /// Requests that failed where that is a figure: while the configuration changed.
     #[serde(default)]
-    pub figure: Option<f64>,
+    pub failed: u64,
+    /// Milliseconds from a change to the first request at the new endpoints, by percentile.
+    #[serde(default)]
+    pub first_new_ms: BTreeMap<String, f64>,
 }
 
 /// Memory of the proxy for what the load holds.
@@ -134,8 +137,11 @@ pub fn program(tool: &str, programs: &Programs) -> Result<PathBuf> {
     programs.find(tool, source).with_context(|| format!("{tool} is missing"))
 }
 
-/// What `command` says on its standard output, once it ended well.
-fn finish(mut command: Command, folder: &Path, cpus: &[usize]) -> Result<String> {
+/// What `command`, run on `cpus`, says on its standard output, once it ended well.
+///
+/// # Errors
+/// What it said if it did not.
+pub fn finish(mut command: Command, folder: &Path, cpus: &[usize]) -> Result<String> {
     let (out, error) = (folder.join("load.out"), folder.join("load.err"));
     command.env("RUST_BACKTRACE", "0").stdin(Stdio::null());
     command.stdout(File::create(&out)?).stderr(File::create(&error)?);

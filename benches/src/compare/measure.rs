@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::cpu::{Interval, Moment};
 use super::load::{self, Amount, Report};
 use super::peers::{Peer, Programs};
 use super::proxy::{Prepared, Proxy};
 use super::record::{Outcome, Sample, Unit};
-use super::scenario::{HOSTS, MEMORY, START, Scenario, Table};
+use super::scenario::{CHANGE, HOSTS, MEMORY, START, Scenario, Table};
 use super::stop;
 use crate::process::{cpu_nanos, pss_bytes};
 use crate::tls::NAME;
@@ -62,6 +63,7 @@ fn sample(
 ) -> Result<Sample> {
     let program = programs.of(peer).context("it is gone")?;
     match scenario.tool {
+        CHANGE => change(scenario, programs, peer, &program, place),
         START => start(scenario, programs, peer, &program, workers, place),
         MEMORY => {
             let small = Scenario { table: Table::One, ..*scenario };
@@ -136,21 +138,53 @@ fn start(
     })
 }
 
+/// The time from a change to its effect, under load. The load starts the proxy itself, on all of the CPUs.
+fn change(
+    scenario: &Scenario,
+    programs: &Programs,
+    peer: &Peer,
+    program: &Path,
+    place: &Placement,
+) -> Result<Sample> {
+    let folder = tempfile::TempDir::with_prefix("compare-")?;
+    let mut command = Command::new(load::program(scenario.tool, programs)?);
+    command.args(["--peer", peer.name, "--binary"]).arg(program).args(scenario.args);
+    let mut cpus = [place.proxy.as_slice(), &place.load].concat();
+    cpus.dedup();
+    let before = Moment::now()?;
+    let said = load::finish(command, folder.path(), &cpus)?;
+    let interval = Moment::now()?.since(&before);
+    let report: Report = serde_json::from_str(&said)?;
+    ensure!(report.failed == 0, "{} of {} requests failed", report.failed, report.requests + report.failed);
+    let each = report.cpu_us_per_request.unwrap_or(0.0);
+    Ok(Sample {
+        figure: figure(scenario, &report).context("the load reports no figure")?,
+        requests: report.requests,
+        seconds: report.seconds,
+        proxy_cpu: each * report.requests as f64 / 1e6,
+        load_idle: idle(&interval, cpus.len()),
+        steal: interval.steal,
+        // The proxy ended with the load, of which it was a child.
+        others: interval.others(0.0),
+        latency: report.latency_us,
+    })
+}
+
 /// Share of the time in which the load did nothing.
 fn idle(interval: &Interval, cpus: usize) -> f64 {
     (1.0 - interval.ended / (interval.seconds * cpus as f64)).clamp(0.0, 1.0)
 }
 
 fn figure(scenario: &Scenario, report: &Report) -> Option<f64> {
-    report.figure.or_else(|| match scenario.unit {
+    match scenario.unit {
         Unit::CpuMicrosPerRequest => report.cpu_us_per_request,
         Unit::CpuMillisPerGigabyte => {
             report.cpu_us_per_request.map(|each| each * 1e6 / scenario.bytes as f64)
         }
         Unit::BytesEach => report.memory.as_ref().map(|memory| memory.per_connection),
         Unit::LatencyMicros => report.latency_us.get("p99").copied(),
-        Unit::Millis => None,
-    })
+        Unit::Millis => report.first_new_ms.get("p50").copied(),
+    }
 }
 
 fn judge(sample: Sample, unit: Unit, amount: Amount) -> Outcome {

@@ -24,7 +24,7 @@ const LOADS: (f64, f64) = (0.8, 2.0);
 /// Measures proxies side by side. Installs nothing: what is not there is skipped, and named; `benches/peers.sh` installs it.
 #[derive(Args, Debug)]
 pub struct Options {
-    /// At most 15 minutes: 5 rounds, short loads, fewer peers where they matter less
+    /// At most 15 minutes: 5 rounds, short loads, fewer peers and scenarios where they matter less
     #[arg(long)]
     quick: bool,
     /// Scenarios to run, several times or with commas; all by default
@@ -108,7 +108,8 @@ impl Options {
 
     fn scenarios(&self) -> Result<Vec<&'static Scenario>> {
         if self.scenario.is_empty() || self.scenario.iter().any(|name| name == "all") {
-            return Ok(scenario::ALL.iter().collect());
+            let all = scenario::ALL.iter();
+            return Ok(all.filter(|scenario| !self.quick || !scenario.quick.is_empty()).collect());
         }
         let find = |name: &String| {
             scenario::find(name).with_context(|| {
@@ -162,7 +163,8 @@ impl Options {
 
     /// The peers of a scenario, by what the command line says.
     fn wanted(&self, scenario: &Scenario) -> Vec<&'static Peer> {
-        let names = if self.quick && self.peer.is_empty() { scenario.quick } else { scenario.peers };
+        let few = self.quick && self.peer.is_empty() && !scenario.quick.is_empty();
+        let names = if few { scenario.quick } else { scenario.peers };
         let named = |name: &str| self.peer.is_empty() || self.peer.iter().any(|peer| peer == name);
         let named: Vec<_> = names.iter().copied().filter(|name| named(name)).collect();
         if named.is_empty() {
@@ -213,7 +215,8 @@ impl Comparison {
             eprintln!("{peer}: not there, skipped ({remedy})");
         }
         let time = Duration::from_secs_f64(self.budget.estimate(jobs, Instant::now()));
-        eprintln!("{} scenarios, about {}", jobs.len(), spell(time));
+        let seconds = self.budget.load_seconds(jobs, Instant::now());
+        eprintln!("{} scenarios with loads of {seconds:.2} s, about {}", jobs.len(), spell(time));
         let mut done = Ok(());
         for number in 0..jobs.len() {
             let Some([job, rest @ ..]) = jobs.get(number..) else { break };
@@ -223,6 +226,9 @@ impl Comparison {
             if done.is_err() {
                 break;
             }
+        }
+        if done.is_err() {
+            eprintln!("what was measured: {}", path.display());
         }
         done?;
         let folder = out.join("report");
@@ -371,6 +377,15 @@ mod tests {
         assert_eq!(names(&options, "small-get"), ["relay", "nginx", "haproxy"]);
         assert_eq!(names(&options, "tls-keepalive"), ["nginx", "haproxy"]);
         assert!(names(&options, "hosts-10k").is_empty());
+    }
+
+    #[test]
+    fn a_scenario_that_is_not_quick_runs_if_it_is_named() {
+        let all = options("compare --quick").scenarios().unwrap();
+        assert!(all.iter().all(|scenario| scenario.name != "udp-burst"));
+        let named = options("compare --quick --scenario udp-burst");
+        assert_eq!(named.scenarios().unwrap().len(), 1);
+        assert!(names(&named, "udp-burst").contains(&"nginx"));
     }
 
     #[test]

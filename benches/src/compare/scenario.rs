@@ -79,6 +79,9 @@ pub const START: &str = "start";
 /// Not a program of its own, but `loadgen` with a large and a small table: what the routes of a proxy take.
 pub const MEMORY: &str = "memory";
 
+/// A load that starts the proxy itself, since it tells it of changes.
+pub const CHANGE: &str = "config-change";
+
 /// One scenario.
 #[derive(Debug, Clone, Copy)]
 pub struct Scenario {
@@ -112,7 +115,7 @@ pub struct Scenario {
     pub rate: Option<f64>,
     /// The proxies that it is about.
     pub peers: &'static [&'static str],
-    /// Those of them in a quick comparison.
+    /// Those of them in a quick comparison; empty if it is none of its scenarios.
     pub quick: &'static [&'static str],
     /// A variant of our own that a claim compares with.
     pub against: Option<&'static str>,
@@ -234,6 +237,7 @@ pub const ALL: &[Scenario] = &[
         name: "small-get-browser",
         about: "small-get with a request head of 430 bytes",
         args: &["--browser-head"],
+        quick: &[],
         ..HTTP
     },
     Scenario {
@@ -322,7 +326,7 @@ pub const ALL: &[Scenario] = &[
         table: Table::Hosts,
         args: &["--hosts", "10000"],
         peers: HOSTED,
-        quick: &["sluicegate", "nginx", "haproxy", "envoy"],
+        quick: &[],
         ..HTTP
     },
     Scenario {
@@ -358,7 +362,19 @@ pub const ALL: &[Scenario] = &[
         args: &["--hosts", "10000", "--connections", "4", "--requests", "10000", "--warmup", "0"],
         size: Size::Fixed(3.0),
         peers: HOSTED,
-        quick: HOSTED,
+        quick: &["sluicegate", "nginx", "haproxy", "envoy"],
+        ..HTTP
+    },
+    Scenario {
+        name: "config-change",
+        about: "2,000 requests a second while the endpoints change four times: milliseconds from a change to the first request at \
+                the new ones. A failed request is a failure. Proxies and load share two CPUs",
+        unit: Unit::Millis,
+        tool: CHANGE,
+        args: &["--changes", "4", "--before-seconds", "0.2", "--settle-ms", "200"],
+        size: Size::Fixed(3.0),
+        peers: EVERYONE_BUT_RELAY,
+        quick: &["sluicegate", "nginx", "haproxy", "envoy"],
         ..HTTP
     },
     Scenario {
@@ -367,8 +383,8 @@ pub const ALL: &[Scenario] = &[
         table: Table::Paths,
         args: &["--paths", "10000"],
         peers: TABLES,
-        quick: TABLES,
         against: Some("sluicegate-one-route"),
+        quick: &[],
         ..HTTP
     },
     Scenario {
@@ -401,7 +417,7 @@ pub const ALL: &[Scenario] = &[
         front: Front::Http2,
         tool: "h2load",
         args: &["-c", "16", "-m", "32", "-t", "1"],
-        quick: EVERYONE_BUT_RELAY,
+        quick: FOUR,
         ..TLS
     },
     Scenario {
@@ -410,6 +426,7 @@ pub const ALL: &[Scenario] = &[
         front: Front::Https2,
         tool: "h2load",
         args: &["-c", "16", "-m", "32", "-t", "1"],
+        quick: &[],
         ..TLS
     },
     Scenario {
@@ -420,7 +437,7 @@ pub const ALL: &[Scenario] = &[
         tool: "streams",
         args: &["--grpc"],
         size: Size::Timed(45_000.0),
-        quick: EVERYONE_BUT_RELAY,
+        quick: FOUR,
         ..TLS
     },
     Scenario {
@@ -471,7 +488,7 @@ pub const ALL: &[Scenario] = &[
             "1",
         ],
         size: Size::Fixed(2.5),
-        quick: EVERYONE_BUT_RELAY,
+        quick: FOUR,
         ..IDLE
     },
     Scenario {
@@ -493,6 +510,7 @@ pub const ALL: &[Scenario] = &[
             "1",
         ],
         size: Size::Fixed(6.0),
+        quick: &["sluicegate", "nginx", "haproxy"],
         ..IDLE
     },
     Scenario {
@@ -515,6 +533,7 @@ pub const ALL: &[Scenario] = &[
             "1",
         ],
         size: Size::Fixed(7.0),
+        quick: &[],
         ..IDLE
     },
     Scenario {
@@ -564,7 +583,7 @@ pub const ALL: &[Scenario] = &[
         args: &["--flows", "64", "--in-flight", "4", "--burst", "16", "--size", "1200"],
         size: Size::Timed(80_000.0),
         peers: DATAGRAMS,
-        quick: &["sluicegate", "nginx", "envoy"],
+        quick: &[],
         ..HTTP
     },
 ];
@@ -576,10 +595,10 @@ pub fn find(name: &str) -> Option<&'static Scenario> {
 }
 
 impl Scenario {
-    /// Rounds of it: memory and times that hardly differ from round to round need fewer than `rounds`.
+    /// Rounds of it: memory, which hardly differs from round to round, needs no more than a verdict does.
     #[must_use]
     pub fn rounds(&self, rounds: usize) -> usize {
-        if self.unit == Unit::BytesEach { rounds.div_ceil(3) } else { rounds }
+        if self.unit == Unit::BytesEach { rounds.min(5) } else { rounds }
     }
 
     /// The program that makes the load.
@@ -626,8 +645,8 @@ mod tests {
 
     #[test]
     fn memory_needs_fewer_rounds() {
-        assert_eq!(find("idle-10k").unwrap().rounds(12), 4);
-        assert_eq!(find("idle-10k").unwrap().rounds(5), 2);
+        assert_eq!(find("idle-10k").unwrap().rounds(12), 5);
+        assert_eq!(find("idle-10k").unwrap().rounds(2), 2);
         assert_eq!(find("small-get").unwrap().rounds(5), 5);
     }
 

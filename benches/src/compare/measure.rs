@@ -138,7 +138,7 @@ fn start(
     })
 }
 
-/// The time from a change to its effect, under load. The load starts the proxy itself, on all of the CPUs.
+/// The time from a change to its effect, under load. The load starts the proxy itself, and tells it.
 fn change(
     scenario: &Scenario,
     programs: &Programs,
@@ -149,20 +149,26 @@ fn change(
     let folder = tempfile::TempDir::with_prefix("compare-")?;
     let mut command = Command::new(load::program(scenario.tool, programs)?);
     command.args(["--peer", peer.name, "--binary"]).arg(program).args(scenario.args);
-    let mut cpus = [place.proxy.as_slice(), &place.load].concat();
-    cpus.dedup();
+    for cpu in &place.proxy {
+        command.args(["--proxy-cpus", &cpu.to_string()]);
+    }
     let before = Moment::now()?;
-    let said = load::finish(command, folder.path(), &cpus)?;
+    let said = load::finish(command, folder.path(), &place.load)?;
     let interval = Moment::now()?.since(&before);
     let report: Report = serde_json::from_str(&said)?;
-    ensure!(report.failed == 0, "{} of {} requests failed", report.failed, report.requests + report.failed);
+    let figure = figure(scenario, &report).context("the load reports no figure")?;
+    let (failed, all) = (report.failed, report.requests + report.failed);
+    ensure!(
+        failed == 0,
+        "{failed} of {all} requests failed; the new endpoints were reached after {figure:.0} ms"
+    );
     let each = report.cpu_us_per_request.unwrap_or(0.0);
     Ok(Sample {
-        figure: figure(scenario, &report).context("the load reports no figure")?,
+        figure,
         requests: report.requests,
         seconds: report.seconds,
         proxy_cpu: each * report.requests as f64 / 1e6,
-        load_idle: idle(&interval, cpus.len()),
+        load_idle: idle(&interval, place.load.len() + place.proxy.len()),
         steal: interval.steal,
         // The proxy ended with the load, of which it was a child.
         others: interval.others(0.0),

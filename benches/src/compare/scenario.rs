@@ -368,7 +368,7 @@ pub const ALL: &[Scenario] = &[
     Scenario {
         name: "config-change",
         about: "2,000 requests a second while the endpoints change four times: milliseconds from a change to the first request at \
-                the new ones. A failed request is a failure. Proxies and load share two CPUs",
+                the new ones. A failed request is a failure",
         unit: Unit::Millis,
         tool: CHANGE,
         args: &["--changes", "4", "--before-seconds", "0.2", "--settle-ms", "200"],

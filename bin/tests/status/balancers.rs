@@ -92,6 +92,9 @@ fn a_server_that_does_not_know_a_kind_of_pools_yet_costs_no_address() {
     balancer(&cluster, "had", Some("192.0.2.7"));
     let unknown = Fault::new(Effect::Status { code: 404, retry_after: None }).resources(&["addresspools"]);
     let unknown = cluster.server.fail(unknown);
+    // Who may not read advertisements can still give addresses.
+    let denied = Fault::new(Effect::Status { code: 403, retry_after: None });
+    cluster.server.fail(denied.resources(&["l2advertisements"]).users(&["one"]));
     let _gateway = gateway(&cluster, &["--metallb-pools"]);
     cluster.wait_for_leader("");
     throughout(Duration::from_secs(3), "it keeps its address", || address(&cluster, "had") == "192.0.2.7");

@@ -23,9 +23,11 @@ pub(super) struct CatchUp {
     done: BTreeMap<FeedId, u64>,
 }
 
-/// Its objects say who has which address.
+/// Its objects say who has which address, and who may have which.
 fn decides(resource: Resource) -> bool {
-    resource == Resource::Services || Resource::OF_POOLS.contains(&resource)
+    // What an advertisement says concerns addresses that were given.
+    let is_of_pools = Resource::OF_POOLS.contains(&resource) && resource != Resource::L2Advertisements;
+    resource == Resource::Services || is_of_pools
 }
 
 impl KubeSource {
@@ -51,10 +53,7 @@ impl KubeSource {
         if !self.progress.is_missing(follower.id) {
             return Knowledge::Partial;
         }
-        // Nothing that anybody has is of an advertisement.
-        let is_certain = follower.target.resource == Resource::L2Advertisements
-            || self.progress.is_missing_for_long(follower.id);
-        if is_certain { Knowledge::Whole } else { Knowledge::Unconfirmed }
+        if self.progress.is_missing_for_long(follower.id) { Knowledge::Whole } else { Knowledge::Unconfirmed }
     }
 
     /// Has everything listed that decides on addresses.

@@ -193,6 +193,12 @@ fn figure(scenario: &Scenario, report: &Report) -> Option<f64> {
     }
 }
 
+/// Whether the machine got in the way: another time may be better.
+#[must_use]
+pub fn is_disturbed(sample: &Sample) -> bool {
+    sample.steal > STEAL || sample.others > OTHERS
+}
+
 fn judge(sample: Sample, unit: Unit, amount: Amount) -> Outcome {
     let rate = sample.requests as f64 / sample.seconds;
     // Memory is the same however busy the machine is.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::load::Amount;
-use super::measure::{Placement, measure};
+use super::measure::{Placement, is_disturbed, measure};
 use super::peers::{Peer, Programs};
 use super::record::{Outcome, Round};
 use super::scenario::{Scenario, Size, Table};
@@ -181,10 +181,12 @@ impl<'a> Rounds<'a> {
     }
 }
 
-/// Whether a round has something that does not count.
+/// Whether a round has something that does not count, and would perhaps when the machine is quiet.
 #[must_use]
 pub fn is_spoilt(round: &Round) -> bool {
-    round.outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::ThrownAway(..)))
+    let spoilt =
+        |outcome: &Outcome| matches!(outcome, Outcome::ThrownAway(sample, _) if is_disturbed(sample));
+    round.outcomes.iter().any(|(_, outcome)| spoilt(outcome))
 }
 
 /// `5 min 12 s`.
@@ -197,6 +199,7 @@ pub fn spell(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compare::record::Sample;
     use crate::compare::{peers, scenario};
 
     fn job(name: &str, rounds: usize) -> Job {
@@ -260,6 +263,26 @@ mod tests {
         let budget = Budget { end: Some(now + super::super::QUICK), longest: 1.0 };
         let seconds = budget.load_seconds(&jobs, now);
         assert!(seconds > SHORTEST * 1.2, "loads of {seconds} s");
+    }
+
+    #[test]
+    fn a_rate_that_a_peer_cannot_keep_is_not_tried_again() {
+        let round = |others| {
+            let sample = Sample {
+                figure: 1.0,
+                requests: 1,
+                seconds: 1.0,
+                proxy_cpu: 1.0,
+                load_idle: 0.5,
+                steal: 0.0,
+                others,
+                latency: BTreeMap::new(),
+            };
+            let outcomes = vec![("caddy".to_owned(), Outcome::ThrownAway(sample, String::new()))];
+            Round { proxy_cpus: vec![0], load_cpus: vec![1], outcomes }
+        };
+        assert!(!is_spoilt(&round(0.01)));
+        assert!(is_spoilt(&round(0.2)));
     }
 
     #[test]

@@ -85,7 +85,12 @@ pub fn write(runs: &[Run], out: &Path) -> Result<()> {
     let in_process = growth::read(out)?.map(|growth| in_process::page::section(&growth)).unwrap_or_default();
     let mut files = page::files(runs, &raw, &in_process);
     for (run, name) in runs.iter().zip(&raw) {
-        files.push((name.clone(), serde_json::to_string_pretty(run)? + "\n"));
+        let mut run = run.clone();
+        // Where the binary was is of no use to anybody else.
+        for program in run.command.iter_mut().take(1) {
+            *program = program.rsplit('/').next().unwrap_or_default().to_owned();
+        }
+        files.push((name.clone(), serde_json::to_string_pretty(&run)? + "\n"));
     }
     for (name, content) in files {
         let path = out.join(name);

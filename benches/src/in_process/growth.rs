@@ -201,7 +201,7 @@ pub fn write(growth: &Growth, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What [`write`] has written to the folder, if it has.
+/// What [`write()`] has written to the folder, if it has.
 ///
 /// # Errors
 /// It cannot be read, or is something else.

@@ -90,6 +90,13 @@ fn raw_data_makes_the_same_report_again() {
 }
 
 #[test]
+fn where_the_binary_was_is_told_to_nobody() {
+    let mut other = small();
+    other.command[0] = "/home/somebody/target/release/benches".to_owned();
+    assert_eq!(written(&[other]), written(&[small()]));
+}
+
+#[test]
 fn a_peer_that_is_not_there_changes_only_its_rows() {
     let mut other = small();
     for round in other.scenarios.iter_mut().flat_map(|scenario| &mut scenario.rounds) {

@@ -359,6 +359,12 @@ pub(crate) struct ServiceArgs {
     #[arg(long, value_name = "CIDR", num_args = 1.., value_delimiter = ',', value_parser = network, env = "SLUICEGATE_NODEPORT_ADDRESSES", help_heading = SERVICES)]
     pub(crate) nodeport_addresses: Vec<IpNet>,
 
+    /// Speak to endpoints from the addresses of their clients where a Service (sluicegate.dev/source-address: client) or a
+    /// listener (sourceAddress: client) wants that. Needs CAP_NET_ADMIN, and routes that lead what endpoints answer back
+    /// to this host
+    #[arg(long, env = "SLUICEGATE_TRANSPARENT", help_heading = SERVICES)]
+    pub(crate) transparent: bool,
+
     /// ConfigMap that says which Services TCP ports of this host lead to, as ingress-nginx has it:
     /// PORT: "NAMESPACE/SERVICE:PORT", and :PROXY after it where it is to be read, and :PROXY again where it is to be sent
     #[arg(long, value_name = "NAMESPACE/NAME", env = "SLUICEGATE_TCP_SERVICES_CONFIGMAP", help_heading = SERVICES)]

@@ -105,6 +105,7 @@ pub(crate) fn compile_settings(args: &IngressArgs) -> anyhow::Result<Settings> {
         classes: classes(args),
         endpoints: endpoints(args),
         services: services(&args.services)?,
+        transparent: args.services.transparent,
         ..Settings::default()
     })
 }

@@ -7,7 +7,9 @@ mod common;
 use config::compile::{Compiler, EndpointSettings, ServiceSettings, Settings};
 use config::index::{Assignment, Change, Event, Index};
 use config::report::{Kind, ObjectRef};
-use config::table::{L4Bind, ProxyProtocolIn, RouteTable, Split, TrustedProxies};
+use config::table::{
+    L4Bind, ProxyProtocolIn, ProxyProtocolOut, RouteTable, SourceAddress, Split, TrustedProxies,
+};
 
 fn all_kinds() -> ServiceSettings {
     ServiceSettings {
@@ -286,6 +288,36 @@ fn source_ranges_are_for_the_addresses_of_the_load_balancer_only() {
         balanced.contains("192.0.2.77".parse().unwrap()) && !balanced.contains("10.0.0.1".parse().unwrap())
     );
     assert!(ranges("tcp://10.96.0.9:80").is_none() && ranges("tcp://0.0.0.0:30080").is_none());
+}
+
+fn annotated(text: &str) -> String {
+    web(&format!(", annotations: {{{text}}}"), "")
+}
+
+#[test]
+fn endpoints_learn_of_their_clients_as_the_service_says() {
+    let text = annotated("sluicegate.dev/source-address: client, sluicegate.dev/send-proxy-protocol: v2");
+    let mut index = Index::new();
+    let change = common::apply(&mut index, "f.yaml", &text);
+    let settings = Settings { transparent: true, ..settings(balanced_only()) };
+    let outcome = outcome(&mut Compiler::new(settings), &index, &change);
+    let policy = &bind(&outcome.table, "tcp://192.0.2.1:80").policy;
+    assert_eq!(policy.source_address, SourceAddress::Client);
+    assert_eq!(policy.proxy_protocol_out, ProxyProtocolOut::V2);
+    assert!(outcome.told.is_empty(), "{:?}", outcome.told);
+}
+
+#[test]
+fn what_endpoints_are_to_learn_of_clients_and_cannot_serves_nobody() {
+    for (annotation, reason) in [
+        ("sluicegate.dev/source-address: client", "NotTransparent"),
+        ("sluicegate.dev/source-address: mine", "UnknownValue"),
+        ("sluicegate.dev/send-proxy-protocol: v3", "UnknownValue"),
+    ] {
+        let outcome = compile(balanced_only(), &annotated(annotation));
+        assert_eq!(outcome.binds, ["tcp://192.0.2.1:80 -> Err(InvalidSetting)"], "{annotation}");
+        assert!(outcome.told[0].ends_with(reason), "{:?}", outcome.told);
+    }
 }
 
 #[test]

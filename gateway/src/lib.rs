@@ -23,6 +23,7 @@ pub mod tcp;
 pub mod tls;
 #[cfg(not(fuzzing))]
 mod tls;
+mod transparent;
 pub mod udp;
 mod upstream;
 mod worker;

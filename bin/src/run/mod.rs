@@ -33,6 +33,7 @@ use gateway::live::Shared;
 use gateway::metrics::Registry;
 use gateway::{BindError, Gateway};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::CapabilitySet;
 use tokio::sync::mpsc;
 
 use self::admin::AdminThread;
@@ -119,6 +120,7 @@ impl Running {
     /// Starts everything and returns when the first table is served.
     pub(crate) async fn start(args: &RunArgs) -> anyhow::Result<Self> {
         raise_file_limit();
+        take_transparency(args)?;
         let local = ServiceRoutes::prepare(args)?;
         let (addresses_of, announcing) = announce::prepare(args)?.unzip();
         let (notes, prospect) = Prospect::new(args);
@@ -337,6 +339,21 @@ fn say_ready(args: &RunArgs, workers: usize, addresses: &Addresses, started: &St
         "sluicegate {} is ready",
         env!("CARGO_PKG_VERSION")
     );
+}
+
+/// Takes the right into use to speak from addresses of others, if that may be asked for. Before any thread is started.
+fn take_transparency(args: &RunArgs) -> anyhow::Result<()> {
+    if !args.ingress.services.transparent {
+        return Ok(());
+    }
+    capability::take(CapabilitySet::NET_ADMIN);
+    if capability::has(CapabilitySet::NET_ADMIN) {
+        return Ok(());
+    }
+    anyhow::bail!(
+        "--transparent needs the capability NET_ADMIN (connections from addresses of clients): run as root, or grant it; in \
+         a container, add it to securityContext.capabilities.add and use the host's network"
+    )
 }
 
 /// Each connection needs a descriptor, and the usual soft limit of 1,024 is for programs that use `select`.

@@ -16,4 +16,5 @@ mod common;
 mod alone;
 mod cluster_ips;
 mod net;
+mod source_address;
 mod together;

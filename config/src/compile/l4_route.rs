@@ -16,7 +16,7 @@ use crate::report::{Kind, ObjectRef, Problem};
 use crate::resource::native::{BackendSpec, EndpointHost};
 use crate::resource::native_l4::Forward;
 use crate::resource::{Finding, NativeListener, Object};
-use crate::table::{Chunks, L4Bind, L4Key, RouteId, Transport, Unavailable};
+use crate::table::{Chunks, L4Bind, L4Key, RouteId, SourceAddress, Transport, Unavailable};
 
 /// All Binds that relay.
 #[derive(Debug, Default)]
@@ -280,13 +280,21 @@ pub(super) fn compile(
         });
         services.insert(key);
     }
+    let needs_right = forward.policy.source_address == SourceAddress::Client;
+    let target = if needs_right && !shop.settings.transparent {
+        let (reason, message) = super::service::NOT_TRANSPARENT;
+        tell("forward.sourceAddress", reason, message.to_owned());
+        Err(Unavailable::InvalidSetting)
+    } else {
+        split(&shares)
+    };
     let bind = L4Bind {
         key: L4Key { address: listener.config.address, transport: forward.transport },
         listener: Arc::clone(&object.reference.name),
         free_bind: listener.config.free_bind,
         local_route: false,
         route: id,
-        target: split(&shares),
+        target,
         policy: shop.l4_policies.intern(forward.policy.clone()),
     };
     let route = Route::of_binds(object, None, vec![Arc::new(bind)], held, services.into_iter().collect());

@@ -15,11 +15,11 @@ use super::workshop::Workshop;
 use crate::index::{Assignment, Index, ServiceKey};
 use crate::report::ObjectRef;
 use crate::resource::service::{Service, ServicePort};
-use crate::resource::service_exposure::{Exposure, ServiceKind};
+use crate::resource::service_exposure::{Exposure, ServiceKind, Towards, Unreadable};
 use crate::resource::{Finding, Object};
 use crate::table::{
-    ALL_ADDRESSES, BackendId, L4Bind, L4Key, L4Policy, RouteId, ServiceCheck, SourceRanges, Split, Transport,
-    Unavailable,
+    ALL_ADDRESSES, BackendId, L4Bind, L4Key, L4Policy, ProxyProtocolOut, RouteId, ServiceCheck,
+    SourceAddress, SourceRanges, Split, Transport, Unavailable,
 };
 
 /// Streams may be silent for long: databases keep connections that nobody uses, and the kernel's own tracking, which
@@ -84,6 +84,7 @@ pub(super) fn compile(shop: &mut Workshop<'_>, object: &Object, service: &Servic
     let balanced =
         if kinds.load_balancer { balanced(shop, object, exposure, &mut findings) } else { Vec::new() };
     let key = (shop.intern(&object.reference.namespace), shop.intern(&object.reference.name));
+    let towards = towards(shop, exposure, &mut findings);
     let mut held = BTreeSet::new();
     let mut l4: Vec<Arc<L4Bind>> = Vec::new();
     let mut seen = BTreeSet::new();
@@ -102,7 +103,10 @@ pub(super) fn compile(shop: &mut Workshop<'_>, object: &Object, service: &Servic
             let relayed = RelayedPort { port: port.port, transport: port.transport, scope: way.scope };
             let backend = BackendKey::Relayed { service: key.clone(), port: relayed };
             let backend = shop.acquire(backend, &mut held);
-            let (target, ranges) = target(&way, exposure, backend);
+            let (target, ranges) = match towards {
+                Ok(_) => target(&way, exposure, backend),
+                Err(_) => (Err(Unavailable::InvalidSetting), None),
+            };
             l4.push(Arc::new(L4Bind {
                 key: l4_key,
                 listener: format!("{}/{}:{}", key.0, key.1, port.port).into(),
@@ -110,7 +114,7 @@ pub(super) fn compile(shop: &mut Workshop<'_>, object: &Object, service: &Servic
                 local_route: way.local_route,
                 route: id,
                 target,
-                policy: shop.l4_policies.intern(policy(port.transport, exposure, ranges)),
+                policy: shop.l4_policies.intern(policy(port.transport, (exposure, towards), ranges)),
             }));
         }
     }
@@ -208,8 +212,45 @@ fn target(
     }
 }
 
-fn policy(transport: Transport, exposure: &Exposure, source_ranges: Option<Arc<SourceRanges>>) -> L4Policy {
-    L4Policy { affinity: exposure.affinity, source_ranges, ..terms(transport) }
+/// How endpoints learn who their clients are, as far as that is allowed here.
+fn towards(
+    shop: &Workshop<'_>,
+    exposure: &Exposure,
+    findings: &mut Vec<Finding>,
+) -> Result<Towards, Unreadable> {
+    let towards = exposure.towards?;
+    if towards.source_address == SourceAddress::Client && !shop.settings.transparent {
+        let field = "metadata.annotations[\"sluicegate.dev/source-address\"]";
+        findings.push(Finding::error(field, 0, NOT_TRANSPARENT.0, NOT_TRANSPARENT.1.to_owned()));
+        return Err(Unreadable);
+    }
+    Ok(towards)
+}
+
+/// Reason and message where endpoints are to see their clients' addresses and that is not allowed.
+pub(super) const NOT_TRANSPARENT: (&str, &str) = (
+    "NotTransparent",
+    "clients' addresses towards endpoints need `--transparent`, and the right to use them; nobody is served without, since \
+     endpoints would take the gateway for their client",
+);
+
+fn policy(
+    transport: Transport,
+    (exposure, towards): (&Exposure, Result<Towards, Unreadable>),
+    source_ranges: Option<Arc<SourceRanges>>,
+) -> L4Policy {
+    let Towards { source_address, proxy_protocol } = towards.unwrap_or_default();
+    let proxy_protocol_out = match transport {
+        Transport::Tcp => proxy_protocol,
+        Transport::Udp => ProxyProtocolOut::None,
+    };
+    L4Policy {
+        affinity: exposure.affinity,
+        source_ranges,
+        source_address,
+        proxy_protocol_out,
+        ..terms(transport)
+    }
 }
 
 /// The terms of Services that say nothing about it.

@@ -40,6 +40,8 @@ pub struct Settings {
     pub endpoints: EndpointSettings,
     /// Which Services are served at addresses of their own.
     pub services: ServiceSettings,
+    /// Endpoints may be spoken to from their clients' addresses.
+    pub transparent: bool,
     /// What backends do unless an annotation or a native backend says otherwise.
     pub backend: BackendPolicy,
     /// What rules do unless an annotation or a native route says otherwise.
@@ -60,6 +62,7 @@ impl Default for Settings {
             classes: ClassSettings::default(),
             endpoints: EndpointSettings::default(),
             services: ServiceSettings::default(),
+            transparent: false,
             backend: BackendPolicy::default(),
             rule: RulePolicy::default(),
         }

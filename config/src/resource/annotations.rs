@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::reader::At;
 use super::tls::{self, ClientSetting, ClientVerify, Protocol, RootsRef, TlsSettings};
-use super::{Finding, suggest, syntax};
+use super::{Finding, service_exposure, suggest, syntax};
 use crate::report::Severity;
 use crate::table::{HashKey, PathModifier, ProbeKind};
 
@@ -148,8 +148,7 @@ pub(crate) fn parse(annotations: &Text, on: On) -> Parsed {
     for (key, text) in annotations {
         if let Some(name) = key.strip_prefix(OURS) {
             let outcome = match on {
-                // Read with the addresses that it asks for.
-                On::Service if name == "load-balancer-ips" => Ok(()),
+                On::Service if service_exposure::READ_THERE.contains(&name) => Ok(()),
                 On::Service if HOST_LEVEL.contains(&name) => Err(misplaced(&mut settings, name)),
                 On::Ingress if HOST_LEVEL.contains(&name) => {
                     client.apply(&mut settings.tls, name, text.value.trim(), text.line)

@@ -11,8 +11,8 @@ use super::native_route::{Builder, NativeListener};
 use super::native_tls::ListenerProtocol;
 use super::native_types::{Cidr, Time};
 use crate::table::{
-    BindConfig, L4Policy, Limits, Listener, OnRemoved, ProxyProtocolIn, ProxyProtocolOut, SourceRanges,
-    Transport, TrustedProxies,
+    BindConfig, L4Policy, Limits, Listener, OnRemoved, ProxyProtocolIn, ProxyProtocolOut, SourceAddress,
+    SourceRanges, Transport, TrustedProxies,
 };
 
 /// Where the connections of a `tcp` listener or the datagrams of a `udp` listener go.
@@ -41,6 +41,8 @@ pub(crate) struct ForwardSpec {
     pub(crate) max_connections_per_endpoint: Option<u32>,
     /// Send a PROXY protocol header before the client's bytes.
     pub(crate) send_proxy_protocol: Option<ProxyVersionSpec>,
+    /// From whose address endpoints are spoken to (default `gateway`); `client` needs `--transparent`.
+    pub(crate) source_address: Option<SourceAddressSpec>,
     /// End the connections to an endpoint so long after it was removed; they finish by themselves when left out.
     pub(crate) end_after_removal: Option<Time>,
     /// Keep a client's address with its endpoint until it opened no connection for so long.
@@ -55,6 +57,16 @@ pub(crate) enum ProxyVersionSpec {
     V1,
     /// Binary.
     V2,
+}
+
+/// From whose address endpoints are spoken to.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SourceAddressSpec {
+    /// The host's.
+    Gateway,
+    /// The client's.
+    Client,
 }
 
 /// What a listener that relays does.
@@ -182,6 +194,10 @@ impl Builder<'_> {
             None => ProxyProtocolOut::None,
             Some(ProxyVersionSpec::V1) => ProxyProtocolOut::V1,
             Some(ProxyVersionSpec::V2) => ProxyProtocolOut::V2,
+        };
+        policy.source_address = match forward.source_address {
+            None | Some(SourceAddressSpec::Gateway) => SourceAddress::Gateway,
+            Some(SourceAddressSpec::Client) => SourceAddress::Client,
         };
         policy.source_ranges =
             ranges.map(|ranges| Arc::new(SourceRanges::new(ranges.iter().map(|cidr| cidr.0))));

@@ -15,7 +15,7 @@ use super::meta::ObjectMeta;
 use super::reader::{self, At};
 use super::service_addresses::{self, AddressWish, ServiceStatus};
 use super::syntax;
-use crate::table::SourceRanges;
+use crate::table::{ProxyProtocolOut, SourceAddress, SourceRanges};
 
 /// Label by which a Service is another proxy's.
 const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
@@ -24,6 +24,12 @@ const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ran
 /// Annotations that ask for addresses, the first that is there counts.
 const REQUESTED: [&str; 3] =
     ["sluicegate.dev/load-balancer-ips", "metallb.io/loadBalancerIPs", "metallb.universe.tf/loadBalancerIPs"];
+/// From which address endpoints are spoken to.
+const SOURCE_ADDRESS: &str = "sluicegate.dev/source-address";
+/// The PROXY header that endpoints get.
+const SEND_PROXY: &str = "sluicegate.dev/send-proxy-protocol";
+/// Names of our annotations that are read here.
+pub(super) const READ_THERE: [&str; 3] = ["load-balancer-ips", "source-address", "send-proxy-protocol"];
 /// `sessionAffinityConfig.clientIP.timeoutSeconds` if it is not given.
 const AFFINITY_SECONDS: i64 = 10_800;
 /// The longest that the API allows, a day.
@@ -45,6 +51,8 @@ pub struct Exposure {
     /// Clients that its load balancer's addresses serve; everybody when absent. An error closes them: something else was
     /// wanted than can be understood.
     pub source_ranges: Option<Result<Arc<SourceRanges>, Unreadable>>,
+    /// How endpoints learn who their clients are. An error closes it: they would take the gateway for one.
+    pub towards: Result<Towards, Unreadable>,
     /// `sessionAffinity: ClientIP`.
     pub affinity: Option<Duration>,
     /// `externalTrafficPolicy: Local`.
@@ -74,7 +82,16 @@ pub enum ServiceKind {
     LoadBalancer,
 }
 
-/// Networks of clients that cannot be understood.
+/// How endpoints learn who their clients are.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Towards {
+    /// The annotation `sluicegate.dev/source-address`.
+    pub source_address: SourceAddress,
+    /// The annotation `sluicegate.dev/send-proxy-protocol`; of TCP.
+    pub proxy_protocol: ProxyProtocolOut,
+}
+
+/// A setting about clients that cannot be understood.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Unreadable;
 
@@ -119,6 +136,7 @@ pub(super) fn read(
     let affinity = affinity(&spec, findings);
     let source_ranges = source_ranges(&meta.annotations, &spec.source_ranges, findings);
     let (requested, misread) = requested(&meta.annotations, spec.load_balancer_ip.as_ref(), findings);
+    let towards = towards(&meta.annotations, findings);
     let selector = std::mem::take(&mut spec.selector);
     let wish = (kind == ServiceKind::LoadBalancer).then(|| {
         let policy = spec.family_policy.as_deref();
@@ -140,6 +158,7 @@ pub(super) fn read(
         requested,
         wish,
         source_ranges,
+        towards,
         affinity,
         external_local,
         internal_local,
@@ -149,6 +168,39 @@ pub(super) fn read(
         ipv6,
         findings: std::mem::take(findings).into(),
     }
+}
+
+/// How endpoints learn who their clients are.
+fn towards(annotations: &Text, findings: &mut Vec<Finding>) -> Result<Towards, Unreadable> {
+    let mut towards = Towards::default();
+    let mut read = |key: &str, choices: &str, take: &mut dyn FnMut(&str) -> bool| {
+        let Some(text) = annotations.get(key) else { return Ok(()) };
+        let value = text.value.trim();
+        if take(value) {
+            return Ok(());
+        }
+        let message = format!("`{value}` is not one of {choices}, so nobody is served");
+        let field = format!("metadata.annotations[{key:?}]");
+        findings.push(Finding::error(field, text.line, "UnknownValue", message));
+        Err(Unreadable)
+    };
+    let source = read(SOURCE_ADDRESS, "client, gateway", &mut |value| {
+        towards.source_address = match value {
+            "client" => SourceAddress::Client,
+            "gateway" => SourceAddress::Gateway,
+            _ => return false,
+        };
+        true
+    });
+    let proxy = read(SEND_PROXY, "v1, v2", &mut |value| {
+        towards.proxy_protocol = match value {
+            "v1" => ProxyProtocolOut::V1,
+            "v2" => ProxyProtocolOut::V2,
+            _ => return false,
+        };
+        true
+    });
+    source.and(proxy).map(|()| towards)
 }
 
 fn affinity(spec: &ExposureSpec, findings: &mut Vec<Finding>) -> Option<Duration> {

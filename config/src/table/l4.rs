@@ -100,6 +100,8 @@ pub struct L4Policy {
     pub proxy_protocol_in: ProxyProtocolIn,
     /// What is sent before the bytes to endpoints.
     pub proxy_protocol_out: ProxyProtocolOut,
+    /// Whose address endpoints see.
+    pub source_address: SourceAddress,
     /// Clients that are served; everybody when absent.
     pub source_ranges: Option<Arc<SourceRanges>>,
     /// What becomes of connections and flows to an endpoint that is no longer wanted.
@@ -132,6 +134,7 @@ impl Default for L4Policy {
             max_connections_per_endpoint: 0,
             proxy_protocol_in: ProxyProtocolIn::None,
             proxy_protocol_out: ProxyProtocolOut::None,
+            source_address: SourceAddress::Gateway,
             source_ranges: None,
             on_removed: OnRemoved::Finish,
             affinity: None,
@@ -164,6 +167,17 @@ pub enum ProxyProtocolOut {
     V1,
     /// A binary PROXY header.
     V2,
+}
+
+/// From which address endpoints are spoken to.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceAddress {
+    /// That of the host.
+    #[default]
+    Gateway,
+    /// That of the client (`IP_TRANSPARENT`), with any port. What endpoints answer must be routed back to this host.
+    Client,
 }
 
 /// What becomes of connections and flows to an endpoint that is no longer wanted.

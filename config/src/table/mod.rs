@@ -30,8 +30,8 @@ pub use chunks::Chunks;
 pub use filter::{Filters, HeaderModifier, PathModifier, Redirect, Rewrite};
 pub use hosts::{HostMap, HostRules, Hostname, WildcardDepth};
 pub use l4::{
-    ALL_ADDRESSES, L4Bind, L4Key, L4Policy, OnRemoved, ProxyProtocolIn, ProxyProtocolOut, SourceRanges,
-    Transport, overlaps,
+    ALL_ADDRESSES, L4Bind, L4Key, L4Policy, OnRemoved, ProxyProtocolIn, ProxyProtocolOut, SourceAddress,
+    SourceRanges, Transport, overlaps,
 };
 pub use matcher::{HeaderMatch, Matcher, QueryMatch, RequestParts, ValueMatch};
 pub use path::{PathMap, PathMatch};

@@ -38,6 +38,9 @@
 {{- if .Values.services.metallbPools }}
 - --metallb-pools
 {{- end }}
+{{- if .Values.services.transparent }}
+- --transparent
+{{- end }}
 {{- if ne .Values.services.announce "none" }}
 - --announce={{ .Values.services.announce }}
 - --announce-lease={{ .Values.services.announceLeaseSeconds | int }}s
@@ -101,7 +104,7 @@
 {{- $_ := set $context "capabilities" $capabilities }}
 {{- end }}
 {{- $announces := ne .Values.services.announce "none" }}
-{{- if or $announces (has "cluster-ip" .Values.services.types) }}
+{{- if or $announces .Values.services.transparent (has "cluster-ip" .Values.services.types) }}
 {{- $capabilities := default dict $context.capabilities }}
 {{- $add := ternary (list "NET_ADMIN" "NET_RAW") (list "NET_ADMIN") $announces }}
 {{- $_ := set $capabilities "add" (concat (default list $capabilities.add) $add | uniq) }}

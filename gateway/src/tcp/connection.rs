@@ -2,16 +2,16 @@
 
 use std::future::{Future as _, poll_fn};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
-use config::table::{L4Bind, L4Key, OnRemoved, ProxyProtocolIn, ProxyProtocolOut, Transport};
-use socket2::SockRef;
+use config::table::{L4Bind, L4Key, OnRemoved, ProxyProtocolIn, ProxyProtocolOut, SourceAddress, Transport};
+use socket2::{SockRef, Type};
 use tokio::io::ReadBuf;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::outcome::{L4End, L4Record};
 use super::{Counted, Listening, denied, keepalive, reset_on_close, too_many};
@@ -24,6 +24,7 @@ use crate::proxy::route;
 use crate::proxy::tunnel::{Cut, Ends, Terms, Tunnel};
 use crate::record::Reason;
 use crate::stream::Stream;
+use crate::transparent;
 use crate::worker::buffers::Buf;
 use crate::worker::timers::Timer;
 use crate::worker::{Current, Worker};
@@ -257,7 +258,11 @@ impl Connection {
             backend.report(endpoint, Outcome::ConnectFailed, Instant::now());
             return Err(L4End::Loop);
         }
-        match connect(&mut self.timer, endpoint.address, timeout).await {
+        let client = match self.bind.policy.source_address {
+            SourceAddress::Gateway => None,
+            SourceAddress::Client => Some(self.source.ip()),
+        };
+        match connect(&mut self.timer, client, endpoint.address, timeout).await {
             Ok(tcp) => {
                 self.worker.metrics.upstream_connects.add(1);
                 if let Some(counters) = counters {
@@ -273,8 +278,9 @@ impl Connection {
                     counters.failures.add(1);
                 }
                 match error.raw_os_error() {
-                    // Our own want of descriptors (EMFILE, ENFILE) or ports (EADDRNOTAVAIL) says nothing about the
-                    // endpoint.
+                    // Our own want of rights (EPERM), descriptors (EMFILE, ENFILE) or ports (EADDRNOTAVAIL) says nothing
+                    // about the endpoint.
+                    Some(1) => {}
                     Some(24 | 23) => self.worker.shed(),
                     Some(99) => self.worker.metrics.limit_hit(LimitHit::LocalPorts),
                     _ => backend.report(endpoint, Outcome::ConnectFailed, Instant::now()),
@@ -285,9 +291,23 @@ impl Connection {
     }
 }
 
-async fn connect(timer: &mut Timer, address: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
+/// Connects to `address`, as `client` if there is one.
+async fn connect(
+    timer: &mut Timer,
+    client: Option<IpAddr>,
+    address: SocketAddr,
+    timeout: Duration,
+) -> io::Result<TcpStream> {
     timer.arm(timeout);
-    let mut connecting = Box::pin(TcpStream::connect(address));
+    let mut connecting = Box::pin(async {
+        match client {
+            None => TcpStream::connect(address).await,
+            Some(client) => {
+                let socket = transparent::socket(Type::STREAM, client, address)?;
+                TcpSocket::from_std_stream(socket.into()).connect(address).await
+            }
+        }
+    });
     let tcp = poll_fn(|cx| match connecting.as_mut().poll(cx) {
         Poll::Pending if timer.poll_expired(cx) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
         other => other,

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use config::table::{L4Bind, Transport};
+use config::table::{L4Bind, SourceAddress, Transport};
 use nix::errno::Errno;
 
 use super::flow::{Due, Flow, Flows, Key, Limits, Load, Most, Whom};
@@ -406,7 +406,11 @@ impl Relay {
         }
         self.attempts = self.attempts.saturating_add(1);
         let endpoint = chosen.1.endpoint().address;
-        let opened = upstream::open(around.worker, around.poll, token, chosen).map_err(|error| {
+        let client = match bind.policy.source_address {
+            SourceAddress::Gateway => None,
+            SourceAddress::Client => Some(key.client.ip()),
+        };
+        let opened = upstream::open(around.worker, around.poll, token, client, chosen).map_err(|error| {
             tracing::debug!(endpoint.addr = %endpoint, %error, "cannot open a flow");
             if upstream::is_our_want(&error) {
                 around.worker.shed();

@@ -19,6 +19,7 @@ use crate::http1::plan::IpText;
 use crate::live::{InFlight, Live, LiveBackend, Outcome, PickError, PickRequest};
 use crate::proxy::route;
 use crate::record::Reason;
+use crate::transparent;
 use crate::worker::Worker;
 use crate::worker::timers::ticks;
 
@@ -177,7 +178,7 @@ pub(super) fn choose(
     }
 }
 
-/// Opens the socket of a flow to the endpoint that was chosen for it.
+/// Opens the socket of a flow to the endpoint that was chosen for it, which is spoken to as `client` if there is one.
 ///
 /// # Errors
 /// As the kernel says; what is our own want is no fault of the endpoint and is not reported as one.
@@ -185,6 +186,7 @@ pub(super) fn open(
     worker: &Worker,
     poll: &OwnedFd,
     token: u64,
+    client: Option<IpAddr>,
     (backend, in_flight): (Arc<LiveBackend>, InFlight),
 ) -> io::Result<Upstream> {
     let address = in_flight.endpoint().address;
@@ -192,7 +194,7 @@ pub(super) fn open(
         counters.requests.add(1);
     }
     let now = worker.timers.now();
-    let opened = connect(address).and_then(|socket| {
+    let opened = connect(client, address).and_then(|socket| {
         let data = epoll::EventData::new_u64(token);
         epoll::add(poll, &socket, data, epoll::EventFlags::IN)?;
         Ok(socket)
@@ -214,15 +216,26 @@ pub(super) fn open(
     }
 }
 
-/// Out of descriptors, ports or memory.
+/// Out of descriptors, ports, memory or rights.
 pub(super) fn is_our_want(error: &io::Error) -> bool {
-    let ours = [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::AGAIN, Errno::NOBUFS, Errno::NOMEM];
+    let ours = [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::ADDRNOTAVAIL,
+        Errno::AGAIN,
+        Errno::NOBUFS,
+        Errno::NOMEM,
+        Errno::PERM,
+    ];
     error.raw_os_error().is_some_and(|code| ours.iter().any(|errno| errno.raw_os_error() == code))
 }
 
-fn connect(address: SocketAddr) -> io::Result<OwnedFd> {
+fn connect(client: Option<IpAddr>, address: SocketAddr) -> io::Result<OwnedFd> {
     let kind = Type::DGRAM.nonblocking().cloexec();
-    let socket = Socket::new_raw(Domain::for_address(address), kind, Some(Protocol::UDP))?;
+    let socket = match client {
+        None => Socket::new_raw(Domain::for_address(address), kind, Some(Protocol::UDP))?,
+        Some(client) => transparent::socket(Type::DGRAM, client, address)?,
+    };
     socket.connect(&address.into())?;
     Ok(socket.into())
 }

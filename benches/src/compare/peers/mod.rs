@@ -293,9 +293,17 @@ impl Programs {
         ];
         let version = |(name, source, args): (&str, Source, &[&str])| {
             let said = first_line(Command::new(self.find(name, source)?).args(args))?;
-            Some((name.to_owned(), said))
+            Some((name.to_owned(), without_path(&said)))
         };
         asked.into_iter().filter_map(version).collect()
+    }
+}
+
+/// Some say first where they are, which is this machine's own matter.
+fn without_path(said: &str) -> String {
+    match said.split_once(char::is_whitespace) {
+        Some((path, rest)) if path.starts_with('/') => rest.trim_start().to_owned(),
+        _ => said.to_owned(),
     }
 }
 
@@ -355,5 +363,11 @@ mod tests {
         fs::write(folder.path().join("relay"), "").unwrap();
         assert_eq!(programs.of(find("relay").unwrap()), Some(folder.path().join("relay")));
         assert_eq!(programs.find("relay", Source::System), None);
+    }
+
+    #[test]
+    fn a_version_does_not_tell_where_the_program_is() {
+        assert_eq!(without_path("/opt/bin/envoy  version: 1.40.0"), "version: 1.40.0");
+        assert_eq!(without_path("nginx version: nginx/1.22.1"), "nginx version: nginx/1.22.1");
     }
 }

@@ -4,24 +4,27 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// A socket bound to `client`, at any port, from which `endpoint` can be connected to; it does not block.
 ///
 /// # Errors
-/// `AddrNotAvailable`, which is no fault of the endpoint's, if they are of different families, or if nobody can be answered at
-/// the client's address; else as the kernel says: `EPERM` without the right.
+/// `AddrNotAvailable`, which is no fault of the endpoint's, if they are of different families, if nobody can be answered at
+/// the client's address, or without the right to use it; else as the kernel says.
 pub(crate) fn socket(kind: Type, client: IpAddr, endpoint: SocketAddr) -> io::Result<Socket> {
     if client.is_ipv4() != endpoint.is_ipv4() || !is_answered(client, endpoint.ip()) {
-        return Err(io::Error::from(rustix::io::Errno::ADDRNOTAVAIL));
+        return Err(Errno::ADDRNOTAVAIL.into());
     }
     let protocol = if kind == Type::DGRAM { Protocol::UDP } else { Protocol::TCP };
     let socket =
         Socket::new_raw(Domain::for_address(endpoint), kind.nonblocking().cloexec(), Some(protocol))?;
-    match client {
-        IpAddr::V4(_) => socket.set_ip_transparent_v4(true)?,
-        IpAddr::V6(_) => socket.set_ip_transparent_v6(true)?,
-    }
+    let allowed = match client {
+        IpAddr::V4(_) => socket.set_ip_transparent_v4(true),
+        IpAddr::V6(_) => socket.set_ip_transparent_v6(true),
+    };
+    // EPERM could not be told from a firewall that keeps an endpoint from being reached.
+    allowed.map_err(|_| Errno::ADDRNOTAVAIL)?;
     socket.bind(&SocketAddr::new(client, 0).into())?;
     Ok(socket)
 }

@@ -278,9 +278,8 @@ impl Connection {
                     counters.failures.add(1);
                 }
                 match error.raw_os_error() {
-                    // Our own want of rights (EPERM), descriptors (EMFILE, ENFILE) or ports (EADDRNOTAVAIL) says nothing
-                    // about the endpoint.
-                    Some(1) => {}
+                    // Our own want of descriptors (EMFILE, ENFILE) or ports (EADDRNOTAVAIL) says nothing about the
+                    // endpoint.
                     Some(24 | 23) => self.worker.shed(),
                     Some(99) => self.worker.metrics.limit_hit(LimitHit::LocalPorts),
                     _ => backend.report(endpoint, Outcome::ConnectFailed, Instant::now()),

@@ -413,7 +413,10 @@ impl Relay {
         let opened = upstream::open(around.worker, around.poll, token, client, chosen).map_err(|error| {
             tracing::debug!(endpoint.addr = %endpoint, %error, "cannot open a flow");
             if upstream::is_our_want(&error) {
-                around.worker.shed();
+                // Ports, or an address to send from, are not had by closing connections.
+                if error.kind() != io::ErrorKind::AddrNotAvailable {
+                    around.worker.shed();
+                }
                 Dropped::NoRoom
             } else {
                 Dropped::Refused

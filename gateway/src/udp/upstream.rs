@@ -216,17 +216,9 @@ pub(super) fn open(
     }
 }
 
-/// Out of descriptors, ports, memory or rights.
+/// Out of descriptors, ports or memory.
 pub(super) fn is_our_want(error: &io::Error) -> bool {
-    let ours = [
-        Errno::MFILE,
-        Errno::NFILE,
-        Errno::ADDRNOTAVAIL,
-        Errno::AGAIN,
-        Errno::NOBUFS,
-        Errno::NOMEM,
-        Errno::PERM,
-    ];
+    let ours = [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::AGAIN, Errno::NOBUFS, Errno::NOMEM];
     error.raw_os_error().is_some_and(|code| ours.iter().any(|errno| errno.raw_os_error() == code))
 }
 

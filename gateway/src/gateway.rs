@@ -94,6 +94,7 @@ impl Gateway {
         let listeners: Vec<TcpListener> = self.workers.iter().map(listener).collect::<io::Result<_>>()?;
         let socket = Arc::new(Socket {
             key,
+            port: actual.port(),
             config: Arc::clone(&bind.config),
             open: AtomicUsize::new(0),
             most: AtomicU32::new(bind.config.limits.max_connections),
@@ -211,6 +212,23 @@ fn listen(address: SocketAddr, free_bind: bool) -> io::Result<TcpListener> {
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
+    // Accepted sockets inherit it, so that no connection pays for it: Nagle would hold back the last part of a response.
+    socket.set_tcp_nodelay(true)?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn what_is_sent_to_clients_is_not_held_back() {
+        let listener = listen(([127, 0, 0, 1], 0).into(), false).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        assert!(listener.accept().unwrap().0.nodelay().unwrap());
+    }
 }

@@ -91,7 +91,6 @@ enum Received {
 impl Client {
     pub(crate) fn new(worker: &Worker, stream: TcpStream, address: SocketAddr, admission: Admission) -> Self {
         let socket = admission.socket();
-        let port = stream.local_addr().map_or(0, |local| local.port());
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         let current = worker.live();
         let config = route::bind(&current.live, socket.key).map_or(&socket.config, |bind| &bind.config);
@@ -100,7 +99,7 @@ impl Client {
             config: Arc::clone(config),
             address,
             text: IpText::new(address.ip()),
-            port: IpText::new(port),
+            port: IpText::new(socket.port),
             tls: None,
         };
         let timer = worker.timers.timer();

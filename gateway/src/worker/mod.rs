@@ -171,6 +171,8 @@ impl Worker {
 pub(crate) struct Socket {
     /// The configured address: the key in the table.
     pub(crate) key: SocketAddr,
+    /// The port that is listened on; differs from the configured one if that is 0.
+    pub(crate) port: u16,
     /// Settings when the socket was opened; used where the table no longer has the Bind.
     pub(crate) config: Arc<BindConfig>,
     /// Open client connections over all workers.

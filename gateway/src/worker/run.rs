@@ -179,9 +179,6 @@ async fn admit(worker: &Rc<Worker>, socket: &Arc<Socket>, stream: TcpStream, add
         admission = socket.admit();
     };
     worker.metrics.connections_accepted.add(1);
-    // Nagle would hold back the last part of a response; an error here means that the client is gone already,
-    // which the first read tells as well.
-    let _nodelay = stream.set_nodelay(true);
     let client = Box::new(Client::new(worker, stream, address, admission));
     tokio::task::spawn_local(connection::serve(Rc::clone(worker), client));
 }

@@ -43,6 +43,44 @@ fn a_connection_ends_after_its_last_request() {
     assert_eq!(origin.lines().len(), 3);
 }
 
+fn last_get(target: &str) -> String {
+    get(target).replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n")
+}
+
+#[test]
+fn a_client_that_has_announced_its_end_is_not_waited_for() {
+    let origin = Origin::plain();
+    let site = Site::start(Setting { route: "hosts: a", ..Setting::default() }, &[&origin]);
+    for request in [last_get("/"), last_get("/").replace("Host: a", "Host: unknown")] {
+        // Who waits for the client's end does so for a second; one attempt of ten may be slow for other reasons.
+        let quickest = (0..10).map(|_| {
+            let mut client = site.client();
+            client.send(&request);
+            assert!(client.response("GET").head.closes());
+            let (end, took) = timed(|| {
+                let end = client.end();
+                eventually("no connection", || site.metric("sluicegate_connections_open", &[]) < 0.5);
+                end
+            });
+            assert_eq!(end, End::Fin);
+            took
+        });
+        assert!(quickest.min().unwrap().as_millis() < 900);
+    }
+}
+
+#[test]
+fn what_a_client_sends_after_its_last_request_does_not_cost_it_the_answer() {
+    let origin = Origin::plain();
+    let site = Site::plain(&origin);
+    for more in [1, 10_000, 200_000] {
+        let mut client = site.client();
+        client.send([last_get("/kept").into_bytes(), vec![b'x'; more]].concat());
+        assert_eq!(client.response("GET").text(), "/kept");
+        assert_eq!(client.end(), End::Fin);
+    }
+}
+
 fn last(seen: &Seen, name: &str) -> String {
     seen.heads.last().unwrap().1.values(name).join("|")
 }

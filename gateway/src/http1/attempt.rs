@@ -625,6 +625,8 @@ impl<'a> Attempt<'a> {
         Ok(match (close, self.upload.finished) {
             (false, _) => Next::KeepAlive,
             (true, true) if self.client.half_closed && self.client.stream.ends_when_dropped() => Next::Close,
+            // Where nothing arrives any more, no reset can overtake the answer.
+            (true, true) if self.head.is_last_word() => Next::Leave,
             (true, _) => Next::Linger,
         })
     }

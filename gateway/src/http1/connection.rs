@@ -76,6 +76,8 @@ pub(crate) enum Next {
     KeepAlive,
     /// Close now.
     Close,
+    /// Close: the client has announced that it sends nothing more, and was right as far as is known. Else as `Linger`.
+    Leave,
     /// Close, but let the client read what was sent although it may still be sending.
     Linger,
 }
@@ -185,7 +187,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut client: Box<Client>) {
         match next {
             Next::KeepAlive => {}
             Next::Close => return,
-            Next::Linger => return linger(&worker, &mut client).await,
+            Next::Leave if client.is_quiet() => return,
+            Next::Leave | Next::Linger => return linger(&worker, &mut client).await,
         }
         let most = client.peer.config.limits.max_requests_per_connection;
         if most > 0 && client.served >= most {
@@ -214,6 +217,13 @@ impl Client {
             buf.compact_to(0);
             self.buf = Some(buf);
         }
+    }
+
+    /// Whether nothing more has arrived, and nothing has to be said at the end.
+    fn is_quiet(&mut self) -> bool {
+        self.stream.spliceable().is_some()
+            && self.buf.as_ref().is_none_or(Buf::is_empty)
+            && self.stream.is_quiet()
     }
 
     /// Waits for bytes with no buffer. False when the connection is to be closed.

@@ -189,6 +189,7 @@ async fn respond(
     match (client.write_all(&out, true).await, close) {
         (false, _) => Next::Close,
         (true, false) => Next::KeepAlive,
+        (true, true) if head.is_last_word() => Next::Leave,
         (true, true) => Next::Linger,
     }
 }

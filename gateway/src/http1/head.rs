@@ -102,6 +102,14 @@ pub(crate) struct RequestHead {
     pub(crate) grpc_timeout: Span,
 }
 
+impl RequestHead {
+    /// Nothing follows it: the client has announced its end (RFC 9112 §9.6), and there is no body, behind which old clients
+    /// send an empty line (§2.2).
+    pub(crate) fn is_last_word(&self) -> bool {
+        !self.keep_alive && matches!(self.framing, Framing::None | Framing::Length(0))
+    }
+}
+
 /// Parses the head at the start of `bytes`, which end where it ends or later. Fills `fields`.
 ///
 /// # Errors

@@ -9,6 +9,7 @@ pub mod admin;
 pub mod announce;
 pub mod balance;
 pub mod bind;
+mod dial;
 mod gateway;
 pub mod health;
 pub mod http1;

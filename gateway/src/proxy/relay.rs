@@ -102,6 +102,8 @@ pub(crate) struct Relay {
     pub(crate) finished: bool,
     /// Bytes of the destination's message that were accepted by the kernel, head included.
     pub(crate) written: u64,
+    /// How many writes it took, up to 255; what was spliced is not counted.
+    pub(crate) writes: u8,
     /// Body bytes taken from the source.
     pub(crate) received: u64,
     /// Body bytes moved by splice.
@@ -152,6 +154,7 @@ impl Relay {
             ended: false,
             finished: false,
             written: 0,
+            writes: 0,
             received: 0,
             spliced: 0,
             waits_for_source: false,
@@ -422,6 +425,7 @@ impl Relay {
 
     fn wrote(&mut self, n: usize) {
         self.written += u64::try_from(n).unwrap_or(0);
+        self.writes = self.writes.saturating_add(1);
         let mut rest = n;
         let mut take = |available: usize| {
             let taken = rest.min(available);

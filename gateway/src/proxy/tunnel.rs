@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::dial;
 use crate::http1::head::Framing;
 use crate::live::EndpointState;
 use crate::proxy::relay::{Fault, Relay};
@@ -17,6 +18,9 @@ use crate::worker::Worker;
 use crate::worker::buffers::{Buf, Buffers, Head};
 use crate::worker::timers::Timer;
 use crate::worker::watch::Watch;
+
+/// For so long there is no keepalive on the connection to the endpoint, since most that are short are shorter.
+const SETTLED: Duration = Duration::from_secs(2);
 
 /// Two connections, or streams, and what was read from them.
 #[derive(Debug)]
@@ -34,6 +38,8 @@ pub(crate) struct Terms {
     pub(crate) idle: Duration,
     /// It lasted so long; zero = off.
     pub(crate) lifetime: Duration,
+    /// The socket of its endpoint is as it was made: what is to be set on it is set once it pays.
+    pub(crate) has_new_endpoint: bool,
     /// Its endpoint was removed so long ago.
     pub(crate) after_removal: Option<(Arc<EndpointState>, Duration)>,
 }
@@ -41,7 +47,7 @@ pub(crate) struct Terms {
 impl Terms {
     /// Only idleness ends it.
     pub(crate) const fn idle(idle: Duration) -> Self {
-        Self { idle, lifetime: Duration::ZERO, after_removal: None }
+        Self { idle, lifetime: Duration::ZERO, has_new_endpoint: false, after_removal: None }
     }
 }
 
@@ -81,11 +87,17 @@ pub(crate) struct Tunnel {
     pub(crate) down: Relay,
     /// The sending side was ended: towards the endpoint, towards the client.
     shut: (bool, bool),
+    /// Nagle's algorithm is on towards the endpoint.
+    may_wait: bool,
 }
 
-/// When a tunnel must end, in ticks.
+/// When a tunnel must end, and what else is due, in ticks.
 struct Ending {
     idle: Duration,
+    /// As of the last bytes.
+    idle_at: u32,
+    /// See [`SETTLED`].
+    settled: u32,
     lifetime: u32,
     removal: u32,
     after_removal: Option<(Watch, Duration)>,
@@ -98,7 +110,7 @@ impl Tunnel {
         let mut up = Relay::new(to_endpoint, Framing::Close, Framing::Close, false, floor);
         let mut down = Relay::new(to_client, Framing::Close, Framing::Close, false, 0);
         (up.is_tunnel, down.is_tunnel) = (true, true);
-        Self { up, down, shut: (false, false) }
+        Self { up, down, shut: (false, false), may_wait: false }
     }
 
     /// Bytes taken from the client, and from the endpoint.
@@ -118,6 +130,7 @@ impl Tunnel {
         timer: &mut Timer,
         terms: Terms,
     ) -> Result<(), Cut> {
+        self.may_wait = terms.has_new_endpoint;
         let mut ending = Ending::new(worker, timer, terms);
         ending.arm(timer);
         let result = poll_fn(|cx| {
@@ -129,7 +142,7 @@ impl Tunnel {
             if before != self.bytes() {
                 ending.arm(timer);
             }
-            ending.poll(cx, timer)
+            ending.poll(cx, timer, ends.endpoint)
         })
         .await;
         worker.metrics.spliced_bytes.add(self.up.spliced + self.down.spliced);
@@ -144,6 +157,14 @@ impl Tunnel {
     ) -> Poll<Result<(), Cut>> {
         let Ends { client, request, endpoint, answer } = ends;
         let upward = self.up.poll(cx, client, request, endpoint, buffers);
+        if self.may_wait && self.up.writes > 1 {
+            // The second write is the first that could be held back; this lets it go.
+            self.may_wait = false;
+            if let Some(tcp) = endpoint.socket() {
+                // Fails only for a socket that is gone already.
+                let _set = tcp.set_nodelay(true);
+            }
+        }
         let downward = self.down.poll(cx, endpoint, answer, client, buffers);
         match (upward, downward) {
             (Poll::Ready(Err(fault)), _) | (_, Poll::Ready(Err(fault))) => {
@@ -181,24 +202,44 @@ const NEVER: u32 = u32::MAX;
 
 impl Ending {
     fn new(worker: &Worker, timer: &Timer, terms: Terms) -> Self {
-        let Terms { idle, lifetime, after_removal } = terms;
+        let Terms { idle, lifetime, has_new_endpoint, after_removal } = terms;
+        let settled = if has_new_endpoint { timer.tick_after(SETTLED) } else { NEVER };
         let after_removal = after_removal.map(|(endpoint, after)| (worker.watched.watch(endpoint), after));
-        Self { idle, lifetime: timer.tick_after(lifetime), removal: NEVER, after_removal }
+        Self {
+            idle,
+            idle_at: NEVER,
+            settled,
+            lifetime: timer.tick_after(lifetime),
+            removal: NEVER,
+            after_removal,
+        }
+    }
+
+    /// Sets the timer anew, since something has moved.
+    fn arm(&mut self, timer: &mut Timer) {
+        self.idle_at = timer.tick_after(self.idle);
+        self.rearm(timer);
     }
 
     /// Sets the timer to what comes first.
-    fn arm(&self, timer: &mut Timer) {
-        timer.arm_at(timer.tick_after(self.idle).min(self.lifetime).min(self.removal));
+    fn rearm(&self, timer: &mut Timer) {
+        timer.arm_at(self.idle_at.min(self.lifetime).min(self.removal).min(self.settled));
     }
 
-    fn poll(&mut self, cx: &Context<'_>, timer: &mut Timer) -> Poll<Result<(), Cut>> {
+    fn poll(&mut self, cx: &Context<'_>, timer: &mut Timer, endpoint: &Stream) -> Poll<Result<(), Cut>> {
         if let Some((watch, after)) = &self.after_removal
             && watch.poll_retired(cx)
         {
             self.removal = timer.tick_after((*after).max(Duration::from_millis(1)));
             self.after_removal = None;
-            let first = self.removal.min(timer.deadline());
-            timer.arm_at(first);
+            self.rearm(timer);
+        }
+        if timer.is_expired() && self.settled <= timer.now() {
+            self.settled = NEVER;
+            if let Some(tcp) = endpoint.socket() {
+                dial::keep_alive(tcp);
+            }
+            self.rearm(timer);
         }
         if !timer.poll_expired(cx) {
             return Poll::Pending;
@@ -221,4 +262,45 @@ fn end_sending(cx: &mut Context<'_>, stream: &mut Stream, done: &mut bool, over:
         *done = (over && stream.spliceable().is_some()) || stream.poll_shutdown(cx).is_ready();
     }
     *done
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// A connection of ours, and its other end.
+    async fn connection() -> (Stream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = dial::connect(listener.local_addr().unwrap()).await.unwrap();
+        (Stream::Tcp(ours), listener.accept().unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn no_message_to_an_endpoint_waits_for_one_before() {
+        let ((mut client, mut sender), (mut endpoint, mut receiver)) =
+            (connection().await, connection().await);
+        let buffers = Rc::<Buffers>::default();
+        let (mut request, mut answer) = (buffers.resting(), buffers.resting());
+        let mut tunnel = Tunnel::new((buffers.head(), buffers.head()), 0);
+        tunnel.may_wait = true;
+        for (number, is_set) in [(1, false), (2, true), (3, true)] {
+            sender.write_all(b"x").unwrap();
+            let mut ends = Ends {
+                client: &mut client,
+                request: &mut request,
+                endpoint: &mut endpoint,
+                answer: &mut answer,
+            };
+            poll_fn(|cx| match tunnel.poll_both(cx, &mut ends, &buffers) {
+                Poll::Pending if tunnel.up.written < number => Poll::Pending,
+                _ => Poll::Ready(()),
+            })
+            .await;
+            receiver.read_exact(&mut [0]).unwrap();
+            assert_eq!(endpoint.socket().unwrap().nodelay().unwrap(), is_set, "after message {number}");
+        }
+    }
 }

@@ -9,14 +9,15 @@ use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use config::table::{L4Bind, L4Key, OnRemoved, ProxyProtocolIn, ProxyProtocolOut, SourceAddress, Transport};
-use socket2::{SockRef, Type};
+use socket2::Type;
 use tokio::io::ReadBuf;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 
 use super::outcome::{L4End, L4Record};
-use super::{Counted, Listening, denied, keepalive, reset_on_close, too_many};
+use super::{Counted, Listening, denied, reset_on_close, too_many};
 use crate::balance::consistent_hash::key_hash;
 use crate::bind::proxy_protocol::{self, Parsed};
+use crate::dial;
 use crate::http1::plan::IpText;
 use crate::live::{InFlight, Live, LiveBackend, Outcome, PickError, PickRequest, RouteState};
 use crate::metrics::LimitHit;
@@ -109,6 +110,7 @@ impl Connection {
         let terms = Terms {
             idle: policy.idle_timeout,
             lifetime: policy.lifetime,
+            has_new_endpoint: true,
             after_removal: match policy.on_removed {
                 OnRemoved::Finish => None,
                 OnRemoved::EndAfter(time) => Some((Arc::clone(in_flight.endpoint()), time)),
@@ -300,21 +302,18 @@ async fn connect(
     timer.arm(timeout);
     let mut connecting = Box::pin(async {
         match client {
-            None => TcpStream::connect(address).await,
+            None => dial::connect(address).await,
             Some(client) => {
                 let socket = transparent::socket(Type::STREAM, client, address)?;
-                TcpSocket::from_std_stream(socket.into()).connect(address).await
+                dial::connect_from(socket, address).await
             }
         }
     });
-    let tcp = poll_fn(|cx| match connecting.as_mut().poll(cx) {
+    poll_fn(|cx| match connecting.as_mut().poll(cx) {
         Poll::Pending if timer.poll_expired(cx) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
         other => other,
     })
-    .await?;
-    tcp.set_nodelay(true)?;
-    SockRef::from(&tcp).set_tcp_keepalive(&keepalive())?;
-    Ok(tcp)
+    .await
 }
 
 impl Drop for Connection {

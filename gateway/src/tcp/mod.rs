@@ -15,7 +15,6 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use config::table::{L4Bind, L4Key, ProxyProtocolIn};
-use socket2::TcpKeepalive;
 use tokio::net::TcpStream;
 
 pub use self::outcome::{L4End, L4Record};
@@ -163,13 +162,6 @@ fn refusal(bind: &L4Bind, peer: SocketAddr) -> Option<L4End> {
 fn denied(bind: &L4Bind, client: SocketAddr) -> Option<L4End> {
     let ranges = bind.policy.source_ranges.as_ref()?;
     (!ranges.contains(client.ip())).then_some(L4End::SourceDenied)
-}
-
-/// Whoever is gone without a word is noticed within a minute and a half of silence.
-fn keepalive() -> TcpKeepalive {
-    let keepalive =
-        TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10));
-    keepalive.with_retries(3)
 }
 
 /// Makes the other side see a reset when `stream` is dropped.

@@ -12,8 +12,8 @@ use std::sync::atomic::Ordering;
 use config::table::{Backend, Chunks, L4Bind, L4Key, RouteTable, Split, Transport, overlaps};
 use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 
-use super::{Listening, Room, keepalive};
-use crate::udp;
+use super::{Listening, Room};
+use crate::{dial, udp};
 
 /// Connections that the kernel queues per socket before they are accepted.
 pub(crate) const BACKLOG: i32 = 4_096;
@@ -332,10 +332,9 @@ fn listen(transport: Transport, address: SocketAddr, free_bind: bool) -> io::Res
         return Ok(socket);
     }
     socket.bind(&address.into())?;
-    // Accepted sockets inherit these, so that no connection pays for them. (No TCP_USER_TIMEOUT: it would end the
-    // connection of a client that does not read for a while, RFC 5482 §2.)
+    // Accepted sockets inherit these, so that no connection pays for them.
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&keepalive())?;
+    socket.set_tcp_keepalive(&dial::keepalive())?;
     socket.set_nonblocking(true)?;
     socket.listen(BACKLOG)?;
     Ok(socket)

@@ -13,6 +13,7 @@ use config::table::Passthrough;
 use tokio::net::TcpStream;
 
 use crate::balance::consistent_hash::key_hash;
+use crate::dial;
 use crate::http1::connection::Client;
 use crate::http1::tunnel::Open;
 use crate::live::{InFlight, LiveBackend, Outcome, PickError, PickRequest};
@@ -176,7 +177,7 @@ async fn connect(
 
 async fn open(client: &mut Client, address: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
     client.timer.arm(timeout);
-    let mut connecting = Box::pin(TcpStream::connect(address));
+    let mut connecting = Box::pin(dial::connect(address));
     let tcp = poll_fn(|cx| match connecting.as_mut().poll(cx) {
         Poll::Pending if client.timer.poll_expired(cx) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
         other => other,

@@ -19,6 +19,7 @@ pub(crate) use http2::{Http2Pool, NoConnection};
 pub(crate) use pool::Pool;
 pub(crate) use tls::{TlsIdentities, TlsIdentity};
 
+use crate::dial;
 use crate::http2::client::Driver;
 use crate::live::{EndpointState, LiveBackend};
 use crate::metrics::WorkerMetrics;
@@ -91,7 +92,7 @@ struct Way {
 
 impl Way {
     async fn connect(&self) -> io::Result<Stream> {
-        let tcp = TcpStream::connect(self.endpoint.address).await?;
+        let tcp = dial::connect(self.endpoint.address).await?;
         tcp.set_nodelay(true)?;
         let Some(identity) = &self.tls else { return Ok(Stream::Tcp(tcp)) };
         let stream =

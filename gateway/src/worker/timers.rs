@@ -120,11 +120,6 @@ impl Timer {
         self.deadline <= self.timers.now()
     }
 
-    /// The tick that it is armed for.
-    pub(crate) fn deadline(&self) -> u32 {
-        self.deadline
-    }
-
     /// The current tick.
     pub(crate) fn now(&self) -> u32 {
         self.timers.now()

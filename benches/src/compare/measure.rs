@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use super::cpu::{Interval, Moment};
+use super::cpu::{self, Interval, Moment};
 use super::load::{self, Amount, Report};
 use super::peers::{Peer, Programs};
 use super::proxy::{Prepared, Proxy};
@@ -147,7 +146,7 @@ fn change(
     place: &Placement,
 ) -> Result<Sample> {
     let folder = tempfile::TempDir::with_prefix("compare-")?;
-    let mut command = Command::new(load::program(scenario.tool, programs)?);
+    let mut command = cpu::command(load::program(scenario.tool, programs)?, &place.load);
     command.args(["--peer", peer.name, "--binary"]).arg(program).args(scenario.args);
     for cpu in &place.proxy {
         command.args(["--proxy-cpus", &cpu.to_string()]);

@@ -26,6 +26,17 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
+/// Measuring the jitter of the CPU takes longer than the rest of a start (docs/security.md says what is done instead).
+#[test]
+fn the_random_generator_is_seeded_without_measuring_jitter() {
+    let holds = |symbol: &str| {
+        let arguments = ["-qaF", symbol, common::binary()];
+        std::process::Command::new("grep").args(arguments).status().unwrap().success()
+    };
+    assert!(holds("CRYPTO_sysrand"), "the names of functions are not in the binary");
+    assert!(!holds("jent_entropy_collector_alloc"), "aws-lc was built without .cargo/config.toml");
+}
+
 #[test]
 fn every_example_is_without_problems() {
     let mut paths = vec![repository().join("examples/quickstart")];

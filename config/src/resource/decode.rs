@@ -1,7 +1,9 @@
 //! One file's text → objects and problems.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use foldhash::quality::FixedState;
 use serde::Deserialize;
 
 use super::address_pool::{AddressPoolEntry, AddressPoolObject, L2AdvertisementObject, NamespaceObject};
@@ -22,7 +24,8 @@ use crate::report::{Kind, ObjectRef, Problem, Severity, SourceLocation, brief};
 /// read are skipped. `file` is the name that problems show.
 #[must_use]
 pub fn decode(file: &Arc<str>, text: &[u8]) -> Decoded {
-    let mut decoder = Decoder { file, out: Decoded::default(), routes: 0, has_listeners: false };
+    let texts = HashSet::default();
+    let mut decoder = Decoder { file, out: Decoded::default(), texts, routes: 0, has_listeners: false };
     match usable_text(text) {
         Ok(text) => {
             for document in node::documents(text) {
@@ -60,6 +63,8 @@ fn usable_text(text: &[u8]) -> Result<&str, (u32, &'static str, String)> {
 struct Decoder<'a> {
     file: &'a Arc<str>,
     out: Decoded,
+    /// What many objects name alike: namespaces, Services.
+    texts: HashSet<Arc<str>, FixedState>,
     /// Native routes so far, over all documents of the file.
     routes: u32,
     /// The native document that is being read has listeners that speak HTTP.
@@ -111,7 +116,7 @@ impl<'a> Decoder<'a> {
     }
 
     fn document(&mut self, document: &node::Document<'_>) {
-        if is_unrelated(document.text) {
+        if is_unrelated(document.text) || self.json(document) {
             return;
         }
         match node::parse(document.text, document.offset) {
@@ -125,6 +130,29 @@ impl<'a> Decoder<'a> {
                 }
             }
         }
+    }
+
+    /// Reads a map in JSON; a list of objects without having all of it in memory as a tree. False, and nothing is read, if
+    /// the document is anything else.
+    fn json(&mut self, document: &node::Document<'_>) -> bool {
+        let texts = std::mem::take(&mut self.texts);
+        let mut items = Decoder { file: self.file, out: Decoded::default(), texts, ..*self };
+        let mut count = 0_usize;
+        let top = node::parse_items(document.text, document.offset, |item| {
+            count += 1;
+            items.object(&item);
+        });
+        self.texts = std::mem::take(&mut items.texts);
+        match top {
+            Some(top) if count == 0 => self.object(&top),
+            Some(top) if list_kind(&top).is_some() => {
+                (self.routes, self.has_listeners) = (items.routes, items.has_listeners);
+                self.out.join(items.out);
+            }
+            // What has `items` may be no list of objects.
+            Some(_) | None => return false,
+        }
+        true
     }
 
     fn object(&mut self, node: &Node) {
@@ -147,7 +175,7 @@ impl<'a> Decoder<'a> {
             }
             return;
         };
-        if kind.ends_with("List") && node.field("items").is_some() {
+        if list_kind(node).is_some() {
             return self.list(node, kind);
         }
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
@@ -400,7 +428,7 @@ impl<'a> Decoder<'a> {
             Ok(read) => read,
             Err(error) => return self.unreadable(node, head, &error),
         };
-        let reference = match reference(kind, object.meta()) {
+        let mut reference = match reference(kind, object.meta()) {
             Ok(reference) => reference,
             Err((field, reason, message)) => {
                 let line = node.field("metadata").map_or(node.line, |at| at.line);
@@ -413,10 +441,24 @@ impl<'a> Decoder<'a> {
             Finding::warning(field, line, "UnknownField", message)
         };
         let mut findings = found.unknown.into_iter().map(unknown).collect();
-        let spec = trim(object, &mut findings);
+        let mut spec = trim(object, &mut findings);
+        self.share(&mut reference.namespace);
+        if let ObjectSpec::Ingress(ingress) = &mut spec {
+            ingress.share(|text| self.share(text));
+        }
         let problems = findings.into_iter().map(|finding| finding.into_problem(&reference, Some(&location)));
         self.out.problems.extend(problems);
         self.out.objects.push(Object { reference, location: Some(location), spec });
+    }
+
+    /// Replaces `text` by an equal one of another object, if there is such a one.
+    fn share(&mut self, text: &mut Arc<str>) {
+        match self.texts.get(text) {
+            Some(known) => *text = Arc::clone(known),
+            None => {
+                self.texts.insert(Arc::clone(text));
+            }
+        }
     }
 
     fn unreadable(&mut self, node: &Node, head: &Head<'_>, error: &ReadError) {
@@ -484,6 +526,12 @@ fn top<'t>(text: &'t str, key: &str) -> Option<&'t str> {
     let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
     let value = value.split(" #").next().unwrap_or_default().trim();
     Some(value.trim_matches(['"', '\'']))
+}
+
+/// The kind of a list of objects.
+fn list_kind(node: &Node) -> Option<&str> {
+    let kind = node.field("kind").and_then(Node::text)?;
+    (kind.ends_with("List") && node.field("items").is_some()).then_some(kind)
 }
 
 const NATIVE_VERSION: &str = "sluicegate.dev/v1alpha1";

@@ -206,6 +206,22 @@ impl IngressClassObject {
     }
 }
 
+impl Ingress {
+    /// Replaces every text that many Ingresses have in common.
+    pub(super) fn share(&mut self, mut share: impl FnMut(&mut Arc<str>)) {
+        self.class.iter_mut().chain(&mut self.legacy_class).for_each(&mut share);
+        let backends = self.paths.iter_mut().map(|path| &mut path.backend).chain(&mut self.default_backend);
+        for backend in backends {
+            if let IngressBackend::Service(name, port) = backend {
+                share(name);
+                if let PortRef::Name(port) = port {
+                    share(port);
+                }
+            }
+        }
+    }
+}
+
 impl IngressObject {
     /// Checks every part; what is wrong is dropped and told in `findings`.
     pub(super) fn trim(self, unknown: Vec<Finding>) -> Ingress {
@@ -216,7 +232,8 @@ impl IngressObject {
         let tls = (0..)
             .zip(self.spec.tls)
             .filter_map(|(index, spec)| spec.value.trim(index, spec.line, &mut findings));
-        let tls = tls.collect();
+        let tls: Arc<[_]> = tls.collect::<Vec<_>>().into();
+        let tls = if tls.is_empty() { Arc::default() } else { tls };
         let default_backend_line = self.spec.default_backend.as_ref().map_or(0, |spec| spec.line);
         let default_backend = self.spec.default_backend.and_then(|spec| {
             spec.value.trim("spec.defaultBackend", spec.line).map_err(|finding| findings.push(finding)).ok()
@@ -341,6 +358,8 @@ impl Rules {
 /// A prefix's key: the trailing slash says nothing, and `/` is the empty string.
 pub(crate) fn without_slash(path: &Arc<str>) -> Arc<str> {
     match path.strip_suffix('/') {
+        // What most paths are: nothing is allocated for it.
+        Some("") => Arc::default(),
         Some(shorter) => shorter.into(),
         None => Arc::clone(path),
     }

@@ -145,6 +145,21 @@ pub struct Decoded {
     pub listeners: ListenersRead,
 }
 
+impl Decoded {
+    /// Adds what was found further down in the file.
+    fn join(&mut self, further: Self) {
+        if self.objects.is_empty() {
+            self.objects = further.objects;
+        } else {
+            self.objects.extend(further.objects);
+        }
+        self.problems.extend(further.problems);
+        self.invalid.extend(further.invalid);
+        self.incomplete |= further.incomplete;
+        self.listeners = self.listeners.max(further.listeners);
+    }
+}
+
 /// How much is known of the listeners of a file: what they ask of clients must not be lost with them.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub enum ListenersRead {

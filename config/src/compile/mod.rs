@@ -549,11 +549,13 @@ impl Compiler {
             self.vault.join(index, origin, User::Rules(id));
             work.origins.insert(origin.clone());
         }
+        // A Service may have thousands of routes: they are not searched.
+        let old = self.routes.at(id);
         for service in &route.services {
-            let users = self.routes_of.entry(service.clone()).or_default();
-            if !users.contains(&id) {
-                users.push(id);
+            if old.is_some_and(|old| old.services.contains(service)) {
+                continue;
             }
+            self.routes_of.entry(service.clone()).or_default().push(id);
         }
     }
 

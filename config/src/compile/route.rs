@@ -1,5 +1,6 @@
 //! What a user's route object amounts to, whatever kind it is, and the one constructor of rules.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -38,7 +39,7 @@ pub(super) struct Route {
     /// What its backends are verified by: it must be compiled again with them.
     pub(super) materials: Box<[Origin]>,
     /// The field that asks for passthrough.
-    pub(super) passthrough_field: Box<str>,
+    pub(super) passthrough_field: Cow<'static, str>,
 }
 
 impl Route {

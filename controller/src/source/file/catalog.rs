@@ -32,7 +32,48 @@ pub(super) struct Catalog {
     /// path as shown → what it holds
     files: BTreeMap<Arc<str>, FileObjects>,
     /// object → the files that hold it; the first one is served
-    owners: HashMap<ObjectRef, BTreeSet<Arc<str>>>,
+    owners: HashMap<ObjectRef, Owners>,
+}
+
+/// The files that hold an object: most often one, which is not worth a set.
+#[derive(Debug)]
+enum Owners {
+    One(Arc<str>),
+    Several(BTreeSet<Arc<str>>),
+}
+
+impl Owners {
+    fn first(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::One(file) => Some(file),
+            Self::Several(files) => files.first(),
+        }
+    }
+
+    fn insert(&mut self, file: &Arc<str>) {
+        match self {
+            Self::One(known) if known == file => {}
+            Self::One(known) => *self = Self::Several([known, file].map(Arc::clone).into()),
+            Self::Several(files) => {
+                files.insert(Arc::clone(file));
+            }
+        }
+    }
+
+    /// Takes `file` away; the one that is served then, if any is left.
+    fn remove(&mut self, file: &Arc<str>) -> Option<Arc<str>> {
+        match self {
+            Self::One(known) => (known != file).then(|| Arc::clone(known)),
+            Self::Several(files) => {
+                files.remove(file);
+                let next = files.first().cloned();
+                if let (1, Some(last)) = (files.len(), &next) {
+                    *self = Self::One(Arc::clone(last));
+                }
+                next
+            }
+        }
+    }
 }
 
 /// What a change of one file means.
@@ -59,6 +100,7 @@ impl Catalog {
             (former.is_none(), former.as_ref().is_some_and(|former| former.is_obscure));
         let mut former = former.unwrap_or_default();
         let mut now = FileObjects { held: BTreeMap::new(), problems: decoded.problems, is_obscure: false };
+        outcome.events.reserve(decoded.objects.len());
         for object in decoded.objects {
             if now.held.contains_key(&object.reference) {
                 now.problems.push(duplicate(&object, file));
@@ -127,9 +169,12 @@ impl Catalog {
         outcome: &mut Outcome,
         changed: &mut BTreeSet<Arc<str>>,
     ) {
-        let owners = self.owners.entry(object.reference.clone()).or_default();
-        let served_by = owners.first().cloned();
-        owners.insert(Arc::clone(file));
+        let mut served_by = None;
+        let owners = self.owners.entry(object.reference.clone()).and_modify(|owners| {
+            served_by = owners.first().cloned();
+            owners.insert(file);
+        });
+        let owners = owners.or_insert_with(|| Owners::One(Arc::clone(file)));
         if owners.first() != Some(file) {
             now.held.insert(object.reference.clone(), Held::Shadowed(Box::new(object)));
             return;
@@ -151,8 +196,7 @@ impl Catalog {
         changed: &mut BTreeSet<Arc<str>>,
     ) {
         let Some(owners) = self.owners.get_mut(reference) else { return };
-        owners.remove(file);
-        let next = owners.first().cloned();
+        let next = owners.remove(file);
         if next.is_none() {
             self.owners.remove(reference);
         }
@@ -178,7 +222,7 @@ impl Catalog {
             if let Some(known) = self.files.get(file) {
                 problems.clone_from(&known.problems);
                 for (reference, held) in &known.held {
-                    let winner = self.owners.get(reference).and_then(BTreeSet::first);
+                    let winner = self.owners.get(reference).and_then(Owners::first);
                     if let (Held::Shadowed(object), Some(winner)) = (held, winner) {
                         problems.push(duplicate(object, winner));
                     }

@@ -42,10 +42,10 @@ impl Compiled {
         self.compiler.losers(key)
     }
 
-    /// The addresses that Services have.
-    pub(crate) fn addresses(&self) -> Vec<VirtualAddress> {
-        let has_local = |service: &ObjectRef| self.compiler.endpoints_here(&self.index, service) > 0;
-        self.assigner.virtual_addresses(has_local)
+    /// The addresses that `service` has.
+    pub(crate) fn addresses_of(&self, service: &ObjectRef) -> Box<[VirtualAddress]> {
+        let has_local = || self.compiler.endpoints_here(&self.index, service) > 0;
+        self.assigner.addresses_of(service, has_local)
     }
 
     /// True if the object was read.

@@ -1,6 +1,7 @@
 //! The loop of the control plane: events into the index, a compile when the hold-off says so, the outcome
 //! published. It holds no opinion on objects and knows nothing of where they come from or who serves them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -13,7 +14,7 @@ use crate::Publish;
 use crate::dns::Dns;
 use crate::hold_off::HoldOff;
 use crate::ipam::memory::Memory;
-use crate::ipam::{Assigner, Desired, Role, VirtualAddress};
+use crate::ipam::{Assigner, Desired, Role};
 use crate::problems::{ControlMetrics, ProblemLog};
 use crate::source::{Certainty, Knowledge, Source};
 use crate::status::{Note, Notes};
@@ -51,8 +52,6 @@ pub struct Driver<S, P> {
     term: Option<watch::Receiver<u64>>,
     /// For whoever writes status.
     desired: Vec<(ObjectRef, Option<Desired>)>,
-    /// What the publisher was told of them.
-    announced: Vec<VirtualAddress>,
     /// The term for which we decided on addresses for other replicas; 0 if we did not.
     decides_for: u64,
     /// The term for which the source was told to look at everything again.
@@ -86,7 +85,6 @@ impl<S: Source, P: Publish> Driver<S, P> {
             has_told_memory: false,
             term: None,
             desired: Vec::new(),
-            announced: Vec::new(),
             index: Index::new(),
             dns: Dns::new(Arc::clone(&metrics), settings.endpoints.ipv4),
             compiler: Compiler::new(settings),
@@ -148,8 +146,10 @@ impl<S: Source, P: Publish> Driver<S, P> {
             }
         }
         self.publish();
+        // What everything cost says nothing of what a change will.
+        self.hold_off = HoldOff::default();
         loop {
-            let deadline = self.hold_off.deadline(Instant::now());
+            let deadline = self.hold_off.deadline();
             let deadline = deadline.into_iter().chain(self.wake).min();
             let wait = async {
                 match deadline {
@@ -195,7 +195,7 @@ impl<S: Source, P: Publish> Driver<S, P> {
         let now = Instant::now();
         self.hold_off.event(now);
         // What is due is compiled right here: a turn of the event loop would only add to its delay.
-        if self.hold_off.deadline(now).is_some_and(|deadline| deadline <= now) {
+        if self.hold_off.deadline().is_some_and(|deadline| deadline <= now) {
             self.publish();
         }
     }
@@ -210,7 +210,7 @@ impl<S: Source, P: Publish> Driver<S, P> {
         let start = Instant::now();
         let loaded = self.source.want(&self.index.files(), &self.index.unread_files());
         self.apply(loaded);
-        let are_addresses_touched = self.assign();
+        let assigned = self.assign();
         let change = std::mem::take(&mut self.change);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let (table, report) =
@@ -225,7 +225,7 @@ impl<S: Source, P: Publish> Driver<S, P> {
             self.wake = Some(self.wake.map_or(again, |at| at.min(again)));
         }
         self.publisher.publish(&table, &report);
-        self.announce(are_addresses_touched, &change);
+        self.announce(assigned, &change);
         let end = Instant::now();
         self.metrics.compiled(&report, table.version, end - start, SystemTime::now());
         self.problems.update(&report);
@@ -243,7 +243,8 @@ impl<S: Source, P: Publish> Driver<S, P> {
             certainty: self.certainty,
         });
         self.dns.want(&self.compiler.dns_names());
-        self.hold_off.published(Instant::now());
+        let ended = Instant::now();
+        self.hold_off.published(ended - start, ended);
         tracing::debug!(
             table.version,
             duration_us = u64::try_from((end - start).as_micros()).unwrap_or(u64::MAX),
@@ -253,8 +254,8 @@ impl<S: Source, P: Publish> Driver<S, P> {
         );
     }
 
-    /// Gives addresses to Services; true if there may be something else to announce.
-    fn assign(&mut self) -> bool {
+    /// Gives addresses to Services. Returns those of which there may be something else to announce.
+    fn assign(&mut self) -> BTreeSet<ObjectRef> {
         self.catch_up();
         let term = self.deciding_term();
         if std::mem::replace(&mut self.decides_for, term) != term {
@@ -263,7 +264,7 @@ impl<S: Source, P: Publish> Driver<S, P> {
             self.desired.clear();
         }
         if self.assigner.is_off() {
-            return false;
+            return BTreeSet::new();
         }
         if term != 0 {
             self.assigner.set_role(Role::Leader);
@@ -277,7 +278,7 @@ impl<S: Source, P: Publish> Driver<S, P> {
         if given.is_touched {
             self.metrics.pools(self.assigner.usage());
         }
-        given.is_touched
+        given.services
     }
 
     /// Before anything is decided in a term: what the replica has written that decided before may be missing here.
@@ -323,20 +324,21 @@ impl<S: Source, P: Publish> Driver<S, P> {
         if is_known { term } else { 0 }
     }
 
-    /// Tells the publisher which addresses are served, if they are others than before.
-    fn announce(&mut self, are_touched: bool, change: &Change) {
+    /// Tells the publisher at which addresses these `services` are served, and those with other endpoints on this node.
+    fn announce(&mut self, mut services: BTreeSet<ObjectRef>, change: &Change) {
         if self.assigner.is_off() {
             return;
         }
-        let mut moved = change.services_with_other_endpoints();
-        if !are_touched && !moved.any(|service| self.assigner.needs_local(&service)) {
-            return;
-        }
-        let has_local = |service: &ObjectRef| self.compiler.endpoints_here(&self.index, service) > 0;
-        let addresses = self.assigner.virtual_addresses(has_local);
-        if addresses != self.announced {
-            self.publisher.announce(&addresses);
-            self.announced = addresses;
+        let moved = change.services_with_other_endpoints();
+        services.extend(moved.filter(|service| self.assigner.needs_local(service)));
+        let addresses = |service: ObjectRef| {
+            let has_local = || self.compiler.endpoints_here(&self.index, &service) > 0;
+            let addresses = self.assigner.addresses_of(&service, has_local);
+            (service, addresses)
+        };
+        let services: Vec<_> = services.into_iter().map(addresses).collect();
+        if !services.is_empty() {
+            self.publisher.announce(&services);
         }
     }
 

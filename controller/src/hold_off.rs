@@ -1,57 +1,43 @@
-//! When to compile: the first event at once, a burst coalesced.
+//! When to compile: at once, unless a compile has just ended; then a rest is waited for, and what comes in it goes together.
 //!
 //! A pure state machine over instants that the caller passes in. It never reads a clock and never waits.
 
 use std::time::{Duration, Instant};
 
-/// A burst is over when nothing has come for this long.
-pub const QUIET: Duration = Duration::from_millis(5);
-/// However long a burst goes on, no event waits longer than this.
-pub const CAP: Duration = Duration::from_millis(50);
+/// The shortest rest, which a change among many small ones waits at most.
+pub const SHORTEST: Duration = Duration::from_millis(2);
+/// The longest rest: no event waits longer than this for a compile to begin, or to go on.
+pub const LONGEST: Duration = Duration::from_millis(50);
+/// The rest is so many times as long as the compile was, so that events without end take a fifth of a core.
+const SHARE: u32 = 4;
 
 /// Decides when the events taken in so far are to be compiled.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct HoldOff {
-    state: State,
-}
-
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-enum State {
-    /// Nothing lately: the next event goes at once.
-    #[default]
-    Idle,
-    /// Compiled lately and nothing new since; an event until then counts as part of a burst.
-    Cooling { until: Instant },
-    /// Events wait for the burst to end.
-    Pending { first: Instant, last: Instant },
-    /// An event came while idle.
-    Due,
+    /// When the rest is over.
+    rested: Option<Instant>,
+    /// When what waits is to be compiled.
+    due: Option<Instant>,
 }
 
 impl HoldOff {
     /// Notes that an event came at `now`.
     pub fn event(&mut self, now: Instant) {
-        self.state = match self.state {
-            State::Idle | State::Due => State::Due,
-            State::Cooling { until } if now >= until => State::Due,
-            State::Cooling { .. } => State::Pending { first: now, last: now },
-            State::Pending { first, .. } => State::Pending { first, last: now },
-        };
+        if self.due.is_none() {
+            self.due = Some(self.rested.map_or(now, |rested| rested.max(now)));
+        }
     }
 
     /// When to compile: `None` while nothing waits; a time that has passed means now.
     #[must_use]
-    pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        match self.state {
-            State::Idle | State::Cooling { .. } => None,
-            State::Due => Some(now),
-            State::Pending { first, last } => Some((last + QUIET).min(first + CAP)),
-        }
+    pub fn deadline(&self) -> Option<Instant> {
+        self.due
     }
 
-    /// Notes that everything that waited was compiled and published, which ended at `now`.
-    pub fn published(&mut self, now: Instant) {
-        self.state = State::Cooling { until: now + QUIET };
+    /// Notes that everything that waited was compiled and published, which took `cost` and ended at `now`.
+    pub fn published(&mut self, cost: Duration, now: Instant) {
+        self.due = None;
+        self.rested = Some(now + (cost * SHARE).clamp(SHORTEST, LONGEST));
     }
 }
 
@@ -65,43 +51,41 @@ mod tests {
     fn first_event_goes_at_once() {
         let start = Instant::now();
         let mut hold_off = HoldOff::default();
-        assert_eq!(hold_off.deadline(start), None);
+        assert_eq!(hold_off.deadline(), None);
         hold_off.event(start);
-        assert_eq!(hold_off.deadline(start), Some(start));
+        assert_eq!(hold_off.deadline(), Some(start));
     }
 
     #[test]
-    fn event_after_a_quiet_time_goes_at_once() {
+    fn event_after_the_rest_goes_at_once() {
         let start = Instant::now();
         let mut hold_off = HoldOff::default();
         hold_off.event(start);
-        hold_off.published(start);
-        hold_off.event(start + QUIET);
-        assert_eq!(hold_off.deadline(start + QUIET), Some(start + QUIET));
+        hold_off.published(MS / 4, start);
+        hold_off.event(start + SHORTEST);
+        assert_eq!(hold_off.deadline(), Some(start + SHORTEST));
     }
 
     #[test]
-    fn burst_waits_for_quiet() {
+    fn event_in_the_rest_waits_for_its_end_and_others_that_come_do_not_delay_it() {
         let start = Instant::now();
         let mut hold_off = HoldOff::default();
         hold_off.event(start);
-        hold_off.published(start);
+        hold_off.published(MS / 4, start);
+        hold_off.event(start + MS / 2);
         hold_off.event(start + MS);
-        assert_eq!(hold_off.deadline(start + MS), Some(start + MS + QUIET));
-        hold_off.event(start + 3 * MS);
-        assert_eq!(hold_off.deadline(start + 3 * MS), Some(start + 3 * MS + QUIET));
+        assert_eq!(hold_off.deadline(), Some(start + SHORTEST));
     }
 
     #[test]
-    fn endless_burst_is_compiled_at_the_cap() {
-        let start = Instant::now();
-        let mut hold_off = HoldOff::default();
-        hold_off.event(start);
-        hold_off.published(start);
-        for step in 1..60 {
-            hold_off.event(start + step * MS);
+    fn the_rest_is_as_long_as_the_compile_was_costly() {
+        for (cost, rest) in [(MS / 4, SHORTEST), (MS, 4 * MS), (10 * MS, 40 * MS), (600 * MS, LONGEST)] {
+            let start = Instant::now();
+            let mut hold_off = HoldOff::default();
+            hold_off.published(cost, start);
+            hold_off.event(start);
+            assert_eq!(hold_off.deadline(), Some(start + rest), "after {cost:?}");
         }
-        assert_eq!(hold_off.deadline(start + 60 * MS), Some(start + MS + CAP));
     }
 
     #[test]
@@ -109,24 +93,22 @@ mod tests {
         let start = Instant::now();
         let mut hold_off = HoldOff::default();
         hold_off.event(start);
-        hold_off.published(start);
-        assert_eq!(hold_off.deadline(start + 1_000 * MS), None);
+        hold_off.published(MS, start);
+        assert_eq!(hold_off.deadline(), None);
     }
 
     #[test]
-    fn any_steady_stream_is_served_within_the_cap() {
+    fn in_any_steady_stream_no_event_waits_longer_than_the_rest() {
         for gap in 1..20_u32 {
             let start = Instant::now();
             let mut hold_off = HoldOff::default();
             let mut oldest: Option<Instant> = None;
-            for step in 0..200 {
-                let now = start + step * gap * MS;
-                if let Some(deadline) = hold_off.deadline(now)
-                    && deadline <= now
-                {
-                    assert!(oldest.is_none_or(|oldest| deadline <= oldest + CAP));
+            for step in 0..2_000 {
+                let now = start + step * gap * MS / 10;
+                if let Some(deadline) = hold_off.deadline().filter(|deadline| *deadline <= now) {
+                    assert!(oldest.is_none_or(|oldest| deadline <= oldest + SHORTEST));
                     oldest = None;
-                    hold_off.published(deadline);
+                    hold_off.published(MS / 4, deadline);
                 }
                 hold_off.event(now);
                 oldest.get_or_insert(now);

@@ -16,7 +16,7 @@ pub mod status;
 
 use std::sync::Arc;
 
-use config::report::Report;
+use config::report::{ObjectRef, Report};
 use config::table::RouteTable;
 
 use self::ipam::VirtualAddress;
@@ -27,9 +27,10 @@ pub trait Publish {
     /// the first full read. An implementation keeps serving its former table if it cannot take this one.
     fn publish(&mut self, table: &Arc<RouteTable>, report: &Arc<Report>);
 
-    /// Called after [`Self::publish`] when the addresses of Services of type LoadBalancer that the table serves are others
-    /// than before, or may be announced from elsewhere. All of them, sorted by Service.
-    fn announce(&mut self, addresses: &[VirtualAddress]) {
-        let _ = addresses;
+    /// Called after [`Self::publish`] with the Services of type LoadBalancer that may be served at other addresses than
+    /// before, or may be announced from elsewhere: all the addresses of each, none if it has none any more. A Service that
+    /// is not named is as it was when it was named last.
+    fn announce(&mut self, services: &[(ObjectRef, Box<[VirtualAddress]>)]) {
+        let _ = services;
     }
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use config::table::{Bind, L4Key, RouteTable, Transport, overlaps};
+use tokio::sync::mpsc;
 
 use crate::access_log::AccessLog;
 use crate::live::Shared;
@@ -151,6 +152,15 @@ impl Gateway {
                 Order::Close(key) => self.command(|| Command::Close(Place::L4(key))),
             }
         }
+    }
+
+    /// Its channel is closed when all workers take connections at everything that was opened so far; nothing is sent there.
+    /// With thousands of Binds that is a while after [`Self::open_binds`], for which clients wait in the kernel's queue.
+    #[must_use]
+    pub fn accepting(&self) -> mpsc::Receiver<()> {
+        let (sender, receiver) = mpsc::channel(1);
+        self.command(|| Command::Tell(sender.clone()));
+        receiver
     }
 
     /// Binds that relay, and the addresses that are listened on.

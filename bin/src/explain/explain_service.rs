@@ -43,7 +43,7 @@ pub(super) fn explain(args: &ExplainArgs, service: &str) -> anyhow::Result<ExitC
     if !compiled.has(&service) {
         bail!("there is no {service}");
     }
-    let all = compiled.addresses().into_iter().filter(|one| one.service == service);
+    let all = compiled.addresses_of(&service).into_iter();
     let addresses: Vec<Address> = all.map(|one| Address { address: one.address, pool: one.pool }).collect();
     let is_its = |object: &ObjectRef| *object == service;
     let binds = compiled.table.l4.iter().filter(|(_, bind)| {

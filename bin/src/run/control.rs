@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use config::compile::Settings;
-use config::report::{Kind, Report, Severity};
+use config::report::{Kind, ObjectRef, Report, Severity};
 use config::table::{Bind, L4Key, RouteId, RouteTable, Transport};
 use controller::Publish;
 use controller::driver::{Command, Driver};
@@ -45,6 +45,8 @@ pub(super) struct Started {
     pub(super) backends: usize,
     pub(super) errors: usize,
     pub(super) warnings: usize,
+    /// Is closed when connections are taken at all of them.
+    pub(super) accepting: mpsc::Receiver<()>,
 }
 
 /// Takes tables into use: new sockets are open before the swap, old ones drain after it.
@@ -207,10 +209,10 @@ impl Publish for Shared {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).publish(table, report);
     }
 
-    fn announce(&mut self, addresses: &[VirtualAddress]) {
+    fn announce(&mut self, services: &[(ObjectRef, Box<[VirtualAddress]>)]) {
         let publishing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(announced) = &publishing.announced {
-            announced.tell(addresses);
+            announced.tell(services);
         }
     }
 }
@@ -240,6 +242,7 @@ fn summary(gateway: &Gateway, table: &RouteTable, report: &Report, failures: Vec
         backends: table.backends.iter().count(),
         errors: count(Severity::Error),
         warnings: count(Severity::Warning),
+        accepting: gateway.accepting(),
     }
 }
 
@@ -390,7 +393,9 @@ mod tests {
             receiver,
         )
         .unwrap();
-        let address = control.started().await.unwrap().listeners[0].address;
+        let mut started = control.started().await.unwrap();
+        assert_eq!(started.accepting.recv().await, None, "it ends when the workers take connections");
+        let address = started.listeners[0].address;
         drop(lit);
         control.ended().await;
         assert_eq!(status(address), "HTTP/1.1 404 Not Found");

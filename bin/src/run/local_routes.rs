@@ -1,5 +1,6 @@
 //! Which addresses of Services the host has to make its own: those of `--service-types cluster-ip`, which nobody has.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -57,15 +58,17 @@ impl ServiceRoutes {
                 return;
             }
             *is_due = true;
-            if let Some(count) = before.and_then(|address| wanted.get_mut(&address)) {
-                *count -= 1;
+            if let Some(Entry::Occupied(mut count)) = before.map(|address| wanted.entry(address)) {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                }
             }
             if let Some(address) = after {
                 *wanted.entry(address).or_default() += 1;
             }
         });
         self.binds = table.l4.clone();
-        self.wanted.retain(|_, count| *count > 0);
         if self.is_due {
             let wanted: BTreeSet<IpAddr> = self.wanted.keys().copied().collect();
             let mut failed = 0;

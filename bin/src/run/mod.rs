@@ -152,8 +152,11 @@ impl Running {
         let source = Guarded::new(source, refused);
         let mut control =
             ControlThread::start(source, publishing, settings, metrics, notes, giving, receiver)?;
-        let started = control.started().await.context("the control thread ended before the first table")?;
+        let mut started =
+            control.started().await.context("the control thread ended before the first table")?;
         check_binds(args, &started)?;
+        // Nothing is sent there; it ends.
+        let _none = started.accepting.recv().await;
         readiness.ready();
         let addresses = Addresses { listeners: started.listeners.clone(), admin: admin.address() };
         say_ready(args, workers, &addresses, &started);

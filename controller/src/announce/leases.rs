@@ -23,7 +23,7 @@ use tokio::time::{sleep, timeout};
 use super::agreement::{Agreement, Record, Word};
 use super::events::{Events, Matter};
 use super::metrics::AgreementMetrics;
-use super::wanted::Wanted;
+use super::wanted::{Board, Wanted};
 use crate::cluster::{self, ClusterError};
 use crate::status::clock::Moment;
 
@@ -43,7 +43,7 @@ const RELIST_PAUSE: Duration = Duration::from_millis(20);
 /// Whoever has addresses on links.
 pub trait Announce {
     /// These are wanted: each may be announced at its interfaces only, from now on.
-    fn limit(&mut self, wanted: &[Wanted]);
+    fn limit(&mut self, wanted: &[Arc<Wanted>]);
     /// Whether `address` can be announced from here.
     fn is_able(&self, address: IpAddr) -> bool;
     /// These concern us: claims of neighbours are to be told.
@@ -117,7 +117,7 @@ struct Shell<A> {
 pub async fn run<A: Announce>(
     settings: LeaseSettings,
     announce: A,
-    mut wanted: watch::Receiver<Arc<[Wanted]>>,
+    mut board: watch::Receiver<Board>,
     metrics: Arc<AgreementMetrics>,
     mut orders: mpsc::UnboundedReceiver<Left>,
 ) -> Result<(), ClusterError> {
@@ -147,8 +147,9 @@ pub async fn run<A: Announce>(
     };
     let mut is_changed = true;
     loop {
-        let all = Arc::clone(&wanted.borrow_and_update());
         if std::mem::take(&mut is_changed) {
+            // Whoever writes there must not wait.
+            let all = board.borrow_and_update().wanted();
             shell.want(&all);
         }
         let next = shell.step();
@@ -175,7 +176,7 @@ pub async fn run<A: Announce>(
                     None => is_changed = true,
                 }
             }
-            Ok(()) = wanted.changed() => is_changed = true,
+            Ok(()) = board.changed() => is_changed = true,
             () = sleep(pause) => {}
         }
     }
@@ -185,11 +186,11 @@ pub async fn run<A: Announce>(
 }
 
 impl<A: Announce> Shell<A> {
-    fn want(&mut self, all: &[Wanted]) {
+    fn want(&mut self, all: &[Arc<Wanted>]) {
         self.announce.limit(all);
-        let here = |one: &Wanted| Wanted {
+        let here = |one: &Arc<Wanted>| Wanted {
             is_able: one.is_able && self.announce.is_able(one.address),
-            ..one.clone()
+            ..Wanted::clone(one)
         };
         let here: Vec<Wanted> = all.iter().map(here).collect();
         self.agreement.want(here);

@@ -14,4 +14,4 @@ mod wanted;
 pub use self::labels::follow_labels;
 pub use self::leases::{Announce, ForeignClaim, LeaseSettings, Left, run};
 pub use self::metrics::AgreementMetrics;
-pub use self::wanted::{Wanted, needs_labels, wanted};
+pub use self::wanted::{Board, Wanted};

@@ -25,48 +25,134 @@ pub struct Wanted {
     pub services: Box<[ObjectRef]>,
 }
 
-/// Those of `addresses` that may be announced: from pools that say so, and those within `networks` that Services asked for.
-/// What is for nodes with certain labels is not for this one if its `labels` are not known.
-#[must_use]
-pub fn wanted(
-    addresses: &[VirtualAddress],
-    networks: &[IpNet],
-    labels: Option<&BTreeMap<String, String>>,
-) -> Arc<[Wanted]> {
-    let mut all = BTreeMap::<IpAddr, Merged>::new();
-    for one in addresses {
-        let address = one.address;
-        let place = match one.pool {
-            Some(_) => Place::of(&one.announcements, labels),
-            None => networks.iter().any(|net| net.contains(&address)).then(Place::anywhere),
-        };
-        let Some(Place { is_for_some, interfaces }) = place else { continue };
-        if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
-            continue;
-        }
-        let is_able = interfaces.is_some() && (!one.needs_local || one.has_local);
-        let entry = all.entry(address).or_default();
-        // Several Services share it: one with an endpoint here is enough.
-        entry.services.insert(one.service.clone());
-        entry.is_able |= is_able;
-        entry.is_restricted |= one.needs_local || is_for_some;
-        let last = entry.interfaces.take();
-        entry.interfaces = last.into_iter().chain(interfaces).reduce(united);
-    }
-    let wanted = |(address, Merged { is_restricted, is_able, interfaces, services })| Wanted {
-        address,
-        is_restricted,
-        is_able,
-        interfaces: interfaces.unwrap_or_default().into_iter().collect(),
-        services: services.into_iter().collect(),
-    };
-    all.into_iter().map(wanted).collect()
+/// The addresses of Services, and which of them are to be announced from here: from pools that say so, and those that
+/// Services asked for within certain networks. A Service costs what it has, whatever others have.
+#[derive(Debug, Default)]
+pub struct Board {
+    /// Where Services may ask for any address.
+    networks: Box<[IpNet]>,
+    /// Those of this node. What is for nodes with certain labels is not for this one while they are not known.
+    labels: Option<BTreeMap<String, String>>,
+    /// Service → its addresses, at least one
+    services: BTreeMap<ObjectRef, Box<[VirtualAddress]>>,
+    /// address → Services that have it, at least one
+    holders: BTreeMap<IpAddr, BTreeSet<ObjectRef>>,
+    wanted: BTreeMap<IpAddr, Arc<Wanted>>,
+    /// Services for which the labels of this node matter.
+    selective: BTreeSet<ObjectRef>,
 }
 
-/// Whether it matters for one of `addresses` which labels this node has.
-#[must_use]
-pub fn needs_labels(addresses: &[VirtualAddress]) -> bool {
-    addresses.iter().flat_map(|one| &one.announcements).any(|one| !one.node_selectors.is_empty())
+impl Board {
+    /// Nothing is known yet but that Services may ask for any address within `networks`.
+    #[must_use]
+    pub fn new(networks: Box<[IpNet]>) -> Self {
+        Self { networks, ..Self::default() }
+    }
+
+    /// `service` has `addresses` now. True if that changes what is to be announced.
+    pub fn set(&mut self, service: &ObjectRef, addresses: &[VirtualAddress]) -> bool {
+        let former = self.services.get(service).map(|addresses| &**addresses).unwrap_or_default();
+        if former == addresses {
+            return false;
+        }
+        let touched: BTreeSet<IpAddr> = former.iter().chain(addresses).map(|one| one.address).collect();
+        let has_selectors = |one: &Announcement| !one.node_selectors.is_empty();
+        if addresses.iter().flat_map(|one| &one.announcements).any(has_selectors) {
+            self.selective.insert(service.clone());
+        } else {
+            self.selective.remove(service);
+        }
+        for address in former {
+            if let Some(holders) = self.holders.get_mut(&address.address) {
+                holders.remove(service);
+                if holders.is_empty() {
+                    self.holders.remove(&address.address);
+                }
+            }
+        }
+        for address in addresses {
+            self.holders.entry(address.address).or_default().insert(service.clone());
+        }
+        if addresses.is_empty() {
+            self.services.remove(service);
+        } else {
+            self.services.insert(service.clone(), addresses.into());
+        }
+        self.look_at(touched)
+    }
+
+    /// This node has these labels, as far as is known. True if that changes what is to be announced.
+    pub fn set_labels(&mut self, labels: Option<BTreeMap<String, String>>) -> bool {
+        self.labels = labels;
+        let services = self.selective.iter().filter_map(|service| self.services.get(service));
+        let touched: BTreeSet<IpAddr> =
+            services.flat_map(|addresses| addresses.iter().map(|one| one.address)).collect();
+        self.look_at(touched)
+    }
+
+    /// Whether it matters for anything which labels this node has.
+    #[must_use]
+    pub fn needs_labels(&self) -> bool {
+        !self.selective.is_empty()
+    }
+
+    /// What is to be announced, in the order of addresses.
+    #[must_use]
+    pub fn wanted(&self) -> Arc<[Arc<Wanted>]> {
+        self.wanted.values().cloned().collect()
+    }
+
+    /// Looks again at these addresses. True if something else is to be done with one of them.
+    fn look_at(&mut self, addresses: BTreeSet<IpAddr>) -> bool {
+        let mut is_changed = false;
+        for address in addresses {
+            is_changed |= self.look(address);
+        }
+        is_changed
+    }
+
+    /// Looks again at one address. True if something else is to be done with it.
+    fn look(&mut self, address: IpAddr) -> bool {
+        match self.decide(address) {
+            Some(wanted) if self.wanted.get(&address).is_some_and(|last| **last == wanted) => false,
+            Some(wanted) => {
+                self.wanted.insert(address, Arc::new(wanted));
+                true
+            }
+            None => self.wanted.remove(&address).is_some(),
+        }
+    }
+
+    fn decide(&self, address: IpAddr) -> Option<Wanted> {
+        if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
+            return None;
+        }
+        let mut merged = Merged::default();
+        for service in self.holders.get(&address)? {
+            let all = self.services.get(service).into_iter().flatten();
+            for one in all.filter(|one| one.address == address) {
+                let place = match one.pool {
+                    Some(_) => Place::of(&one.announcements, self.labels.as_ref()),
+                    None => self.networks.iter().any(|net| net.contains(&address)).then(Place::anywhere),
+                };
+                let Some(Place { is_for_some, interfaces }) = place else { continue };
+                // Several Services share it: one with an endpoint here is enough.
+                merged.is_able |= interfaces.is_some() && (!one.needs_local || one.has_local);
+                merged.services.insert(service.clone());
+                merged.is_restricted |= one.needs_local || is_for_some;
+                let last = merged.interfaces.take();
+                merged.interfaces = last.into_iter().chain(interfaces).reduce(united);
+            }
+        }
+        let Merged { is_restricted, is_able, interfaces, services } = merged;
+        (!services.is_empty()).then(|| Wanted {
+            address,
+            is_restricted,
+            is_able,
+            interfaces: interfaces.unwrap_or_default().into_iter().collect(),
+            services: services.into_iter().collect(),
+        })
+    }
 }
 
 /// What all Services with an address say of it.
@@ -120,12 +206,30 @@ mod tests {
         let object = |kind| ObjectRef { kind, namespace: "a".into(), name: "b".into() };
         VirtualAddress {
             address: text.parse().unwrap(),
-            service: object(Kind::Service),
             pool: is_pooled.then(|| object(Kind::Service)),
             announcements: if is_pooled { vec![Announcement::default()].into() } else { Box::default() },
             needs_local,
             has_local,
         }
+    }
+
+    /// Service `number`.
+    fn service(number: usize) -> ObjectRef {
+        ObjectRef { kind: Kind::Service, namespace: "a".into(), name: format!("{number:05}").into() }
+    }
+
+    /// Each of `addresses` is that of a Service of its own.
+    fn on_board(
+        addresses: &[VirtualAddress],
+        networks: &[IpNet],
+        labels: Option<BTreeMap<String, String>>,
+    ) -> Board {
+        let mut board = Board::new(networks.into());
+        board.set_labels(labels);
+        for (number, one) in addresses.iter().enumerate() {
+            board.set(&service(number), std::slice::from_ref(one));
+        }
+        board
     }
 
     #[test]
@@ -139,7 +243,7 @@ mod tests {
             virtual_address("192.0.2.1", false, true, true),
             virtual_address("198.51.100.1", false, false, false),
         ];
-        let all = wanted(&list, &networks, None);
+        let all = on_board(&list, &networks, None).wanted();
         let texts: Vec<(String, bool, bool)> =
             all.iter().map(|one| (one.address.to_string(), one.is_restricted, one.is_able)).collect();
         assert_eq!(texts, [("10.0.0.1".to_owned(), true, false), ("192.0.2.1".to_owned(), true, true)]);
@@ -164,7 +268,7 @@ mod tests {
     fn place(announcements: &[Announcement], rack: Option<&str>) -> Option<(bool, bool, Vec<String>)> {
         let mut one = virtual_address("10.0.0.1", true, false, false);
         one.announcements = announcements.into();
-        let all = wanted(&[one], &[], rack.map(labels).as_ref());
+        let all = on_board(&[one], &[], rack.map(labels)).wanted();
         let names = |one: &Wanted| one.interfaces.iter().map(ToString::to_string).collect();
         all.first().map(|one| (one.is_restricted, one.is_able, names(one)))
     }
@@ -200,8 +304,32 @@ mod tests {
             announcements: [announcement(&["eth0"], &[rack])].into(),
             ..virtual_address("10.0.0.1", true, true, has_local)
         });
-        assert!(needs_labels(&services));
-        let is_able = |rack: &str| wanted(&services, &[], Some(&labels(rack))).first().unwrap().is_able;
+        let mut board = on_board(&services, &[], None);
+        assert!(board.needs_labels());
+        let mut is_able = |rack: &str| {
+            board.set_labels(Some(labels(rack)));
+            board.wanted().first().unwrap().is_able
+        };
         assert!(is_able("a") && !is_able("b"), "that of the other has no endpoint here");
+        assert!(board.set(&service(1), &[]), "the other is gone");
+        assert_eq!(*board.wanted()[0].services, [service(0)]);
+        assert!(board.set(&service(0), &[]));
+        assert!(board.wanted().is_empty() && !board.needs_labels());
+    }
+
+    #[test]
+    fn what_one_service_says_leaves_what_others_say_as_it_is() {
+        let address = |number: usize, has_local| {
+            virtual_address(&format!("10.0.{}.{}", number / 256, number % 256), true, true, has_local)
+        };
+        let all: Vec<VirtualAddress> = (0..300).map(|number| address(number, true)).collect();
+        let mut board = on_board(&all, &[], None);
+        let before = board.wanted();
+        assert!(!board.set(&service(7), &[address(7, true)]), "nothing is different");
+        assert!(board.set(&service(7), &[address(7, false)]), "its last endpoint here went");
+        let after = board.wanted();
+        let others: Vec<usize> = (0..300).filter(|at| !Arc::ptr_eq(&before[*at], &after[*at])).collect();
+        assert_eq!(others, [7]);
+        assert!(!after[7].is_able && after[8].is_able);
     }
 }

@@ -7,6 +7,7 @@ use config::resource::decode;
 use config::table::RouteTable;
 
 use super::*;
+use crate::ipam::VirtualAddress;
 use crate::source::Batch;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -191,4 +192,62 @@ async fn addresses_that_could_not_be_kept_are_kept_as_soon_as_they_can_be() {
         }
     };
     tokio::time::timeout(PATIENCE, kept).await.unwrap();
+}
+
+/// What was told of addresses at one time: Services, and whether each has an endpoint here.
+type Announced = Vec<(String, Vec<bool>)>;
+
+/// Passes on what is to be announced.
+struct Announcer(mpsc::UnboundedSender<Announced>);
+
+impl Publish for Announcer {
+    fn publish(&mut self, _: &Arc<RouteTable>, _: &Arc<Report>) {}
+
+    fn announce(&mut self, services: &[(ObjectRef, Box<[VirtualAddress]>)]) {
+        let shown = services.iter().map(|(service, addresses)| {
+            (service.name.to_string(), addresses.iter().map(|one| one.has_local).collect())
+        });
+        let _ = self.0.send(shown.collect());
+    }
+}
+
+#[tokio::test]
+async fn a_change_of_endpoints_is_told_of_its_service_alone() {
+    let service = |name: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\n\
+             spec: {{type: LoadBalancer, externalTrafficPolicy: Local, ports: [{{port: 80}}]}}\n"
+        )
+    };
+    let slice = |name: &str, node: &str| {
+        format!(
+            "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+             metadata: {{name: {name}-1, labels: {{kubernetes.io/service-name: {name}}}}}\naddressType: IPv4\n\
+             ports: [{{name: '', port: 8080}}]\nendpoints: [{{addresses: [10.0.0.1], nodeName: {node}}}]\n"
+        )
+    };
+    let pool = "apiVersion: sluicegate.dev/v1alpha1\nkind: AddressPool\nmetadata: {name: p}\n\
+                spec: {addresses: [192.0.2.1-192.0.2.9]}\n";
+    let all = [pool, &service("a"), &service("b"), &service("c"), &slice("b", "there")].concat();
+    let gone = Batch {
+        events: vec![Event::Delete(ObjectRef {
+            kind: Kind::Service,
+            namespace: "default".into(),
+            name: "b".into(),
+        })],
+    };
+    let batches = [batch(&all), batch(&slice("b", "here")), gone];
+    let script = Script { batches: batches.into(), rereads: Arc::default() };
+    let (sender, mut announced) = mpsc::unbounded_channel();
+    let (_commands, receiver) = mpsc::unbounded_channel();
+    let mut settings = Settings::default();
+    (settings.services.load_balancer, settings.services.classless) = (true, true);
+    settings.endpoints.node = Some("here".into());
+    let driver = Driver::new(script, Announcer(sender), settings, Arc::default(), Notes::to_nobody());
+    tokio::spawn(driver.run(receiver));
+    let mut next = async || tokio::time::timeout(PATIENCE, announced.recv()).await.unwrap().unwrap();
+    let one = |name: &str, addresses: &[bool]| (name.to_owned(), addresses.to_vec());
+    assert_eq!(next().await, [one("a", &[false]), one("b", &[false]), one("c", &[false])]);
+    assert_eq!(next().await, [one("b", &[true])]);
+    assert_eq!(next().await, [one("b", &[])], "it is gone");
 }

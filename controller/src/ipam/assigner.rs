@@ -7,6 +7,7 @@
 
 mod gone;
 mod problems;
+mod served;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -23,7 +24,6 @@ use config::resource::{AddressPool, AddressRange, L2Advertisement, ObjectSpec};
 use self::problems::Taken;
 use super::outcome::{Lack, Outcome};
 use super::request::{Families, Family, Nodes, Request, Sharing};
-use super::virtual_address::{Announcement, VirtualAddress};
 use super::{Allocator, Overlap, Usage};
 
 /// Who decides on addresses.
@@ -53,6 +53,8 @@ pub struct Given {
     pub is_touched: bool,
     /// Some Service has other addresses.
     pub is_different: bool,
+    /// Services that were looked at: what there is to announce of them may be something else now.
+    pub services: BTreeSet<ObjectRef>,
     /// For whoever writes status, if we lead: `None` for a Service that is not ours, or no longer.
     pub desired: Vec<(ObjectRef, Option<Desired>)>,
 }
@@ -63,6 +65,8 @@ struct Decisions {
     /// For the index.
     events: Vec<Event>,
     desired: Vec<(ObjectRef, Option<Desired>)>,
+    /// What they are on.
+    services: BTreeSet<ObjectRef>,
 }
 
 /// When a Service was made, and which one it is.
@@ -179,6 +183,7 @@ impl Assigner {
     /// What Services had before the start, where no status says it.
     pub fn remember(&mut self, addresses: BTreeMap<ObjectRef, Box<[IpAddr]>>) {
         self.remembered = addresses;
+        self.are_pools_touched = true;
     }
 
     /// Takes in `change`, gives Services their addresses in the `index`, and adds to `change` what that changes.
@@ -190,7 +195,7 @@ impl Assigner {
             self.are_pools_touched = true;
         }
         let are_pools_touched = self.are_pools_touched;
-        let Decisions { events, desired } = self.decide();
+        let Decisions { events, desired, services } = self.decide();
         let is_different = !events.is_empty();
         for event in events {
             change.merge(index.apply(event));
@@ -202,12 +207,11 @@ impl Assigner {
             let problems = self.problems(index);
             change.merge(index.apply(Event::Problems { source: "pools of addresses".into(), problems }));
         }
-        Given { is_touched, is_different, desired }
+        Given { is_touched, is_different, services, desired }
     }
 
     /// Takes in what changed. True if that may have to do with addresses. Once more is as good as once.
     pub fn look(&mut self, index: &Index, change: &Change) -> bool {
-        let mut is_touched = self.are_pools_touched || !self.touched.is_empty();
         for reference in change.objects() {
             let spec = index.object(reference).map(|object| &object.spec);
             match (reference.kind, spec) {
@@ -231,16 +235,16 @@ impl Assigner {
                 }
                 (Kind::L2Advertisement, Some(ObjectSpec::L2Advertisement(advertisement))) => {
                     self.advertisements.insert(reference.clone(), (**advertisement).clone());
-                    is_touched = true;
+                    self.touched.extend(self.services.keys().cloned());
                 }
                 (Kind::L2Advertisement, _) => {
                     self.advertisements.remove(reference);
-                    is_touched = true;
+                    self.touched.extend(self.services.keys().cloned());
                 }
                 _ => {}
             }
         }
-        is_touched || self.are_pools_touched || !self.touched.is_empty()
+        self.are_pools_touched || !self.touched.is_empty()
     }
 
     /// What can be read of a pool does not go before what it was when it could be read.
@@ -325,17 +329,20 @@ impl Assigner {
 
     /// Decides on everything that changed.
     fn decide(&mut self) -> Decisions {
-        if std::mem::take(&mut self.are_pools_touched) {
+        let are_pools_touched = std::mem::take(&mut self.are_pools_touched);
+        if are_pools_touched {
             let unknown = self.remembered.iter().filter(|(service, _)| !self.services.contains_key(*service));
             let unknown =
                 unknown.filter(|_| !self.is_whole).flat_map(|(_, addresses)| addresses.iter().copied());
             self.overlaps = self.allocator.set_pools(&self.pools, &unknown.collect());
             self.touched.extend(self.services.keys().cloned());
         }
-        if self.is_whole {
-            self.forget_gone();
-        }
         let mut touched = std::mem::take(&mut self.touched);
+        if self.is_whole {
+            // Some may have gone while not everything could be read, or before the start.
+            let remembered = are_pools_touched.then(|| self.remembered.keys().cloned().collect());
+            self.forget_gone(remembered.as_ref().unwrap_or(&touched));
+        }
         if std::mem::take(&mut self.keeps_confirmed) {
             for service in &touched {
                 let hint = self.services.get(service).map(|known| known.confirmed.iter().copied().collect());
@@ -361,9 +368,10 @@ impl Assigner {
             self.services.values_mut().for_each(|known| known.desired = None);
         }
         let mut decisions = Decisions::default();
-        for service in touched {
+        for service in &touched {
             self.tell(service, &mut decisions);
         }
+        decisions.services = touched;
         decisions
     }
 
@@ -421,18 +429,18 @@ impl Assigner {
     }
 
     /// Tells what is different for `service`.
-    fn tell(&mut self, service: ObjectRef, decisions: &mut Decisions) {
+    fn tell(&mut self, service: &ObjectRef, decisions: &mut Decisions) {
         let leads = self.role == Role::Leader;
-        let asked = self.services.get(&service).map(|known| self.asked(&service, known)).unwrap_or_default();
-        let Some(known) = self.services.get_mut(&service) else {
+        let asked = self.services.get(service).map(|known| self.asked(service, known)).unwrap_or_default();
+        let Some(known) = self.services.get_mut(service) else {
             decisions.events.push(Event::Assigned { service: service.clone(), assignment: None });
             if leads {
-                self.claimed.remove(&service);
-                decisions.desired.push((service, None));
+                self.claimed.remove(service);
+                decisions.desired.push((service.clone(), None));
             }
             return;
         };
-        let outcome = known.is_managed.then(|| self.allocator.outcome(&service)).flatten();
+        let outcome = known.is_managed.then(|| self.allocator.outcome(service)).flatten();
         let assignment = outcome.as_ref().map(|outcome| assignment(self.role, known, outcome));
         let has = match &assignment {
             Some(given) => given.addresses.clone(),
@@ -444,7 +452,7 @@ impl Assigner {
             decisions.events.push(Event::Assigned { service: service.clone(), assignment });
         }
         if self.role == Role::Alone && !has.is_empty() {
-            self.keep_in_mind(&service, &has);
+            self.keep_in_mind(service, &has);
             return;
         }
         if leads {
@@ -464,7 +472,7 @@ impl Assigner {
             if !is_doubtful && known.desired.as_ref() != Some(&desired) {
                 known.desired = Some(desired.clone());
                 self.claimed.insert(service.clone());
-                decisions.desired.push((service, Some(desired)));
+                decisions.desired.push((service.clone(), Some(desired)));
             }
         }
     }
@@ -513,42 +521,6 @@ impl Assigner {
         &self.remembered
     }
 
-    /// The addresses that are served, where each may be announced from; `has_local` says whether a Service has a ready
-    /// endpoint on this node.
-    pub fn virtual_addresses(&self, has_local: impl Fn(&ObjectRef) -> bool) -> Vec<VirtualAddress> {
-        let mut all = Vec::new();
-        for (service, known) in &self.services {
-            let Some(told) = &known.told else {
-                let asked = self.asked(service, known).addresses;
-                all.extend(asked.iter().map(|address| VirtualAddress {
-                    address: *address,
-                    service: service.clone(),
-                    pool: None,
-                    announcements: Box::default(),
-                    needs_local: known.needs_local,
-                    has_local: known.needs_local && has_local(service),
-                }));
-                continue;
-            };
-            for address in &told.addresses {
-                let outcome = self.allocator.outcome(service);
-                let pool = outcome.into_iter().flat_map(|outcome| outcome.assigned);
-                let pool = pool.into_iter().find(|one| one.address == *address).map(|one| one.pool);
-                all.push(VirtualAddress {
-                    address: *address,
-                    service: service.clone(),
-                    announcements: pool
-                        .as_ref()
-                        .map_or_else(Box::default, |pool| self.announcements(pool, &known.wish.labels)),
-                    pool,
-                    needs_local: known.needs_local,
-                    has_local: known.needs_local && has_local(service),
-                });
-            }
-        }
-        all
-    }
-
     /// True if addresses are recorded that no pool has and that no Service may ask for.
     #[must_use]
     pub fn has_unexplained_records(&self) -> bool {
@@ -567,32 +539,6 @@ impl Assigner {
     /// How much of each pool is in use.
     pub fn usage(&self) -> impl Iterator<Item = (&ObjectRef, Usage)> {
         self.allocator.usage()
-    }
-
-    /// Whether the Service is one whose endpoints on this node matter.
-    #[must_use]
-    pub fn needs_local(&self, service: &ObjectRef) -> bool {
-        self.services.get(service).is_some_and(|known| known.needs_local)
-    }
-
-    /// From where addresses of `pool` are announced for a Service with these `labels`. A pool of ours that no advertisement
-    /// names is announced everywhere, one of MetalLB's nowhere, as with MetalLB.
-    fn announcements(&self, pool: &ObjectRef, labels: &BTreeMap<String, String>) -> Box<[Announcement]> {
-        let Some(known) = self.pools.get(pool) else { return Box::default() };
-        let mut named =
-            self.advertisements.values().filter(|one| one.announces(&pool.name, &known.labels)).peekable();
-        if named.peek().is_none() && pool.kind == Kind::AddressPool {
-            return Box::new([Announcement::default()]);
-        }
-        let is_for = |one: &&L2Advertisement| {
-            let selectors = &one.service_selectors;
-            selectors.is_empty() || selectors.iter().any(|selector| selector.selects(labels))
-        };
-        let announcement = |one: &L2Advertisement| Announcement {
-            interfaces: one.interfaces.clone().into(),
-            node_selectors: one.node_selectors.clone().into(),
-        };
-        named.filter(is_for).map(announcement).collect()
     }
 }
 

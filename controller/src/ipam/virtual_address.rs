@@ -6,14 +6,12 @@ use std::sync::Arc;
 use config::report::ObjectRef;
 use config::resource::LabelSelector;
 
-/// An address of a Service of type LoadBalancer that is served here. One that several Services share is listed for each;
-/// they agree on `pool` and `needs_local`.
+/// An address of a Service of type LoadBalancer that is served here. Several Services that share one agree on `pool` and
+/// `needs_local`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct VirtualAddress {
     /// The address.
     pub address: IpAddr,
-    /// Whose it is.
-    pub service: ObjectRef,
     /// The pool that it is from; `None` if the Service asked for it where anybody may ask: then the host has it already.
     pub pool: Option<ObjectRef>,
     /// From where it may be announced, one of them is enough; nowhere if there are none.

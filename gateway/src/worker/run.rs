@@ -38,6 +38,8 @@ pub(crate) enum Command {
     OpenUdp(Arc<Listening>, std::net::UdpSocket),
     /// Take what is queued, then stop accepting on the Bind.
     Close(Place),
+    /// Drop the sender once everything that was to be opened before takes connections.
+    Tell(mpsc::Sender<()>),
     /// Announce the end on every connection, take what is queued, stop accepting, then drop the sender.
     Drain(std::sync::mpsc::Sender<()>),
     /// End now.
@@ -131,6 +133,10 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>)
                 Some(Command::OpenUdp(listening, socket)) => datagrams.open(listening, socket),
                 Some(Command::Close(Place::L4(key))) if key.transport == Transport::Udp => datagrams.close(key),
                 Some(Command::Close(place)) => drop(accepting.remove(&place)),
+                Some(Command::Tell(sender)) => {
+                    // The accept loops that were begun before come first.
+                    tokio::task::spawn_local(async move { drop(sender) });
+                }
                 Some(Command::Drain(seen)) => {
                     worker.drain();
                     let loops: Vec<_> = accepting.drain().map(|(_, (_, task))| task).collect();

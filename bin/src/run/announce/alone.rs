@@ -1,19 +1,18 @@
 //! Announcing without a cluster: everything is this host's, unless a neighbour has it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use controller::announce::{Left, Wanted};
+use controller::announce::{Board, Left};
 use gateway::announce::{Alone, Heard, Hold, Station};
 use tokio::sync::{mpsc, watch};
 
 use super::{able, limit};
 
-/// Announces what is `wanted` until `orders` ends.
+/// Announces what the `board` says until `orders` ends.
 pub(super) async fn run(
     mut station: Station,
-    mut wanted: watch::Receiver<Arc<[Wanted]>>,
+    mut board: watch::Receiver<Board>,
     lifetime: Duration,
     mut orders: mpsc::UnboundedReceiver<Left>,
 ) {
@@ -22,6 +21,7 @@ pub(super) async fn run(
     renewal.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut is_first = true;
     let mut renewed = Instant::now();
+    let mut all = board.borrow_and_update().wanted();
     loop {
         if renewed.elapsed() > lifetime {
             // This was stopped, and somebody else may have the addresses by now.
@@ -29,7 +29,6 @@ pub(super) async fn run(
             alone = Alone::default();
             renewed = Instant::now();
         }
-        let all = Arc::clone(&wanted.borrow_and_update());
         if !is_first || !all.is_empty() {
             limit(&mut station, &all);
             let here = able(&station, &all).collect();
@@ -79,7 +78,7 @@ pub(super) async fn run(
                     );
                 }
             }
-            Ok(()) = wanted.changed() => {}
+            Ok(()) = board.changed() => all = board.borrow_and_update().wanted(),
             () = later => {}
         }
     }

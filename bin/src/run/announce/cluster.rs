@@ -16,7 +16,7 @@ use super::limit;
 struct Links(Station);
 
 impl Announce for Links {
-    fn limit(&mut self, wanted: &[Wanted]) {
+    fn limit(&mut self, wanted: &[Arc<Wanted>]) {
         limit(&mut self.0, wanted);
     }
 
@@ -62,7 +62,7 @@ pub(super) async fn run(
 ) {
     // Others may announce by now what a process before this one left.
     station.clear(&BTreeSet::new());
-    let wanted = desk.wanted();
+    let board = desk.board();
     let (kubeconfig, node) = (leases.kubeconfig.clone(), Arc::clone(&leases.node));
     let following = tokio::spawn(async move {
         let tell = |labels| desk.labels(labels);
@@ -71,7 +71,7 @@ pub(super) async fn run(
             tracing::error!("cannot read the labels of this node: {error}");
         }
     });
-    if let Err(error) = announce::run(leases, Links(station), wanted, metrics, orders).await {
+    if let Err(error) = announce::run(leases, Links(station), board, metrics, orders).await {
         tracing::error!("cannot announce addresses: {error}");
     }
     following.abort();

@@ -1,9 +1,9 @@
 //! Which addresses are to be announced: what Services have, and what it means for this node, told to whoever announces.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
 
-use controller::announce::{Wanted, needs_labels, wanted};
+use config::report::ObjectRef;
+use controller::announce::Board;
 use controller::ipam::VirtualAddress;
 use ipnet::IpNet;
 use tokio::sync::watch;
@@ -11,28 +11,19 @@ use tokio::sync::watch;
 /// Takes the addresses of Services and the labels of this node.
 #[derive(Debug)]
 pub(super) struct Desk {
-    /// Where Services may ask for any address.
-    networks: Box<[IpNet]>,
-    known: Mutex<Known>,
-    wanted: watch::Sender<Arc<[Wanted]>>,
+    board: watch::Sender<Board>,
     needs_labels: watch::Sender<bool>,
 }
 
-#[derive(Debug, Default)]
-struct Known {
-    addresses: Box<[VirtualAddress]>,
-    labels: Option<BTreeMap<String, String>>,
-}
-
 impl Desk {
+    /// Services may ask for any address within `networks`.
     pub(super) fn new(networks: Box<[IpNet]>) -> Self {
-        let (wanted, needs_labels) = (watch::Sender::default(), watch::Sender::default());
-        Self { networks, known: Mutex::default(), wanted, needs_labels }
+        Self { board: watch::Sender::new(Board::new(networks)), needs_labels: watch::Sender::default() }
     }
 
-    /// Follows what is to be announced.
-    pub(super) fn wanted(&self) -> watch::Receiver<Arc<[Wanted]>> {
-        self.wanted.subscribe()
+    /// Follows what is to be announced. Whoever looks at it keeps others from changing it.
+    pub(super) fn board(&self) -> watch::Receiver<Board> {
+        self.board.subscribe()
     }
 
     /// Follows whether the labels of this node matter.
@@ -40,29 +31,22 @@ impl Desk {
         self.needs_labels.subscribe()
     }
 
-    /// Services have these.
-    pub(super) fn addresses(&self, addresses: &[VirtualAddress]) {
-        self.needs_labels.send_if_modified(|last| {
-            let now = needs_labels(addresses);
-            std::mem::replace(last, now) != now
+    /// These Services have these now.
+    pub(super) fn services(&self, services: &[(ObjectRef, Box<[VirtualAddress]>)]) {
+        let mut needs_labels = false;
+        self.board.send_if_modified(|board| {
+            let mut is_changed = false;
+            for (service, addresses) in services {
+                is_changed |= board.set(service, addresses);
+            }
+            needs_labels = board.needs_labels();
+            is_changed
         });
-        self.change(|known| known.addresses = addresses.into());
+        self.needs_labels.send_if_modified(|last| std::mem::replace(last, needs_labels) != needs_labels);
     }
 
     /// This node has these, as far as is known.
     pub(super) fn labels(&self, labels: Option<BTreeMap<String, String>>) {
-        self.change(|known| known.labels = labels);
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Known)) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut known);
-        let now = wanted(&known.addresses, &self.networks, known.labels.as_ref());
-        // Still under the lock, so that the last word is the newest.
-        self.wanted.send_if_modified(|last| {
-            let is_new = *last != now;
-            *last = now;
-            is_new
-        });
+        self.board.send_if_modified(|board| board.set_labels(labels));
     }
 }

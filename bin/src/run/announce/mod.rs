@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
+use config::report::ObjectRef;
 use controller::announce::{AgreementMetrics, LeaseSettings, Left, Wanted};
 use controller::ipam::VirtualAddress;
 use gateway::announce::{AnnounceStats, Pattern, Station};
@@ -32,9 +33,9 @@ const RIGHTS: CapabilitySet = CapabilitySet::NET_ADMIN.union(CapabilitySet::NET_
 pub(super) struct Addresses(Arc<Desk>);
 
 impl Addresses {
-    /// Tells which of `addresses` are to be announced, if others than before.
-    pub(super) fn tell(&self, addresses: &[VirtualAddress]) {
-        self.0.addresses(addresses);
+    /// Tells at which addresses these Services are served now.
+    pub(super) fn tell(&self, services: &[(ObjectRef, Box<[VirtualAddress]>)]) {
+        self.0.services(services);
     }
 }
 
@@ -147,7 +148,7 @@ impl Prospect {
                         let metrics = agreement.unwrap_or_default();
                         cluster::run(station, leases, desk, metrics, ordered).await;
                     }
-                    None => alone::run(station, desk.wanted(), lease, ordered).await,
+                    None => alone::run(station, desk.board(), lease, ordered).await,
                 }
             });
             // A request that is under way must not be waited for.
@@ -182,12 +183,12 @@ impl AnnounceThread {
 }
 
 /// Tells the station at which interfaces each of `wanted` may be.
-fn limit(station: &mut Station, wanted: &[Wanted]) {
+fn limit(station: &mut Station, wanted: &[Arc<Wanted>]) {
     let limited = wanted.iter().filter(|one| !one.interfaces.is_empty());
     station.limit(limited.map(|one| (one.address, one.interfaces.clone())).collect());
 }
 
 /// The addresses that can be announced from here.
-fn able(station: &Station, wanted: &[Wanted]) -> impl Iterator<Item = IpAddr> {
+fn able(station: &Station, wanted: &[Arc<Wanted>]) -> impl Iterator<Item = IpAddr> {
     wanted.iter().filter(|one| one.is_able && station.is_able(one.address)).map(|one| one.address)
 }

@@ -1,5 +1,6 @@
 //! Addresses of Services that are not there any more, for a process that decides alone. Keeps nothing from anybody.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use config::report::ObjectRef;
@@ -12,15 +13,17 @@ const MOST_GONE: usize = 256;
 impl Assigner {
     /// A Service that goes may come back, and then has its address again if nobody else has got it meanwhile. It keeps it
     /// from nobody, and the last ones are enough.
-    pub(super) fn forget_gone(&mut self) {
-        self.gone.retain(|service, _| !self.services.contains_key(service));
-        let gone: Vec<ObjectRef> = self
-            .remembered
-            .keys()
-            .filter(|service| !self.services.contains_key(*service) && !self.gone.contains_key(*service))
-            .cloned()
-            .collect();
-        for service in gone {
+    /// Only `touched` Services can have gone or come back.
+    pub(super) fn forget_gone(&mut self, touched: &BTreeSet<ObjectRef>) {
+        for service in touched {
+            if self.services.contains_key(service) {
+                self.gone.remove(service);
+                continue;
+            }
+            if !self.remembered.contains_key(service) || self.gone.contains_key(service) {
+                continue;
+            }
+            let service = service.clone();
             let last = self.gone.values().max().copied().unwrap_or_default();
             self.gone.insert(service, last + 1);
             if self.gone.len() > MOST_GONE

@@ -63,8 +63,14 @@ impl Rig {
 
     /// `service=address` of everything that is served.
     fn served(&self) -> String {
-        let all = self.assigner.virtual_addresses(|_| true);
-        all.iter().map(|one| format!("{}={}", one.service.name, one.address)).collect::<Vec<_>>().join(" ")
+        let all = self.index.objects().map(|object| &object.reference);
+        let mut services: Vec<&ObjectRef> = all.filter(|object| object.kind == Kind::Service).collect();
+        services.sort();
+        let shown = services.into_iter().flat_map(|service| {
+            let addresses = self.assigner.addresses_of(service, || true);
+            addresses.into_iter().map(|one| format!("{}={}", service.name, one.address))
+        });
+        shown.collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -401,11 +407,12 @@ fn advertisements_say_from_where_addresses_are_announced() {
     let metallb = "---\napiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: old, namespace: m}\n\
                    spec: {addresses: [192.0.2.1]}\n";
     rig.apply(&(metallb.to_owned() + &service("web", "", "")));
-    let announcements = |rig: &Rig| rig.assigner.virtual_addresses(|_| true)[0].announcements.clone();
+    let web = ObjectRef { kind: Kind::Service, namespace: "default".into(), name: "web".into() };
+    let announcements = |rig: &Rig| rig.assigner.addresses_of(&web, || true)[0].announcements.clone();
     assert!(announcements(&rig).is_empty(), "as with MetalLB");
     rig.apply(&pool("ours", "192.0.2.1"));
     rig.delete(Kind::IPAddressPool, "m", "old");
-    assert_eq!(*announcements(&rig), [Announcement::default()]);
+    assert_eq!(*announcements(&rig), [crate::ipam::Announcement::default()]);
     let advertisement = |spec: &str| {
         let text = format!(
             "apiVersion: metallb.io/v1beta1\nkind: L2Advertisement\nmetadata: {{name: l, namespace: m}}\nspec: {{{spec}}}\n"
@@ -418,7 +425,7 @@ fn advertisements_say_from_where_addresses_are_announced() {
         ("ipAddressPools: [others], interfaces: [eth1]", vec![]),
     ] {
         let change = rig.index.apply(Event::Apply(advertisement(spec)));
-        assert!(rig.give(change).is_touched);
+        assert_eq!(rig.give(change).services, [web.clone()].into());
         let all = announcements(&rig);
         assert_eq!(all[0].interfaces.iter().map(|name| &**name).collect::<Vec<_>>(), interfaces, "{spec}");
     }

@@ -5,9 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::hold_off::CAP;
+/// For how long a writer is waited for that has not closed its file.
+const CAP: Duration = Duration::from_millis(50);
 
 /// What is known of a touched path.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -55,8 +56,6 @@ impl Settle {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

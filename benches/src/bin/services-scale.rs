@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -44,6 +44,9 @@ struct Args {
     /// Times that an endpoint comes and goes
     #[arg(long, default_value_t = 200)]
     rounds: u32,
+    /// Services get their addresses from a pool, and their status says so; all of them ask at once, when the proxy starts
+    #[arg(long)]
+    pool: bool,
 }
 
 /// Where all addresses are.
@@ -72,19 +75,32 @@ async fn run(args: &Args) -> Result<Value> {
     for object in objects::ground() {
         cluster.apply(&object).await?;
     }
+    if args.pool {
+        cluster.define_pools().await?;
+        let range = format!("{}-{}", address(256), address(u16::MAX));
+        let own = address(MOVING).to_string();
+        cluster.apply_all([objects::pool("many", &range, true), objects::pool("one", &own, false)]).await?;
+    }
     let others = (0..args.services.saturating_sub(1)).flat_map(|number| {
         let name = format!("site-{number}");
         let slice = objects::made_up_slice(&name, u32::from(number), args.endpoints, 0);
-        [objects::load_balancer(&name, address(number + 256), &[("http", 80)]), slice]
+        let address = (!args.pool).then(|| address(number + 256));
+        [objects::load_balancer(&name, address, &[("http", 80)]), slice]
     });
     cluster.apply_all(others).await?;
     let (stays, comes) = (Endpoint::start(1)?, Endpoint::start(2)?);
     let moving = comes.slice()?;
-    let service = objects::load_balancer(NAME, address(MOVING), &[("numbers", NUMBERS), ("echo", ECHO)]);
+    let service =
+        objects::load_balancer(NAME, Some(address(MOVING)), &[("numbers", NUMBERS), ("echo", ECHO)]);
     cluster.apply_all([service, stays.slice()?]).await?;
     let began = Instant::now();
-    let proxy = start(&cluster, &args.binary)?;
+    let before = written(&cluster);
+    let proxy = start(&cluster, args)?;
     let ready = began.elapsed();
+    let given = match args.pool {
+        true => Some(all_given(&cluster, args.services, &proxy, began, before).await?),
+        false => None,
+    };
     let mut events =
         cluster.watch(&format!("/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices")).await?;
     let open = Lasting::start()?;
@@ -104,30 +120,65 @@ async fn run(args: &Args) -> Result<Value> {
     let answers = probe.stop()?;
     let lasting = open.stop()?;
     let (mut first, mut last) = (Vec::new(), Vec::new());
-    for ((written, event), removed) in moves {
-        let found = answers.iter().find(|answer| answer.number == 2 && answer.read > written);
-        first.push(millis(found.context("the new endpoint never answered")?.read, event));
+    let mut slowest = (0, f64::MIN, 0.0);
+    for (round, ((written, event), removed)) in moves.into_iter().enumerate() {
+        let (took, unasked) = first_answer(&answers, written, event)?;
+        first.push(took);
+        if took > slowest.1 {
+            slowest = (round, took, unasked);
+        }
         let until = removed + Duration::from_millis(90);
         let late = answers.iter().filter(|answer| answer.number == 2 && answer.sent < until);
         last.push(late.map(|answer| millis(answer.sent, removed)).fold(f64::MIN, f64::max));
     }
     Ok(json!({
         "services": args.services, "rounds": args.rounds, "connections": answers.len(),
-        "ready_seconds": ready.as_secs_f64(),
+        "ready_seconds": ready.as_secs_f64(), "all_have_addresses": given,
         "memory_mib": process::pss_bytes(proxy.pid())? as f64 / f64::from(1 << 20),
         "event_to_first_connection_ms": quantiles(&mut first),
+        "slowest": {"round": slowest.0, "ms": slowest.1, "of_which_nobody_asked_ms": slowest.2},
         "removal_to_last_connection_ms": quantiles(&mut last),
         "open_connections": lasting.0, "echoes_on_them": lasting.1,
     }))
 }
 
-fn start(cluster: &Cluster, binary: &Path) -> Result<Proxy> {
+/// Writes of Services and of their status so far, if the server is ours.
+fn written(cluster: &Cluster) -> [u64; 2] {
+    let count = |what| cluster.own().map_or(0, |server| server.requests().writes(what));
+    ["services", "services/status"].map(count)
+}
+
+/// Waits until all have addresses in their status; says when that was, and what it took since `before`.
+async fn all_given(
+    cluster: &Cluster,
+    services: u16,
+    proxy: &Proxy,
+    began: Instant,
+    before: [u64; 2],
+) -> Result<Value> {
+    // Lists of all of them, again and again, would be most of the work.
+    while cluster.own().is_some() && written(cluster)[1] - before[1] < u64::from(services) {
+        ensure!(began.elapsed() < PATIENCE * 10, "too few writes of status");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let list = format!("/api/v1/namespaces/{NAMESPACE}/services");
+    cluster.wait_for_status(&list, services.into(), PATIENCE * 10).await?;
+    let (took, now) = (began.elapsed().as_secs_f64(), written(cluster));
+    let cpu = Duration::from_nanos(process::cpu_nanos(proxy.pid())?);
+    Ok(json!({
+        "seconds": took, "writes": now[0] - before[0], "writes_of_status": now[1] - before[1],
+        "cpu_seconds": cpu.as_secs_f64(), "tables": proxy.metric("sluicegate_config_compiles_total", "")?,
+    }))
+}
+
+fn start(cluster: &Cluster, Args { binary, pool, .. }: &Args) -> Result<Proxy> {
     let kubeconfig = cluster.kubeconfig().to_str().context("path is not UTF-8")?;
     let args = ["--kubernetes", "--kubeconfig", kubeconfig, "--controller-class", objects::CONTROLLER];
-    let rest = ["--election-namespace", NAMESPACE, "--state-dir", "none", "--update-status=false"];
+    let rest = ["--election-namespace", NAMESPACE, "--state-dir", "none", "--service-types", "load-balancer"];
     let network = format!("{}/15", address(0));
-    let services = ["--service-types", "load-balancer", "--load-balancer-addresses", &network];
-    Proxy::spawn(binary, &[&args[..], &rest, &services].concat())?.ready_within(PATIENCE)
+    let asked = ["--update-status=false", "--load-balancer-addresses", &network];
+    let more = if *pool { &[][..] } else { &asked[..] };
+    Proxy::spawn(binary, &[&args[..], &rest, more].concat())?.ready_within(PATIENCE)
 }
 
 /// An endpoint with both ports, on an address that an EndpointSlice may hold. It lives as long as the process.
@@ -185,6 +236,17 @@ struct Answer {
     sent: Instant,
     read: Instant,
     number: u8,
+}
+
+/// How long after `event` the new endpoint, which was `written` before, answered for the first time, and for how much of
+/// that no connection was asked for, because the probe paused or had no CPU; in milliseconds.
+fn first_answer(answers: &[Answer], written: Instant, event: Instant) -> Result<(f64, f64)> {
+    let is_first = |answer: &Answer| answer.number == 2 && answer.read > written;
+    let at = answers.iter().position(is_first).context("the new endpoint never answered")?;
+    let (before, found) = (answers.iter().take(at), answers.iter().skip(1).take(at));
+    let unasked = before.zip(found).filter(|(_, next)| next.sent > event);
+    let unasked = unasked.map(|(last, next)| millis(next.sent, last.read.max(event))).sum();
+    Ok((millis(answers.get(at).context("no such answer")?.read, event), unasked))
 }
 
 /// Connects anew all the time and notes who answers.

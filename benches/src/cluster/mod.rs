@@ -77,7 +77,24 @@ impl Cluster {
     /// If it is refused.
     pub async fn apply(&self, object: &Value) -> Result<()> {
         let uri = format!("{}?fieldManager=bench&force=true", path_of(object)?);
-        self.send("PATCH", &uri, Some(object)).await
+        self.send("PATCH", &uri, serde_json::to_vec(object)?).await
+    }
+
+    /// Has the server know AddressPools, and waits until it does.
+    ///
+    /// # Errors
+    /// If it does not within 30 s.
+    pub async fn define_pools(&self) -> Result<()> {
+        let definition = include_str!("../../../deploy/chart/crds/addresspools.sluicegate.dev.yaml");
+        let uri = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/addresspools.sluicegate.dev";
+        let uri = format!("{uri}?fieldManager=bench&force=true");
+        self.send("PATCH", &uri, definition.as_bytes().to_vec()).await?;
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while let Err(error) = self.send("GET", "/apis/sluicegate.dev/v1alpha1/addresspools", vec![]).await {
+            ensure!(Instant::now() < deadline, "AddressPools are not served: {error:#}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
     }
 
     /// Deletes `object`.
@@ -85,11 +102,10 @@ impl Cluster {
     /// # Errors
     /// If it is not there.
     pub async fn delete(&self, object: &Value) -> Result<()> {
-        self.send("DELETE", &path_of(object)?, None).await
+        self.send("DELETE", &path_of(object)?, Vec::new()).await
     }
 
-    async fn send(&self, method: &str, uri: &str, object: Option<&Value>) -> Result<()> {
-        let body = object.map(serde_json::to_vec).transpose()?.unwrap_or_default();
+    async fn send(&self, method: &str, uri: &str, body: Vec<u8>) -> Result<()> {
         let request = http::Request::builder()
             .method(method)
             .uri(uri)

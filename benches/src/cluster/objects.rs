@@ -90,15 +90,26 @@ pub fn site(number: u32, endpoints: u32) -> [Value; 3] {
     ]
 }
 
-/// A Service of type LoadBalancer at `address` with the ports `(name, port)`, and without ports of the node, of which there
-/// are not enough.
+/// A Service of type LoadBalancer that asks for `address`, or for any, with the ports `(name, port)`, and without ports of
+/// the node, of which there are not enough.
 #[must_use]
-pub fn load_balancer(name: &str, address: IpAddr, ports: &[(&str, u16)]) -> Value {
+pub fn load_balancer(name: &str, address: Option<IpAddr>, ports: &[(&str, u16)]) -> Value {
     let port = |(name, port)| json!({"name": name, "port": port, "protocol": "TCP", "targetPort": name});
     let ports: Vec<Value> = ports.iter().copied().map(port).collect();
-    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": NAMESPACE},
-        "spec": {"type": "LoadBalancer", "loadBalancerIP": address, "loadBalancerClass": BALANCER,
-            "allocateLoadBalancerNodePorts": false, "ports": ports}})
+    let mut service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {"type": "LoadBalancer", "loadBalancerClass": BALANCER, "allocateLoadBalancerNodePorts": false,
+            "ports": ports}});
+    if let (Some(address), Some(Value::Object(spec))) = (address, service.get_mut("spec")) {
+        spec.insert("loadBalancerIP".to_owned(), json!(address));
+    }
+    service
+}
+
+/// A pool of these addresses, for Services that ask for one of them only, or for all.
+#[must_use]
+pub fn pool(name: &str, addresses: &str, is_for_all: bool) -> Value {
+    json!({"apiVersion": "sluicegate.dev/v1alpha1", "kind": "AddressPool", "metadata": {"name": name},
+        "spec": {"addresses": [addresses], "autoAssign": is_for_all}})
 }
 
 /// A slice of one endpoint with the ports `(name, port)`.

@@ -69,7 +69,7 @@ fn what_has_items_and_is_no_list_is_read_as_in_yaml() {
         json!({"kind": "Config", "items": [item], "routes": []}),
         json!({"apiVersion": "apps/v1", "kind": "ReplicaSetList", "items": [item]}),
         json!([item]),
-        item.clone(),
+        item,
     ] {
         either_way(&pretty(&value));
     }

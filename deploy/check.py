@@ -151,6 +151,27 @@ def check_chart():
             problem(f"--set {values} is refused, but not for {why!r}: {outcome.stderr.strip()}")
 
 
+def check_transparency():
+    """What the flag needs comes with it, and goes with it."""
+    for wanted in (True, False):
+        outcome = template("--set", f"hostNetwork=true,services.transparent={json.dumps(wanted)}")
+        if outcome.returncode:
+            problem(f"services.transparent={wanted}: {outcome.stderr.strip()}")
+            continue
+        for document in filter(None, yaml.safe_load_all(outcome.stdout)):
+            for container in document.get("spec", {}).get("template", {}).get("spec", {}).get("containers", []):
+                security = container["securityContext"]
+                found = (
+                    "--transparent" in container["args"],
+                    "NET_ADMIN" in security["capabilities"].get("add", []),
+                    "NET_RAW" in security["capabilities"].get("add", []),
+                    # Without it, the kernel would not give what the program's file is permitted.
+                    security["allowPrivilegeEscalation"],
+                )
+                if found != (wanted, wanted, False, wanted):
+                    problem(f"services.transparent={wanted}: flag, NET_ADMIN, NET_RAW, escalation are {found}")
+
+
 # -- What is committed
 
 
@@ -314,6 +335,7 @@ def main():
         print(helm("version", "--short").stdout.strip())
         check_rendering(write)
         check_chart()
+        check_transparency()
     elif write:
         sys.exit("helm is needed: put it on the path, or its path in HELM")
     else:

@@ -66,7 +66,7 @@ fn picks(endpoints: usize, balance: Balance) -> Result<Work> {
 }
 
 fn request(hash: u64, now: Instant) -> PickRequest<'static> {
-    PickRequest { hash, exclude: &[], now, worker: 0, cap: 0, is_sticky: false }
+    PickRequest { hash, exclude: &[], now, worker: 0, cap: 0, is_sticky: false, ipv4: None }
 }
 
 /// Each policy keeps its promise: the same number for each endpoint, the one with the fewest, or the same for each key.

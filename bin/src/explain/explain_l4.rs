@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use config::table::explain_l4::{L4Explanation, explain_l4};
-use config::table::{L4Key, L4Policy, Transport};
+use config::table::{L4Key, L4Policy, SourceAddress, Transport};
 
 use super::{explain_service, json_line, line, share_text};
 use crate::check::compile_once;
@@ -97,6 +97,9 @@ fn policy_text(out: &mut String, policy: &L4Policy) {
     }
     json_line(out, "PROXY in", &policy.proxy_protocol_in);
     json_line(out, "PROXY out", &policy.proxy_protocol_out);
+    if policy.source_address == SourceAddress::Client {
+        line(out, "source", "the client's address: only endpoints of its family are used");
+    }
     json_line(out, "removed", &policy.on_removed);
     if let Some(affinity) = policy.affinity {
         line(out, "affinity", &shown(affinity));

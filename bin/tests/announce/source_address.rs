@@ -118,6 +118,22 @@ fn endpoints_see_the_addresses_of_their_clients() {
 }
 
 #[test]
+fn without_the_right_to_speak_as_others_it_does_not_start() {
+    if !can_run() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("config.yaml");
+    std::fs::write(&path, "listeners: []\n").unwrap();
+    let mut gateway = Gateway::launch_after(
+        &["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"],
+        &["--config", shown(&path), "--http", "none", "--transparent"],
+    );
+    assert!(!gateway.wait_for_exit().success());
+    gateway.wait_for_log("--transparent needs the capability NET_ADMIN");
+}
+
+#[test]
 fn a_service_says_whether_its_endpoints_see_clients() {
     if !can_run() {
         return;
@@ -144,4 +160,49 @@ fn a_service_says_whether_its_endpoints_see_clients() {
     let (gateway, _folder) = start(&net, &service(wish), &types);
     assert!(net.ask(at, SHORT).is_err());
     assert!(net.admin(1, &gateway, "/debug/table").contains("NotTransparent"));
+}
+
+#[test]
+fn clients_get_endpoints_of_their_own_family_or_are_told_that_there_is_none() {
+    if !can_run() {
+        return;
+    }
+    let net = net();
+    let listener = |name: &str, address: &str, protocol: &str, backend: &str| {
+        format!(
+            "- {{name: {name}-{protocol}, address: '{address}', protocol: {protocol}, forward: {{backend: {backend}, \
+             sourceAddress: client{}}}}}\n",
+            if protocol == "tcp" { ", tries: 1" } else { "" }
+        )
+    };
+    let listeners: String = ["tcp", "udp"]
+        .into_iter()
+        .map(|protocol| {
+            listener("both", "10.77.0.1:80", protocol, "both")
+                + &listener("both6", "[fd77::1]:80", protocol, "both")
+                + &listener("other", "10.77.0.1:81", protocol, "six")
+        })
+        .collect();
+    let text = format!(
+        "listeners:\n{listeners}backends:\n- {{name: both, endpoints: ['{POD}:{PORT}', '[{POD6}]:{PORT}']}}\n\
+         - {{name: six, endpoints: ['[{POD6}]:{PORT}']}}\n"
+    );
+    let (gateway, _folder) = start(&net, &text, &["--transparent"]);
+    for (at, client) in [("10.77.0.1:80", CLIENT), ("[fd77::1]:80", CLIENT6)] {
+        let at: SocketAddr = at.parse().unwrap();
+        eventually("the client's address", || net.ask(at, SHORT).is_ok_and(|text| text == client));
+        for _ in 0..6 {
+            assert_eq!(net.ask(at, SHORT).unwrap(), client, "TCP, at the first try");
+            assert_eq!(ask_udp(&net, at), client, "UDP");
+        }
+    }
+    let at: SocketAddr = "10.77.0.1:81".parse().unwrap();
+    assert!(net.ask(at, SHORT).is_err());
+    net.inside(&net.lan(), || UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"who?", at).unwrap());
+    eventually("the reason", || {
+        let page = net.admin(1, &gateway, "/metrics");
+        page.contains("sluicegate_tcp_connections_total{reason=\"OtherFamily\"} 1\n")
+            && page.contains("sluicegate_udp_dropped_total{reason=\"OtherFamily\"} 1\n")
+            && page.contains("sluicegate_limit_hits_total{limit=\"local_ports\"} 0\n")
+    });
 }

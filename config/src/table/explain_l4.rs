@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::RouteTable;
 use super::explain::{Share, shares};
-use super::l4::{L4Bind, L4Key, L4Policy, ProxyProtocolIn};
+use super::l4::{L4Bind, L4Key, L4Policy, ProxyProtocolIn, SourceAddress};
 use crate::report::{ObjectRef, Problem};
 
 /// What becomes of a connection or datagram.
@@ -73,6 +73,24 @@ fn find(table: &RouteTable, to: L4Key) -> Option<&Arc<L4Bind>> {
     at(to).or_else(|| at(to.on_all()))
 }
 
+/// Why a client is refused whose address endpoints are to see, if none is of its family. Headers may name another client
+/// than `from`, and the socket's own address tells the family where nothing else does.
+fn other_family(bind: &L4Bind, from: Option<IpAddr>, backends: &[Share]) -> Option<String> {
+    let is_seen = bind.policy.source_address == SourceAddress::Client
+        && bind.policy.proxy_protocol_in == ProxyProtocolIn::None;
+    let own = Some(bind.key.address.ip()).filter(|ip| !ip.is_unspecified());
+    let client = from.or(own).filter(|_| is_seen)?;
+    let shares = backends.iter().filter(|share| share.weight > 0);
+    let mut endpoints =
+        shares.filter_map(|share| share.backend.as_ref()).flat_map(|backend| backend.endpoints.iter());
+    let family = if client.is_ipv4() { "IPv4" } else { "IPv6" };
+    endpoints.all(|endpoint| endpoint.address.is_ipv4() != client.is_ipv4()).then(|| {
+        format!(
+            "reset: endpoints are spoken to from the client's address, and none is of {family} (OtherFamily)"
+        )
+    })
+}
+
 fn refusal(bind: &L4Bind, from: Option<IpAddr>, backends: &[Share]) -> Option<String> {
     if let Err(why) = bind.target {
         return Some(format!("refused: the route is closed ({why:?}); see the problems"));
@@ -82,6 +100,9 @@ fn refusal(bind: &L4Bind, from: Option<IpAddr>, backends: &[Share]) -> Option<St
     };
     if !backends.iter().any(is_served) {
         return Some("refused: no backend has an endpoint, so the address does not listen".to_owned());
+    }
+    if let Some(why) = other_family(bind, from, backends) {
+        return Some(why);
     }
     let from = from?;
     if let ProxyProtocolIn::Required { trusted } = &bind.policy.proxy_protocol_in

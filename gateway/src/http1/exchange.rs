@@ -506,6 +506,7 @@ impl<'a> Attempts<'a> {
             worker: self.worker.index,
             cap: 0,
             is_sticky: false,
+            ipv4: None,
         };
         let picked = match self.forward.backend.pick(&request) {
             // Boxed: waiting is rare, and its state would make every connection's task larger.
@@ -521,7 +522,7 @@ impl<'a> Attempts<'a> {
             other => other,
         };
         picked.map_err(|error| match error {
-            PickError::NoEndpoint => Reason::NoEndpoint,
+            PickError::NoEndpoint | PickError::OtherFamily => Reason::NoEndpoint,
             PickError::AtCapacity => Reason::Overloaded,
         })
     }

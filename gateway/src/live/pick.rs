@@ -32,6 +32,8 @@ pub struct PickRequest<'a> {
     /// A key of a consistent hash keeps its endpoint however much that has in flight. For connections, which stay:
     /// spreading those of one client would leave nothing of the choice.
     pub is_sticky: bool,
+    /// Only endpoints of IPv4 (true) or IPv6 (false), as they are spoken to from an address of that family; any when absent.
+    pub ipv4: Option<bool>,
 }
 
 /// Why no endpoint was picked.
@@ -43,6 +45,9 @@ pub enum PickError {
     /// Endpoints exist, but each has as many requests in flight as it may.
     #[error("every endpoint is at its cap of requests")]
     AtCapacity,
+    /// Endpoints exist, but all are of the family that was not asked for.
+    #[error("every endpoint is of the other family")]
+    OtherFamily,
 }
 
 /// One attempt in flight: counts until dropped, also by a panic.
@@ -209,7 +214,16 @@ impl LiveBackend {
         if let Some(counters) = self.state.counters.of(request.worker) {
             counters.no_endpoint.add(1);
         }
-        Err(PickError::NoEndpoint)
+        let are_others =
+            !self.endpoints.is_empty() && self.endpoints.iter().all(|one| request.is_barred(one));
+        Err(if are_others { PickError::OtherFamily } else { PickError::NoEndpoint })
+    }
+}
+
+impl PickRequest<'_> {
+    /// Whether `endpoint` is of the family that was not asked for.
+    fn is_barred(&self, endpoint: &EndpointState) -> bool {
+        self.ipv4.is_some_and(|ipv4| endpoint.address.is_ipv4() != ipv4)
     }
 }
 
@@ -279,6 +293,9 @@ impl Pool for View<'_> {
 
     fn ramp(&self, index: usize) -> Option<u16> {
         let endpoint = self.backend.endpoints.get(index)?;
+        if self.request.is_barred(endpoint) {
+            return None;
+        }
         let flags = endpoint.flags();
         if flags & flag::RETIRED != 0 && !self.retired {
             return None;

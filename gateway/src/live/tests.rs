@@ -23,7 +23,7 @@ fn policy() -> BackendPolicy {
 }
 
 fn request(now: Instant) -> PickRequest<'static> {
-    PickRequest { hash: 0, exclude: &[], now, worker: 0, cap: 0, is_sticky: false }
+    PickRequest { hash: 0, exclude: &[], now, worker: 0, cap: 0, is_sticky: false, ipv4: None }
 }
 
 fn only_backend(shared: &Shared) -> Arc<LiveBackend> {

@@ -188,13 +188,15 @@ impl Connection {
             Some(_) => key_hash(IpText::new(self.source.ip()).as_bytes()),
             None => 0,
         };
+        // As whom they are spoken to decides which endpoints can be.
+        let ipv4 = self.speaks_as().map(|client| client.is_ipv4());
         let mut failed = [0; MOST_TRIES];
         let mut end = L4End::ConnectFailed;
         for attempt in 0..usize::from(policy.tries).clamp(1, MOST_TRIES) {
             let exclude = failed.get(..attempt).unwrap_or_default();
             let cap = policy.max_connections_per_endpoint;
             let (now, worker) = (Instant::now(), self.worker.index);
-            let request = PickRequest { hash, exclude, now, worker, cap, is_sticky: true };
+            let request = PickRequest { hash, exclude, now, worker, cap, is_sticky: true, ipv4 };
             let picked = match backend.pick_for(self.source.ip(), policy.affinity, &request) {
                 Err(PickError::AtCapacity) => {
                     Box::pin(backend.wait_for(self.source.ip(), policy.affinity, &request)).await
@@ -203,6 +205,7 @@ impl Connection {
             };
             let in_flight = picked.map_err(|error| match error {
                 PickError::NoEndpoint => L4End::NoEndpoint,
+                PickError::OtherFamily => L4End::OtherFamily,
                 PickError::AtCapacity => L4End::EndpointsFull,
             })?;
             if attempt > 0 {
@@ -220,6 +223,14 @@ impl Connection {
             }
         }
         Err(end)
+    }
+
+    /// The address that endpoints see, if it is not to be our own.
+    fn speaks_as(&self) -> Option<IpAddr> {
+        match self.bind.policy.source_address {
+            SourceAddress::Gateway => None,
+            SourceAddress::Client => Some(self.source.ip()),
+        }
     }
 
     /// The backend that this connection falls to. The table is given up: a connection may outlive many.
@@ -260,10 +271,7 @@ impl Connection {
             backend.report(endpoint, Outcome::ConnectFailed, Instant::now());
             return Err(L4End::Loop);
         }
-        let client = match self.bind.policy.source_address {
-            SourceAddress::Gateway => None,
-            SourceAddress::Client => Some(self.source.ip()),
-        };
+        let client = self.speaks_as();
         match connect(&mut self.timer, client, endpoint.address, timeout).await {
             Ok(tcp) => {
                 self.worker.metrics.upstream_connects.add(1);

@@ -32,6 +32,8 @@ pub enum L4End {
     EndpointsFull,
     /// No endpoint may be used.
     NoEndpoint,
+    /// Endpoints are to see the client's address, and none is of its family.
+    OtherFamily,
     /// Every attempt to connect failed.
     ConnectFailed,
     /// The endpoint is this gateway itself.
@@ -50,7 +52,7 @@ pub enum L4End {
 
 impl L4End {
     /// Every end, in the order of [`Self::index`].
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Closed,
         Self::ClientReset,
         Self::EndpointReset,
@@ -63,6 +65,7 @@ impl L4End {
         Self::TooMany,
         Self::EndpointsFull,
         Self::NoEndpoint,
+        Self::OtherFamily,
         Self::ConnectFailed,
         Self::Loop,
         Self::BackendNotFound,
@@ -94,6 +97,7 @@ impl L4End {
             Self::TooMany => "TooMany",
             Self::EndpointsFull => "EndpointsFull",
             Self::NoEndpoint => "NoEndpoint",
+            Self::OtherFamily => "OtherFamily",
             Self::ConnectFailed => "ConnectFailed",
             Self::Loop => "Loop",
             Self::BackendNotFound => "BackendNotFound",

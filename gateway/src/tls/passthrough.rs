@@ -130,14 +130,21 @@ async fn connect(
     let mut failed = [0; MOST_ATTEMPTS];
     for attempt in 0..MOST_ATTEMPTS {
         let exclude = failed.get(..attempt).unwrap_or_default();
-        let request =
-            PickRequest { hash, exclude, now: Instant::now(), worker: worker.index, cap: 0, is_sticky: true };
+        let request = PickRequest {
+            hash,
+            exclude,
+            now: Instant::now(),
+            worker: worker.index,
+            cap: 0,
+            is_sticky: true,
+            ipv4: None,
+        };
         let picked = match backend.pick(&request) {
             Err(PickError::AtCapacity) => Box::pin(backend.wait_for_slot(&request)).await,
             other => other,
         };
         let in_flight = picked.map_err(|error| match error {
-            PickError::NoEndpoint => Reason::NoEndpoint,
+            PickError::NoEndpoint | PickError::OtherFamily => Reason::NoEndpoint,
             PickError::AtCapacity => Reason::Overloaded,
         })?;
         let endpoint = Arc::clone(in_flight.endpoint());

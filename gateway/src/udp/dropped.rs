@@ -11,6 +11,8 @@ pub enum Dropped {
     EndpointsFull,
     /// No endpoint may be used.
     NoEndpoint,
+    /// Endpoints are to see the client's address, and none is of its family.
+    OtherFamily,
     /// Every endpoint that was tried refused.
     Refused,
     /// The endpoint is this gateway itself.
@@ -31,11 +33,12 @@ pub enum Dropped {
 
 impl Dropped {
     /// Every reason, in the order of [`Self::index`].
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::SourceDenied,
         Self::TooMany,
         Self::EndpointsFull,
         Self::NoEndpoint,
+        Self::OtherFamily,
         Self::Refused,
         Self::Loop,
         Self::BackendNotFound,
@@ -60,6 +63,7 @@ impl Dropped {
             Self::TooMany => "TooMany",
             Self::EndpointsFull => "EndpointsFull",
             Self::NoEndpoint => "NoEndpoint",
+            Self::OtherFamily => "OtherFamily",
             Self::Refused => "Refused",
             Self::Loop => "Loop",
             Self::BackendNotFound => "BackendNotFound",

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use config::table::{L4Bind, OnRemoved, Split};
+use config::table::{L4Bind, OnRemoved, SourceAddress, Split};
 use rustix::event::epoll;
 use rustix::io::Errno;
 use rustix::net::SendFlags;
@@ -170,10 +170,12 @@ pub(super) fn choose(
     };
     let cap = bind.policy.max_connections_per_endpoint;
     let (now, worker) = (Instant::now(), worker.index);
-    let request = PickRequest { hash, exclude: avoid, now, worker, cap, is_sticky: true };
+    let ipv4 = (bind.policy.source_address == SourceAddress::Client).then_some(client.is_ipv4());
+    let request = PickRequest { hash, exclude: avoid, now, worker, cap, is_sticky: true, ipv4 };
     match backend.pick_for(client, bind.policy.affinity, &request) {
         Ok(in_flight) => Ok((Arc::clone(backend), in_flight)),
         Err(PickError::NoEndpoint) => Err(Dropped::NoEndpoint),
+        Err(PickError::OtherFamily) => Err(Dropped::OtherFamily),
         Err(PickError::AtCapacity) => Err(Dropped::EndpointsFull),
     }
 }

@@ -72,6 +72,7 @@ impl Simulation {
             worker: 0,
             cap: 0,
             is_sticky: false,
+            ipv4: None,
         }) else {
             self.errors += 1;
             return;

@@ -29,6 +29,34 @@ fn a_failed_endpoint_is_not_picked_again_while_another_exists() {
 }
 
 #[test]
+fn of_both_families_only_the_one_that_is_asked_for_is_picked() {
+    let six = |n: u16| SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, n], 80));
+    for balance in [Balance::RoundRobin, Balance::LeastConnection, Balance::ConsistentHash(HashKey::SourceIp)]
+    {
+        let (shared, mut publisher) = Shared::new(2);
+        let policy = Arc::new(BackendPolicy { balance, ..policy() });
+        let all = [address(1), address(2), six(1), six(2)];
+        publisher.publish(table(&[Some(backend("web", &all, &policy))]));
+        let backend_of_both = only_backend(&shared);
+        let now = Instant::now();
+        for hash in 0..50 {
+            for ipv4 in [true, false] {
+                let request = PickRequest { hash, ipv4: Some(ipv4), ..request(now) };
+                let picked = backend_of_both.pick_for([192, 0, 2, 1].into(), Some(SECOND), &request).unwrap();
+                assert_eq!(picked.endpoint().address.is_ipv4(), ipv4);
+                // Nor is the other family better than one that has failed.
+                let failed: Vec<u64> = backend_of_both.endpoints.iter().map(|one| one.id).collect();
+                let retry = PickRequest { exclude: &failed, ..request };
+                assert_eq!(backend_of_both.pick(&retry).unwrap().endpoint().address.is_ipv4(), ipv4);
+            }
+        }
+        publisher.publish(table(&[Some(backend("web", &[address(1)], &policy))]));
+        let request = PickRequest { ipv4: Some(false), ..request(now) };
+        assert_eq!(only_backend(&shared).pick(&request).unwrap_err(), PickError::OtherFamily);
+    }
+}
+
+#[test]
 fn without_endpoints_there_is_none() {
     let (backend, _publisher) = published(0, policy());
     assert_eq!(backend.pick(&request(Instant::now())).unwrap_err(), PickError::NoEndpoint);
@@ -162,7 +190,7 @@ proptest! {
         let mut all = all;
         let best_left = all.any(|index| !set(unhealthy, index) && !set(excluded, index));
         for hash in hashes {
-            let request = PickRequest { hash, exclude: &exclude, now, worker: 0, cap: 0, is_sticky: false };
+            let request = PickRequest { hash, exclude: &exclude, now, worker: 0, cap: 0, is_sticky: false, ipv4: None };
             match backend.pick(&request) {
                 Err(error) => prop_assert!(!healthy_left && error == PickError::NoEndpoint),
                 Ok(picked) => {

@@ -245,6 +245,7 @@ impl<S: Source, P: Publish> Driver<S, P> {
         self.dns.want(&self.compiler.dns_names());
         let ended = Instant::now();
         self.hold_off.published(ended - start, ended);
+        self.publisher.finished();
         tracing::debug!(
             table.version,
             duration_us = u64::try_from((end - start).as_micros()).unwrap_or(u64::MAX),

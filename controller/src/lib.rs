@@ -33,4 +33,7 @@ pub trait Publish {
     fn announce(&mut self, services: &[(ObjectRef, Box<[VirtualAddress]>)]) {
         let _ = services;
     }
+
+    /// Called once all is done that a compile brings with it: the next change is taken up at once.
+    fn finished(&mut self) {}
 }

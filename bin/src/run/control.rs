@@ -61,6 +61,8 @@ pub(super) struct Publishing {
     local: Option<ServiceRoutes>,
     /// Told of the first table.
     started: Option<oneshot::Sender<Started>>,
+    /// What it is told, once all that comes with that table is done.
+    starting: Option<(oneshot::Sender<Started>, Started)>,
     /// What is served.
     table: Option<Arc<RouteTable>>,
     /// Addresses that could not be opened and were told.
@@ -86,6 +88,7 @@ impl Publishing {
             announced,
             local,
             started: None,
+            starting: None,
             table: None,
             failing: BTreeSet::new(),
             has_failed: Arc::default(),
@@ -155,8 +158,7 @@ impl Publishing {
                 let (others, failures): (Vec<_>, Vec<_>) =
                     failures.into_iter().partition(|failure| is_of_service(table, failure.address));
                 self.tell_failures(&others);
-                // Nobody waits if the process is being ended already.
-                let _ = started.send(summary(&self.gateway, table, report, failures));
+                self.starting = Some((started, summary(&self.gateway, table, report, failures)));
             }
             None => self.tell_failures(&failures),
         }
@@ -213,6 +215,14 @@ impl Publish for Shared {
         let publishing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(announced) = &publishing.announced {
             announced.tell(services);
+        }
+    }
+
+    fn finished(&mut self) {
+        let mut publishing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((sender, started)) = publishing.starting.take() {
+            // Nobody waits if the process is being ended already.
+            let _ = sender.send(started);
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::report::{Kind, ObjectRef, Problem};
 use crate::resource::destination;
 use crate::resource::endpoint_slice::Locality;
 use crate::resource::native::EndpointHost;
-use crate::resource::{Ingress, IngressClass, NativeBackend, Object, ObjectSpec, Secret, Service};
+use crate::resource::{Holding, Ingress, IngressClass, NativeBackend, Object, ObjectSpec, Secret, Service};
 use crate::shared::Shared;
 
 /// What happened outside.
@@ -56,6 +56,14 @@ pub enum Event {
         service: ObjectRef,
         /// What it has.
         assignment: Option<Assignment>,
+    },
+    /// A version of the Service came that does not decode. Whatever was good of it stays, and what can be read of that
+    /// version keeps its addresses from others, until there is a good one or it is gone.
+    Undecoded {
+        /// The Service, of which no good version need be known.
+        service: ObjectRef,
+        /// Its addresses; `None` if nothing can be read of any.
+        holding: Option<Holding>,
     },
     /// A file that an object names has this content now, or cannot be read.
     Loaded {
@@ -185,6 +193,8 @@ pub struct Index {
     refused: Box<[SocketAddr]>,
     /// Service → what it was given
     assigned: HashMap<ObjectRef, Assignment, FixedState>,
+    /// Service of which the last version does not decode → the addresses that it may have
+    undecoded: BTreeMap<ObjectRef, Holding>,
     /// Where the API servers say that they are, sorted.
     servers: Box<[SocketAddr]>,
 }
@@ -200,8 +210,13 @@ impl Index {
     pub fn apply(&mut self, event: Event) -> Change {
         let mut change = Change::default();
         match event {
-            Event::Apply(object) => self.store(object, &mut change),
+            Event::Apply(object) => {
+                self.hold(&object.reference, None, &mut change);
+                self.store(object, &mut change);
+            }
+            Event::Undecoded { service, holding } => self.hold(&service, holding, &mut change),
             Event::Delete(reference) => {
+                self.hold(&reference, None, &mut change);
                 if let Some(old) = self.objects.remove(&reference) {
                     self.unlink(&old, &mut change);
                     self.look_at_servers(&reference, &mut change);
@@ -267,6 +282,18 @@ impl Index {
             }
         }
         change
+    }
+
+    /// What a version of the Service that does not decode has of addresses.
+    fn hold(&mut self, service: &ObjectRef, holding: Option<Holding>, change: &mut Change) {
+        let former = match holding.clone() {
+            Some(holding) => self.undecoded.insert(service.clone(), holding),
+            None if self.undecoded.is_empty() => return,
+            None => self.undecoded.remove(service),
+        };
+        if former != holding {
+            change.objects.insert(service.clone());
+        }
     }
 
     fn store(&mut self, mut object: Object, change: &mut Change) {
@@ -457,6 +484,12 @@ impl Index {
     /// What the Service was given; `None` if nobody gives it anything.
     pub(crate) fn assigned(&self, service: &ObjectRef) -> Option<&Assignment> {
         self.assigned.get(service)
+    }
+
+    /// The addresses of the Service, if its last version does not decode.
+    #[must_use]
+    pub fn undecoded(&self, service: &ObjectRef) -> Option<&Holding> {
+        self.undecoded.get(service)
     }
 
     /// `None` if the name has never resolved.

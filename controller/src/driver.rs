@@ -350,8 +350,10 @@ impl<S: Source, P: Publish> Driver<S, P> {
         }
         let objects = report.problems.iter().map(|problem| &problem.object);
         let parts = objects.filter(|object| matches!(object.kind, Kind::Service | Kind::EndpointSlice));
-        let mut used: Vec<ObjectRef> =
-            parts.filter(|object| self.compiler.uses(&self.index, object)).cloned().collect();
+        // One that keeps addresses from others is theirs to know of.
+        let holds = |object: &ObjectRef| !self.assigner.is_off() && self.index.undecoded(object).is_some();
+        let is_used = |object: &&ObjectRef| self.compiler.uses(&self.index, object) || holds(object);
+        let mut used: Vec<ObjectRef> = parts.filter(is_used).cloned().collect();
         used.dedup();
         used
     }

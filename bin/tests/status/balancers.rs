@@ -103,3 +103,27 @@ fn a_server_that_does_not_know_a_kind_of_pools_yet_costs_no_address() {
     within(Duration::from_secs(60), "an address", || !address(&cluster, "new").is_empty());
     assert_eq!(address(&cluster, "had"), "192.0.2.7");
 }
+
+#[test]
+fn a_service_and_a_pool_that_do_not_decode_hold_up_no_other() {
+    let cluster = with_pool();
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "broken", "namespace": NAMESPACE},
+        "spec": {"type": "LoadBalancer", "ports": "all"},
+        "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}});
+    cluster.server.plant(service).unwrap();
+    let pool = json!({"apiVersion": "sluicegate.dev/v1alpha1", "kind": "AddressPool", "metadata": {"name": "broken"},
+        "spec": "all"});
+    cluster.server.plant(pool).unwrap();
+    balancer(&cluster, "new", None);
+    let gateway = gateway(&cluster, &[]);
+    within(Duration::from_secs(30), "an address", || !address(&cluster, "new").is_empty());
+    assert_eq!((&*address(&cluster, "broken"), &*address(&cluster, "new")), ("192.0.2.1", "192.0.2.2"));
+    let page = gateway.admin("/metrics");
+    assert!(page.contains("sluicegate_kubernetes_undecoded{resource=\"Services\"} 1"), "{page}");
+    within(Duration::from_secs(30), "an Event", || {
+        cluster.events().iter().any(|event| {
+            let note = event["note"].as_str().unwrap_or_default();
+            event["regarding"]["name"] == "broken" && note.contains("no pool gives 192.0.2.1 to another")
+        })
+    });
+}

@@ -26,16 +26,15 @@ pub struct AddressPool {
 }
 
 impl AddressPool {
-    /// What can be read of a pool of an API server that does not decode as a whole; `None` if not even whose it is. Whom it
-    /// is for is read without fields that are not known, or else it is for nobody.
-    pub(super) fn in_part(json: &[u8]) -> Option<(ObjectMeta, Self)> {
-        #[derive(Deserialize)]
-        struct Part {
-            metadata: ObjectMeta,
-            #[serde(default)]
-            spec: Value,
-        }
-        let Part { metadata, spec } = serde_json::from_slice(json).ok()?;
+    /// What can be read of a pool of an API server that does not decode as a whole; nothing of what is no JSON. Whom it is
+    /// for is read without fields that are not known, or else it is for nobody.
+    #[must_use]
+    pub fn in_part(json: &[u8]) -> Self {
+        let object: Value = serde_json::from_slice(json).unwrap_or_default();
+        let spec = object.get("spec").cloned().unwrap_or_default();
+        let labels = object.pointer("/metadata/labels").and_then(Value::as_object).into_iter().flatten();
+        let labels = labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
+        let labels = labels.collect();
         let ranges = spec.get("addresses").and_then(Value::as_array).into_iter().flatten();
         let addresses = ranges.filter_map(|range| range.as_str()?.parse().ok()).collect();
         let mut allocation = spec.get("serviceAllocation").cloned().unwrap_or_default();
@@ -47,8 +46,7 @@ impl AddressPool {
             Option::deserialize(allocation).map_or_else(|_| nobody(), Option::unwrap_or_default);
         let avoid_buggy_ips = spec.get("avoidBuggyIPs").and_then(Value::as_bool).unwrap_or_default();
         let spec = AddressPoolSpec { addresses, auto_assign: false, avoid_buggy_ips, service_allocation };
-        let pool = Self { labels: metadata.labels.clone(), spec, is_partial: true };
-        Some((metadata, pool))
+        Self { labels, spec, is_partial: true }
     }
 }
 

@@ -11,7 +11,7 @@ use super::node::{self, Node};
 use super::reader;
 use super::secret::{ConfigMapObject, SecretObject};
 use super::service::ServiceObject;
-use super::{Finding, Object, ObjectSpec};
+use super::{Finding, Holding, Object, ObjectSpec};
 use crate::report::{Kind, ObjectRef, Problem, Severity, brief};
 
 /// Largest object that is read once more to find out what is wrong with it. No API server takes one of this size.
@@ -26,6 +26,8 @@ pub struct Received {
     pub object: Option<Object>,
     /// What there is to say about it, besides what is told with the object if it is ours. Replaces what was said before.
     pub problems: Vec<Problem>,
+    /// Of a Service that does not decode, the addresses that it may have all the same.
+    pub holding: Option<Holding>,
 }
 
 /// Reads `json`, one object of `kind`. Only what we need is kept; nothing is kept of what is skipped. Never fails as a
@@ -40,7 +42,9 @@ pub fn decode_json(kind: Kind, json: &[u8]) -> Received {
             read(kind, json, |object: IngressClassObject, _| ObjectSpec::IngressClass(object.trim()))
         }
         Kind::Service => {
-            read(kind, json, |object: ServiceObject, findings| ObjectSpec::Service(object.trim(findings)))
+            let received =
+                read(kind, json, |object: ServiceObject, findings| ObjectSpec::Service(object.trim(findings)));
+            if received.object.is_some() { received } else { with_holding(json, received) }
         }
         Kind::EndpointSlice => read(kind, json, |object: EndpointSliceObject, findings| {
             ObjectSpec::EndpointSlice(object.trim(findings))
@@ -58,7 +62,7 @@ pub fn decode_json(kind: Kind, json: &[u8]) -> Received {
             let received = read(kind, json, |object: AddressPoolObject, _| {
                 ObjectSpec::AddressPool(Box::new(object.trim()))
             });
-            if received.object.is_some() { received } else { in_part(kind, json, received) }
+            if received.object.is_some() { received } else { in_part(json, received) }
         }
         Kind::L2Advertisement => read(kind, json, |object: L2AdvertisementObject, _| {
             ObjectSpec::L2Advertisement(Box::new(object.trim()))
@@ -103,14 +107,25 @@ fn read<T: for<'de> Deserialize<'de> + HasMeta>(
     let spec = trim(object, &mut findings);
     let problems = findings.into_iter().map(|finding| finding.into_problem(&reference, None)).collect();
     let object = Object { reference: reference.clone(), location: None, spec };
-    Received { reference: Some(reference), object: Some(object), problems }
+    Received { reference: Some(reference), object: Some(object), problems, holding: None }
+}
+
+/// A Service that does not decode keeps its addresses from others.
+fn with_holding(json: &[u8], mut received: Received) -> Received {
+    received.holding = Holding::in_part(json);
+    if let (Some(holding), Some(problem)) = (&received.holding, received.problems.first_mut()) {
+        let addresses: Vec<String> = holding.addresses.iter().map(ToString::to_string).collect();
+        problem.message =
+            format!("{}; no pool gives {} to another", problem.message, addresses.join(", "));
+    }
+    received
 }
 
 /// A pool that does not decode costs nobody an address: what can be read of it stays.
-fn in_part(kind: Kind, json: &[u8], received: Received) -> Received {
-    let object = AddressPool::in_part(json).and_then(|(metadata, pool)| {
-        let reference = decode::reference(kind, &metadata).ok()?;
-        Some(Object { reference, location: None, spec: ObjectSpec::AddressPool(Box::new(pool)) })
+fn in_part(json: &[u8], received: Received) -> Received {
+    let object = received.reference.clone().map(|reference| {
+        let pool = AddressPool::in_part(json);
+        Object { reference, location: None, spec: ObjectSpec::AddressPool(Box::new(pool)) }
     });
     Received { object, ..received }
 }
@@ -145,7 +160,7 @@ fn unreadable(kind: Kind, node: Option<&Node>, wrong: Wrong) -> Received {
         reference.clone().unwrap_or_else(|| ObjectRef { kind, namespace: "".into(), name: "?".into() });
     let message = brief(message) + "; the object's last good version is served, if there was one";
     let problem = Problem { object, location: None, field, severity: Severity::Error, reason, message };
-    Received { reference, object: None, problems: vec![problem] }
+    Received { reference, object: None, problems: vec![problem], holding: None }
 }
 
 #[cfg(test)]

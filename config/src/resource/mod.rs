@@ -9,6 +9,7 @@ pub mod annotations;
 mod decode;
 pub(crate) mod destination;
 pub mod endpoint_slice;
+mod holding;
 pub mod ingress;
 mod json;
 mod known;
@@ -37,6 +38,7 @@ pub use address_pool::{AddressPool, AddressPoolSpec, L2Advertisement, ServiceAll
 pub use address_range::AddressRange;
 pub use decode::decode;
 pub use endpoint_slice::EndpointSlice;
+pub use holding::Holding;
 pub use ingress::{Ingress, IngressClass};
 pub use json::{Received, decode_json};
 pub use label_selector::LabelSelector;

@@ -16,7 +16,7 @@ use super::meta::ObjectMeta;
 const POOL: [&str; 3] =
     ["sluicegate.dev/address-pool", "metallb.io/address-pool", "metallb.universe.tf/address-pool"];
 /// Annotations with the key under which addresses are shared; the first that is there counts.
-const SHARING: [&str; 3] =
+pub(super) const SHARING: [&str; 3] =
     ["sluicegate.dev/allow-shared-ip", "metallb.io/allow-shared-ip", "metallb.universe.tf/allow-shared-ip"];
 
 /// What a Service of type LoadBalancer says about its addresses, besides those that it asks for.
@@ -57,7 +57,7 @@ pub enum FamilyPolicy {
 /// what is not as it should be is passed over, and costs the Service nothing.
 #[derive(Debug, Default)]
 pub(super) struct ServiceStatus {
-    recorded: Vec<IpAddr>,
+    pub(super) recorded: Vec<IpAddr>,
 }
 
 /// Where the addresses are: names of fields, and an empty one for each item of a list.

@@ -22,7 +22,7 @@ const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 /// The older way to say `loadBalancerSourceRanges`.
 const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
 /// Annotations that ask for addresses, the first that is there counts.
-const REQUESTED: [&str; 3] =
+pub(super) const REQUESTED: [&str; 3] =
     ["sluicegate.dev/load-balancer-ips", "metallb.io/loadBalancerIPs", "metallb.universe.tf/loadBalancerIPs"];
 /// From which address endpoints are spoken to.
 const SOURCE_ADDRESS: &str = "sluicegate.dev/source-address";
@@ -276,7 +276,7 @@ fn source_ranges(
 }
 
 /// Addresses that one Service may ask for: each is a socket per port and worker.
-const MOST_REQUESTED: usize = 8;
+pub(super) const MOST_REQUESTED: usize = 8;
 
 /// Addresses from the annotations, else from the field; and the first text there that is none.
 fn requested(

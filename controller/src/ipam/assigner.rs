@@ -19,7 +19,7 @@ use config::report::{Kind, ObjectRef, Severity};
 use config::resource::service::Service;
 use config::resource::service_addresses::{AddressWish, FamilyPolicy};
 use config::resource::service_exposure::Exposure;
-use config::resource::{AddressPool, AddressRange, L2Advertisement, ObjectSpec};
+use config::resource::{AddressPool, AddressRange, Holding, L2Advertisement, ObjectSpec};
 
 use self::problems::Taken;
 use super::outcome::{Lack, Outcome};
@@ -114,6 +114,9 @@ pub struct Assigner {
     gone: BTreeMap<ObjectRef, u64>,
     /// Alone: everything that there is could be read. Until then, what is remembered is given to nobody else.
     is_whole: bool,
+    /// Service whose last version cannot be read → the addresses that it may have
+    holdings: BTreeMap<ObjectRef, Holding>,
+    are_holdings_touched: bool,
     /// Services to be decided on again.
     touched: BTreeSet<ObjectRef>,
     are_pools_touched: bool,
@@ -146,6 +149,8 @@ impl Assigner {
             remembered: BTreeMap::new(),
             gone: BTreeMap::new(),
             is_whole: true,
+            holdings: BTreeMap::new(),
+            are_holdings_touched: false,
             touched: BTreeSet::new(),
             are_pools_touched: false,
             claimed: BTreeSet::new(),
@@ -176,6 +181,7 @@ impl Assigner {
         self.role = role;
         self.allocator = Allocator::default();
         self.are_pools_touched = true;
+        self.are_holdings_touched = true;
         self.tells_all = true;
         self.keeps_confirmed = true;
     }
@@ -213,6 +219,7 @@ impl Assigner {
     /// Takes in what changed. True if that may have to do with addresses. Once more is as good as once.
     pub fn look(&mut self, index: &Index, change: &Change) -> bool {
         for reference in change.objects() {
+            self.hold(reference, index.undecoded(reference));
             let spec = index.object(reference).map(|object| &object.spec);
             match (reference.kind, spec) {
                 (Kind::Service, Some(ObjectSpec::Service(service))) => self.service(reference, Some(service)),
@@ -244,7 +251,21 @@ impl Assigner {
                 _ => {}
             }
         }
-        self.are_pools_touched || !self.touched.is_empty()
+        self.is_touched()
+    }
+
+    fn is_touched(&self) -> bool {
+        self.are_pools_touched || self.are_holdings_touched || !self.touched.is_empty()
+    }
+
+    /// What can be read of the addresses of a Service that cannot be read as a whole.
+    fn hold(&mut self, service: &ObjectRef, holding: Option<&Holding>) {
+        let former = match holding {
+            Some(holding) => self.holdings.insert(service.clone(), holding.clone()),
+            None if self.holdings.is_empty() => return,
+            None => self.holdings.remove(service),
+        };
+        self.are_holdings_touched |= former.as_ref() != holding;
     }
 
     /// What can be read of a pool does not go before what it was when it could be read.
@@ -352,6 +373,10 @@ impl Assigner {
             }
             self.allocator.follow();
             self.allocator.look_again();
+        }
+        if std::mem::take(&mut self.are_holdings_touched) {
+            // After what Services had until now, which goes first.
+            self.allocator.set_holdings(&self.holdings);
         }
         for service in &touched {
             let request = self.request(service);

@@ -12,6 +12,7 @@
 //!    shares goes where others with its terms already are.
 
 mod assigner;
+mod holdings;
 pub mod memory;
 mod outcome;
 mod owners;
@@ -25,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use config::report::ObjectRef;
-use config::resource::AddressPool;
+use config::resource::{AddressPool, Holding};
 
 pub use self::assigner::{Assigner, Desired, Given, Role};
 pub use self::outcome::{Assigned, Conflict, Lack, Outcome, Settled, Withdrawal};
@@ -33,6 +34,7 @@ pub use self::pool::{Overlap, Usage};
 pub use self::request::{Families, Family, Nodes, Request, Sharing};
 pub use self::virtual_address::{Announcement, VirtualAddress};
 
+use self::holdings::Holdings;
 use self::owners::Owners;
 use self::pool::Pool;
 
@@ -48,6 +50,8 @@ pub struct Allocator {
     hinted: BTreeMap<IpAddr, BTreeSet<ObjectRef>>,
     /// Addresses that Services of several namespaces had, and nobody knows who: nobody gets them.
     disputed: BTreeMap<IpAddr, Pair>,
+    /// Addresses that Services may have that cannot be read.
+    holdings: Holdings,
     /// Services with less than they want.
     waiting: BTreeSet<Age>,
     /// Services of which something changed since the last [`Self::settle`].
@@ -95,12 +99,40 @@ impl Allocator {
         self.pools = pools.iter().map(|(name, pool)| Pool::new(name.clone(), pool)).collect();
         self.pools.sort_by_cached_key(Pool::order);
         self.disputed.clear();
-        for address in self.owners.addresses().chain(reserved.iter().copied()) {
+        let taken = self.owners.addresses().chain(reserved.iter().copied());
+        for address in taken.chain(self.holdings.addresses()) {
             self.pools.iter_mut().for_each(|pool| pool.take(address));
         }
         self.look_again();
         self.is_eased = true;
         pool::overlaps(pools.iter())
+    }
+
+    /// Services that cannot be read may have these addresses: those of them that nobody has are given to nobody.
+    pub fn set_holdings(&mut self, holdings: &BTreeMap<ObjectRef, Holding>) {
+        let holdings = Holdings::new(holdings);
+        if holdings == self.holdings {
+            return;
+        }
+        let former = std::mem::replace(&mut self.holdings, holdings);
+        for address in former.addresses() {
+            self.give_back(address);
+        }
+        for address in self.holdings.addresses() {
+            self.pools.iter_mut().for_each(|pool| pool.take(address));
+        }
+        self.look_again();
+        self.is_eased = true;
+    }
+
+    /// Nobody keeps `address` from others any more, unless there is another reason to.
+    fn give_back(&mut self, address: IpAddr) {
+        let is_kept = self.holdings.has(address)
+            || self.disputed.contains_key(&address)
+            || !self.owners.of(address).is_empty();
+        if !is_kept {
+            self.pools.iter_mut().for_each(|pool| pool.give_back(address));
+        }
     }
 
     /// Notes what `service` asks for now; `None` if nothing any more, because it is gone, of another type, or of another
@@ -133,6 +165,7 @@ impl Allocator {
         let former = self.claims.get(service).and_then(|claim| claim.request.as_ref());
         let former: Vec<IpAddr> = former.map(|request| request.hint.to_vec()).unwrap_or_default();
         let now = request.map(|request| request.hint.to_vec()).unwrap_or_default();
+        let mut settled = Vec::new();
         for address in former.iter().chain(&now) {
             let services = self.hinted.entry(*address).or_default();
             if now.contains(address) {
@@ -141,7 +174,7 @@ impl Allocator {
                 services.remove(service);
             }
             if self.disputed.remove(address).is_some() {
-                self.pools.iter_mut().for_each(|pool| pool.give_back(*address));
+                settled.push(*address);
                 self.is_eased = true;
                 let ages = services.iter().filter_map(|other| Some(self.claims.get(other)?.age(other)));
                 self.touched.extend(ages);
@@ -149,6 +182,9 @@ impl Allocator {
             if services.is_empty() {
                 self.hinted.remove(address);
             }
+        }
+        for address in settled {
+            self.give_back(address);
         }
     }
 
@@ -223,7 +259,8 @@ impl Allocator {
         for (_, service) in turns {
             let Some(Claim { request: Some(request), .. }) = self.claims.get(service) else { continue };
             for address in request.hint.clone() {
-                if self.may_keep(service, address).is_ok() {
+                let is_free = self.is_unrivalled(service, address);
+                if is_free && self.may_keep(service, address).is_ok() {
                     self.oust(service, address);
                 }
             }
@@ -350,12 +387,23 @@ impl Allocator {
             let Some(Claim { request: Some(request), .. }) = self.claims.get(service) else { continue };
             for address in request.hint.clone() {
                 let held = self.claims.get(service).map(|claim| *Family::of(address).pick(&claim.held));
-                if held == Some(None) && self.may_keep(service, address).is_ok() && !self.dispute(address) {
+                let is_free = self.is_unrivalled(service, address);
+                if held == Some(None)
+                    && is_free
+                    && self.may_keep(service, address).is_ok()
+                    && !self.dispute(address)
+                {
                     // Somebody else may have it; then another one is found.
                     let _is_taken = self.take(service, address).is_ok();
                 }
             }
         }
+    }
+
+    /// Whether no Service that cannot be read may have `address`, which `service` has on record.
+    fn is_unrivalled(&self, service: &ObjectRef, address: IpAddr) -> bool {
+        let request = self.claims.get(service).and_then(|claim| claim.request.as_ref());
+        request.is_none_or(|request| self.holdings.rival(service, request, address).is_none())
     }
 
     /// Whether `service` may have `address`, whoever else has it.
@@ -450,6 +498,13 @@ impl Allocator {
         if let Some(lack) = self.disputed(service, request) {
             return Err(lack);
         }
+        let of_family = request.hint.iter().filter(|address| Family::of(**address) == family);
+        let mut claimed = of_family.filter(|address| self.may_keep(service, **address).is_ok());
+        if let Some((address, other)) =
+            claimed.find_map(|address| Some((*address, self.holdings.rival(service, request, *address)?)))
+        {
+            return Err(Lack::Disputed(address, other.clone()));
+        }
         if let Some(pool) = self.unreadable(service, request) {
             return Err(Lack::Unreadable(pool.name.clone()));
         }
@@ -491,6 +546,9 @@ impl Allocator {
         if let Some([holder, _]) = self.disputed.get(&address) {
             return Err(Lack::Disputed(address, holder.clone()));
         }
+        if let Some(other) = self.holdings.holder(service, address) {
+            return Err(Lack::InUse(address, Conflict::Unreadable(other.clone())));
+        }
         match self.owners.conflict(service, request, address) {
             None => Ok(address),
             Some(conflict) => Err(Lack::InUse(address, conflict)),
@@ -514,7 +572,9 @@ impl Allocator {
             }
             let shared = self.owners.shared(request, family);
             let can_join = |address: &IpAddr| {
-                pool.has(*address) && self.owners.conflict(service, request, *address).is_none()
+                pool.has(*address)
+                    && self.holdings.holder(service, *address).is_none()
+                    && self.owners.conflict(service, request, *address).is_none()
             };
             if let Some(address) = shared.into_iter().flatten().copied().find(can_join) {
                 return Ok(address);
@@ -556,7 +616,7 @@ impl Allocator {
     /// Takes `address` from `service`; whoever waits may get it.
     fn release(&mut self, service: &ObjectRef, address: IpAddr) {
         if self.owners.remove(service, address) {
-            self.pools.iter_mut().for_each(|pool| pool.give_back(address));
+            self.give_back(address);
         }
         self.is_eased = true;
     }

@@ -94,6 +94,8 @@ pub enum Lack {
 /// Why a Service cannot have the address that another one has.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Conflict {
+    /// The other one cannot be read, and may have it.
+    Unreadable(ObjectRef),
     /// One of them does not share, or under another key.
     NotShared(ObjectRef),
     /// They share by the same key, but their Pods are not the same, and one wants traffic only where its Pods are.
@@ -140,6 +142,9 @@ impl fmt::Display for Lack {
             Self::FamilyNotInPool(pool, family) => write!(f, "{pool} has no {family} addresses"),
             Self::OutsidePools(address) => {
                 write!(f, "{address} is asked for, and is in no pool that the Service may ask")
+            }
+            Self::InUse(address, Conflict::Unreadable(other)) => {
+                write!(f, "{address} is that of {other}, which cannot be read: mend that one, or delete it")
             }
             Self::InUse(address, Conflict::NotShared(other)) => {
                 write!(

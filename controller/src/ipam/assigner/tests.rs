@@ -510,3 +510,66 @@ fn a_pool_that_overlaps_the_networks_of_the_cluster_is_told() {
     rig.apply(&pool("b", "192.0.2.0/28"));
     assert_eq!(told(&rig), [] as [&str; 0]);
 }
+
+/// A version of a Service that does not decode.
+fn broken(name: &str, recorded: &str, key: &str) -> Event {
+    let json = format!(
+        r#"{{"metadata": {{"name": "{name}", "namespace": "default", "annotations": {{"metallb.io/allow-shared-ip": "{key}"}}}},
+            "spec": {{"type": "LoadBalancer", "ports": "all"}}, "status": {{"loadBalancer": {{"ingress": [{{"ip": "{recorded}"}}]}}}}}}"#
+    );
+    let received = decode_json(Kind::Service, json.as_bytes());
+    assert!(received.object.is_none());
+    let service = ObjectRef { kind: Kind::Service, namespace: "default".into(), name: name.into() };
+    Event::Undecoded { service, holding: received.holding }
+}
+
+#[test]
+fn a_service_that_does_not_decode_keeps_its_address_and_holds_up_nobody_else() {
+    let mut rig = Rig::new(Role::Follower);
+    let change = rig.index.apply(broken("had", "192.0.2.1", ""));
+    rig.give(change);
+    rig.apply(&(pool("a", "192.0.2.1-192.0.2.3") + &service("new", "", "")));
+    rig.apply(&service("asks", ", loadBalancerIP: 192.0.2.1", ""));
+    rig.become_(Role::Leader);
+    assert_eq!((&*rig.desired["new"], &*rig.desired["asks"]), ("192.0.2.2", "AddressInUse"));
+    assert!(!rig.desired.contains_key("had"), "nothing is written to what cannot be read");
+    // Once it can be read, it has its address; once it is gone, others may.
+    rig.apply(&service("had", "", "192.0.2.1"));
+    assert_eq!((&*rig.desired["had"], rig.served().contains("had=192.0.2.1")), ("192.0.2.1", true));
+    let change = rig.index.apply(broken("had", "192.0.2.1", ""));
+    rig.give(change);
+    assert!(rig.served().contains("had=192.0.2.1"), "its last good version is served");
+    rig.delete(Kind::Service, "default", "had");
+    assert_eq!(rig.desired["asks"], "192.0.2.1");
+}
+
+#[test]
+fn an_address_on_record_of_two_of_which_one_does_not_decode_is_moved_nowhere() {
+    for (theirs, wanted) in [("", "AddressDisputed"), ("k", "192.0.2.1")] {
+        let mut rig = Rig::new(Role::Follower);
+        let change = rig.index.apply(broken("had", "192.0.2.1", theirs));
+        rig.give(change);
+        let web = service("web", "", "192.0.2.1")
+            .replace("{name: web}", "{name: web, annotations: {metallb.io/allow-shared-ip: k}}");
+        rig.apply(&(pool("a", "192.0.2.1-192.0.2.3") + &web));
+        assert_eq!(rig.served().is_empty(), theirs.is_empty(), "{theirs}");
+        rig.become_(Role::Leader);
+        // What is doubtful is not written.
+        assert_eq!(rig.desired.get("web").map_or("AddressDisputed", |it| &**it), wanted);
+        let change = rig.index.apply(Event::Delete(ObjectRef {
+            kind: Kind::Service,
+            namespace: "default".into(),
+            name: "had".into(),
+        }));
+        rig.give(change);
+        assert_eq!(rig.desired["web"], "192.0.2.1");
+    }
+    // Whoever served it before goes on to.
+    let mut rig = Rig::new(Role::Follower);
+    rig.apply(&(pool("a", "192.0.2.1-192.0.2.3") + &service("web", "", "192.0.2.1")));
+    let change = rig.index.apply(broken("late", "192.0.2.1", ""));
+    rig.give(change);
+    assert_eq!(rig.served(), "web=192.0.2.1");
+    rig.become_(Role::Leader);
+    assert_eq!((&*rig.desired["web"], rig.served()), ("192.0.2.1", "web=192.0.2.1".to_owned()));
+}

@@ -44,7 +44,11 @@ fn told(events: Vec<Event>) -> Vec<String> {
                 let name = source.rsplit('/').next().unwrap_or_default().to_owned();
                 Some(format!("{} {name}", if are_known { "known" } else { "obscure" }))
             }
-            Event::Resolved { .. } | Event::Assigned { .. } | Event::Zone(_) | Event::Refused(_) => {
+            Event::Resolved { .. }
+            | Event::Assigned { .. }
+            | Event::Undecoded { .. }
+            | Event::Zone(_)
+            | Event::Refused(_) => {
                 unreachable!("files resolve nothing")
             }
         })

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use config::report::Kind;
+
 use super::feed::Order;
 use super::progress::FeedId;
 use super::resource::Resource;
@@ -31,11 +33,15 @@ fn decides(resource: Resource) -> bool {
 }
 
 impl KubeSource {
-    /// Whether all pools are known, and all Services, which have addresses of them: none is there that cannot be read, for
-    /// what it has would be given to others. A server that does not know the kind of a pool has none.
+    /// Whether all pools are known, and all Services, which have addresses of them. Of those that do not decode, the
+    /// addresses are known as far as that goes, and nobody else waits for them; whom selectors mean is not known without the
+    /// labels of a namespace. A server that does not know the kind of a pool has none.
     pub(super) fn pools_known(&self) -> Knowledge {
-        let mut undecoded = self.undecoded.iter().filter_map(|object| Resource::of(object.kind));
-        if self.phase != Phase::Live || self.catch_up.namespaces.is_some() || undecoded.any(decides) {
+        let mut undecoded = self.undecoded.iter();
+        if self.phase != Phase::Live
+            || self.catch_up.namespaces.is_some()
+            || undecoded.any(|object| object.kind == Kind::Namespace)
+        {
             return Knowledge::Partial;
         }
         let lists = self.followers.iter().filter(|follower| decides(follower.target.resource));

@@ -10,6 +10,7 @@ use config::resource::{IngressClass, Object, ObjectSpec};
 
 use super::feed::{News, Order};
 use super::intake::{Applied, Change};
+use super::resource::Resource;
 use super::wanted::Material;
 use super::{KubeSource, Message, Phase};
 use crate::status::Note;
@@ -54,12 +55,13 @@ impl KubeSource {
             Change::Apply(Applied { object: Object { reference, .. }, .. })
             | Change::Problems(reference, _)
             | Change::Gone(reference) => self.retract(reference),
-            Change::Undecoded(_) | Change::Observed(_) | Change::Touched(..) | Change::Namespace(..) => {}
+            Change::Undecoded(..) | Change::Observed(_) | Change::Touched(..) | Change::Namespace(..) => {}
         }
         if let Change::Apply(Applied { object: Object { reference, .. }, .. }) | Change::Gone(reference) =
             &change
+            && self.undecoded.remove(reference)
         {
-            self.undecoded.remove(reference);
+            self.count_undecoded(reference.kind);
         }
         match change {
             Change::Apply(applied) => self.apply(applied, now),
@@ -68,7 +70,14 @@ impl KubeSource {
                 self.disk.is_known(&reference);
                 self.events.push(Event::Problems { source: reference.to_string().into(), problems });
             }
-            Change::Undecoded(reference) => drop(self.undecoded.insert(reference)),
+            Change::Undecoded(reference, holding) => {
+                if self.undecoded.insert(reference.clone()) {
+                    self.count_undecoded(reference.kind);
+                }
+                if reference.kind == Kind::Service {
+                    self.events.push(Event::Undecoded { service: reference, holding });
+                }
+            }
             Change::Gone(reference)
                 if reference.kind == Kind::Secret || reference.kind == Kind::ConfigMap =>
             {
@@ -102,6 +111,14 @@ impl KubeSource {
                 }
             }
             Change::Namespace(namespace, is_joined) => self.namespace(namespace, is_joined),
+        }
+    }
+
+    /// Tells how many objects of `kind` do not decode now.
+    fn count_undecoded(&self, kind: Kind) {
+        if let Some(resource) = Resource::of(kind) {
+            let count = self.undecoded.iter().filter(|object| object.kind == kind).count();
+            self.progress.undecoded(resource, count);
         }
     }
 

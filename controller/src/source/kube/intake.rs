@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use config::report::{Kind, ObjectRef, Problem};
-use config::resource::{Object, Received, decode_json};
+use config::resource::{AddressPool, Holding, Object, ObjectSpec, Received, decode_json};
 use foldhash::quality::FixedState;
 
 pub(super) use self::material::decode_material;
@@ -29,8 +29,8 @@ pub(super) enum Change {
     Observed(Observed),
     /// There is something else to say about the object.
     Problems(ObjectRef, Vec<Problem>),
-    /// The object is there, and is not of a form that we know.
-    Undecoded(ObjectRef),
+    /// The object is there, and is not of a form that we know; of a Service, the addresses that it may have.
+    Undecoded(ObjectRef, Option<Holding>),
     /// The object is gone.
     Gone(ObjectRef),
     /// A Secret or ConfigMap that is named has another version, this one, than the one that is known.
@@ -363,7 +363,8 @@ impl Intake {
             let change = Change::Namespace(Arc::clone(&key.1), true);
             return (vec![change], key, self.known.memory_of(item, false));
         };
-        let Received { reference: _, object, problems } = decode_json(kind, json);
+        let Received { reference: _, object, problems, holding } = decode_json(kind, json);
+        let object = object.or_else(|| unknown_pool(kind, item, json));
         let had_problems = self.known.has_problems(item);
         let has_problems = !problems.is_empty();
         let mut changes = Vec::with_capacity(1);
@@ -384,7 +385,7 @@ impl Intake {
                 self.decode_failures += 1;
                 let key: Key = key();
                 let (namespace, name) = (Arc::clone(&key.0), Arc::clone(&key.1));
-                changes.push(Change::Undecoded(ObjectRef { kind, namespace, name }));
+                changes.push(Change::Undecoded(ObjectRef { kind, namespace, name }, holding));
                 key
             }
         };
@@ -403,4 +404,15 @@ impl Intake {
             _ => None,
         }
     }
+}
+
+/// A pool of which no more is known than that it is there: it takes nothing from anybody.
+fn unknown_pool(kind: Kind, item: &Item<'_>, json: &[u8]) -> Option<Object> {
+    if !matches!(kind, Kind::AddressPool | Kind::IPAddressPool) {
+        return None;
+    }
+    let reference =
+        ObjectRef { kind, namespace: item.namespace.as_ref().into(), name: item.name.as_ref().into() };
+    let spec = ObjectSpec::AddressPool(Box::new(AddressPool::in_part(json)));
+    Some(Object { reference, location: None, spec })
 }

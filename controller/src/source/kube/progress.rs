@@ -55,6 +55,8 @@ struct Inner {
     /// resource, cause → how many
     failures: BTreeMap<(&'static str, &'static str), u64>,
     counts: BTreeMap<(Count, &'static str), u64>,
+    /// resource → objects that are there and do not decode
+    undecoded: BTreeMap<&'static str, usize>,
     journal: Option<Figures>,
 }
 
@@ -133,6 +135,7 @@ impl Default for Progress {
                 events: BTreeMap::new(),
                 failures: BTreeMap::new(),
                 counts: BTreeMap::new(),
+                undecoded: BTreeMap::new(),
                 journal: None,
             }),
         }
@@ -211,6 +214,11 @@ impl Progress {
         let mut inner = self.lock();
         let Some(resource) = inner.feeds.get(id.0).map(|feed| feed.target.resource.name()) else { return };
         *inner.counts.entry((count, resource)).or_default() += 1;
+    }
+
+    /// So many objects of the resource are there and do not decode.
+    pub(super) fn undecoded(&self, resource: Resource, count: usize) {
+        self.lock().undecoded.insert(resource.name(), count);
     }
 
     /// The server answered, and goes on to.

@@ -36,6 +36,7 @@ fn told(outcome: Outcome) -> Vec<String> {
             Event::Resolved { .. }
             | Event::Loaded { .. }
             | Event::Assigned { .. }
+            | Event::Undecoded { .. }
             | Event::Zone(_)
             | Event::Refused(_) => {
                 unreachable!("files resolve nothing")

@@ -47,6 +47,10 @@ impl Progress {
         by_resource(out, "synced", "gauge", "1 when the list of the resource is complete.", well);
         let objects = synced.iter().map(|(name, (_, objects))| (*name, *objects));
         by_resource(out, "objects", "gauge", "Objects known, by resource.", objects);
+        let undecoded =
+            synced.keys().map(|name| (*name, inner.undecoded.get(name).copied().unwrap_or_default()));
+        let help = "Objects whose last version does not decode, by resource.";
+        by_resource(out, "undecoded", "gauge", help, undecoded);
         let contacts = contacts
             .into_iter()
             .map(|(name, at)| (name, at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()));

@@ -42,6 +42,10 @@ pub enum Kind {
     IPAddressPool,
     /// `metallb.io/v1beta1` L2Advertisement.
     L2Advertisement,
+    /// `v1` Node.
+    Node,
+    /// `networking.k8s.io/v1` ServiceCIDR.
+    ServiceCIDR,
     /// A file in the native format (`sluicegate.dev/v1alpha1`, kind `Config`), as a whole.
     Config,
     /// A listener of the native format.

@@ -127,3 +127,23 @@ fn a_service_and_a_pool_that_do_not_decode_hold_up_no_other() {
         })
     });
 }
+
+#[test]
+fn no_address_of_a_node_or_its_pods_is_given_where_nodes_may_be_read_and_others_go_on_where_not() {
+    // The server does not know ServiceCIDRs, as older ones do not.
+    for (may_read, wanted) in [(true, "192.0.2.8"), (false, "192.0.2.1")] {
+        let cluster = with_pool();
+        let node = json!({"metadata": {"name": "n1"}, "spec": {"podCIDR": "192.0.2.0/29", "podCIDRs": ["192.0.2.0/29"]}});
+        cluster.create("/api/v1/nodes", node);
+        if !may_read {
+            let denied = Fault::new(Effect::Status { code: 403, retry_after: None });
+            cluster.server.fail(denied.resources(&["nodes"]).users(&["one"]));
+        }
+        balancer(&cluster, "new", None);
+        let gateway = gateway(&cluster, &[]);
+        within(Duration::from_secs(30), "an address", || !address(&cluster, "new").is_empty());
+        assert_eq!(address(&cluster, "new"), wanted);
+        let page = gateway.admin("/debug/table");
+        assert_eq!(page.contains("192.0.2.0/29 is the cluster's own, of Node n1"), may_read, "{page}");
+    }
+}

@@ -640,6 +640,8 @@ has_meta!(
     SecretObject,
     ConfigMapObject,
     NamespaceObject,
+    super::networks::NodeObject,
+    super::networks::ServiceCidrObject,
     AddressPoolObject,
     L2AdvertisementObject
 );
@@ -656,7 +658,9 @@ pub(super) fn reference(
         |field, text: &str, why| (field, "InvalidName", format!("`{text}` is not a valid name: {why}"));
     syntax::object_name(&name).map_err(|why| invalid("metadata.name", &name, why))?;
     let namespace = match (kind, &meta.namespace) {
-        (Kind::IngressClass | Kind::Namespace | Kind::AddressPool, _) => "".into(),
+        (Kind::IngressClass | Kind::Namespace | Kind::AddressPool | Kind::Node | Kind::ServiceCIDR, _) => {
+            "".into()
+        }
         (_, Some(namespace)) if !namespace.is_empty() => {
             syntax::dns_label(namespace).map_err(|why| invalid("metadata.namespace", namespace, why))?;
             Arc::clone(namespace)

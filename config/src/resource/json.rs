@@ -7,6 +7,7 @@ use super::address_pool::{AddressPool, AddressPoolObject, L2AdvertisementObject,
 use super::decode::{self, HasMeta};
 use super::endpoint_slice::EndpointSliceObject;
 use super::ingress::{IngressClassObject, IngressObject};
+use super::networks::{NodeObject, ServiceCidrObject};
 use super::node::{self, Node};
 use super::reader;
 use super::secret::{ConfigMapObject, SecretObject};
@@ -42,8 +43,9 @@ pub fn decode_json(kind: Kind, json: &[u8]) -> Received {
             read(kind, json, |object: IngressClassObject, _| ObjectSpec::IngressClass(object.trim()))
         }
         Kind::Service => {
-            let received =
-                read(kind, json, |object: ServiceObject, findings| ObjectSpec::Service(object.trim(findings)));
+            let received = read(kind, json, |object: ServiceObject, findings| {
+                ObjectSpec::Service(object.trim(findings))
+            });
             if received.object.is_some() { received } else { with_holding(json, received) }
         }
         Kind::EndpointSlice => read(kind, json, |object: EndpointSliceObject, findings| {
@@ -67,6 +69,10 @@ pub fn decode_json(kind: Kind, json: &[u8]) -> Received {
         Kind::L2Advertisement => read(kind, json, |object: L2AdvertisementObject, _| {
             ObjectSpec::L2Advertisement(Box::new(object.trim()))
         }),
+        Kind::Node => read(kind, json, |object: NodeObject, _| ObjectSpec::Networks(object.trim())),
+        Kind::ServiceCIDR => {
+            read(kind, json, |object: ServiceCidrObject, _| ObjectSpec::Networks(object.trim()))
+        }
         Kind::Config | Kind::Listener | Kind::Route | Kind::Backend | Kind::File => {
             let message = format!("{kind:?} is not a kind of an API server");
             let wrong = Wrong { field: String::new(), reason: "UnknownKind", message };
@@ -115,8 +121,7 @@ fn with_holding(json: &[u8], mut received: Received) -> Received {
     received.holding = Holding::in_part(json);
     if let (Some(holding), Some(problem)) = (&received.holding, received.problems.first_mut()) {
         let addresses: Vec<String> = holding.addresses.iter().map(ToString::to_string).collect();
-        problem.message =
-            format!("{}; no pool gives {} to another", problem.message, addresses.join(", "));
+        problem.message = format!("{}; no pool gives {} to another", problem.message, addresses.join(", "));
     }
     received
 }

@@ -20,6 +20,7 @@ pub(crate) mod native_l4;
 pub(crate) mod native_route;
 pub(crate) mod native_tls;
 pub(crate) mod native_types;
+mod networks;
 mod node;
 pub(crate) mod pem;
 mod reader;
@@ -33,6 +34,8 @@ pub mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+use ipnet::IpNet;
 
 pub use address_pool::{AddressPool, AddressPoolSpec, L2Advertisement, ServiceAllocation};
 pub use address_range::AddressRange;
@@ -124,6 +127,8 @@ pub enum ObjectSpec {
     AddressPool(Box<AddressPool>),
     /// `metallb.io/v1beta1` L2Advertisement.
     L2Advertisement(Box<L2Advertisement>),
+    /// What a `v1` Node or a `networking.k8s.io/v1` ServiceCIDR has: no address of it is anybody else's.
+    Networks(Box<[IpNet]>),
     /// A listener of the native format.
     Listener(Box<NativeListener>),
     /// A route of the native format.

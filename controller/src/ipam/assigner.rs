@@ -5,6 +5,7 @@
 //! address is served, by every replica alike, once it stands there. What stands there is believed only if a pool has it that
 //! is for this Service.
 
+mod closing;
 mod gone;
 mod problems;
 mod served;
@@ -20,6 +21,7 @@ use config::resource::service::Service;
 use config::resource::service_addresses::{AddressWish, FamilyPolicy};
 use config::resource::service_exposure::Exposure;
 use config::resource::{AddressPool, AddressRange, Holding, L2Advertisement, ObjectSpec};
+use ipnet::IpNet;
 
 use self::problems::Taken;
 use super::outcome::{Lack, Outcome};
@@ -179,7 +181,8 @@ impl Assigner {
             return;
         }
         self.role = role;
-        self.allocator = Allocator::default();
+        let closed = std::mem::take(&mut self.allocator.closed);
+        self.allocator = Allocator { closed, ..Allocator::default() };
         self.are_pools_touched = true;
         self.are_holdings_touched = true;
         self.tells_all = true;
@@ -222,8 +225,17 @@ impl Assigner {
             self.hold(reference, index.undecoded(reference));
             let spec = index.object(reference).map(|object| &object.spec);
             match (reference.kind, spec) {
-                (Kind::Service, Some(ObjectSpec::Service(service))) => self.service(reference, Some(service)),
-                (Kind::Service, _) => self.service(reference, None),
+                (Kind::Service, Some(ObjectSpec::Service(service))) => {
+                    let own = service.cluster_ips.iter().map(|address| IpNet::from(*address));
+                    self.close(reference, own.collect());
+                    self.service(reference, Some(service));
+                }
+                (Kind::Service, _) => {
+                    self.close(reference, Box::default());
+                    self.service(reference, None);
+                }
+                (_, Some(ObjectSpec::Networks(networks))) => self.close(reference, networks.clone()),
+                (Kind::Node | Kind::ServiceCIDR, _) => self.close(reference, Box::default()),
                 (Kind::Namespace, Some(ObjectSpec::Namespace(labels))) => {
                     self.namespaces.insert(Arc::clone(&reference.name), Arc::new(labels.clone()));
                     self.namespace_changed(&reference.name);
@@ -256,16 +268,6 @@ impl Assigner {
 
     fn is_touched(&self) -> bool {
         self.are_pools_touched || self.are_holdings_touched || !self.touched.is_empty()
-    }
-
-    /// What can be read of the addresses of a Service that cannot be read as a whole.
-    fn hold(&mut self, service: &ObjectRef, holding: Option<&Holding>) {
-        let former = match holding {
-            Some(holding) => self.holdings.insert(service.clone(), holding.clone()),
-            None if self.holdings.is_empty() => return,
-            None => self.holdings.remove(service),
-        };
-        self.are_holdings_touched |= former.as_ref() != holding;
     }
 
     /// What can be read of a pool does not go before what it was when it could be read.
@@ -456,7 +458,9 @@ impl Assigner {
     /// Tells what is different for `service`.
     fn tell(&mut self, service: &ObjectRef, decisions: &mut Decisions) {
         let leads = self.role == Role::Leader;
-        let asked = self.services.get(service).map(|known| self.asked(service, known)).unwrap_or_default();
+        let known = self.services.get(service);
+        let asked = known.map(|known| self.asked(service, known)).unwrap_or_default();
+        let is_barred = known.is_some_and(|known| self.is_barred(service, known));
         let Some(known) = self.services.get_mut(service) else {
             decisions.events.push(Event::Assigned { service: service.clone(), assignment: None });
             if leads {
@@ -466,7 +470,14 @@ impl Assigner {
             return;
         };
         let outcome = known.is_managed.then(|| self.allocator.outcome(service)).flatten();
-        let assignment = outcome.as_ref().map(|outcome| assignment(self.role, known, outcome));
+        let assignment = match &outcome {
+            Some(outcome) => Some(assignment(self.role, known, outcome)),
+            None if is_barred && !known.is_managed => {
+                let Desired { addresses, lack } = asked.clone();
+                Some(Assignment { addresses, lack })
+            }
+            None => None,
+        };
         let has = match &assignment {
             Some(given) => given.addresses.clone(),
             None if known.is_managed => Box::default(),
@@ -512,6 +523,8 @@ impl Assigner {
                     "AddressNotAllowed",
                     format!("{address} is not one of the addresses that Services may ask for"),
                 ));
+            } else if let Some(why) = self.barred(service, known, *address) {
+                lack = Some(shown(&why));
             } else if let Some(rival) = self.rival(service, known, *address) {
                 lack = lack.or_else(|| Some(("Conflict", format!("{rival} goes first and has {address}"))));
             } else {

@@ -8,10 +8,12 @@
 //!    one address, and nobody has it, nobody gets it: one of the records is made up.
 //! 3. Among Services that want the same, the oldest is served first, then by namespace and name, whatever the order in
 //!    which they became known.
-//! 4. Addresses come from the first pool that offers one (see [`Allocator::set_pools`]), the lowest first; a Service that
+//! 4. Nobody gets an address of a network that is the cluster's own; who has one keeps it.
+//! 5. Addresses come from the first pool that offers one (see [`Allocator::set_pools`]), the lowest first; a Service that
 //!    shares goes where others with its terms already are.
 
 mod assigner;
+mod closed;
 mod holdings;
 pub mod memory;
 mod outcome;
@@ -27,6 +29,7 @@ use std::net::IpAddr;
 
 use config::report::ObjectRef;
 use config::resource::{AddressPool, Holding};
+use ipnet::IpNet;
 
 pub use self::assigner::{Assigner, Desired, Given, Role};
 pub use self::outcome::{Assigned, Conflict, Lack, Outcome, Settled, Withdrawal};
@@ -34,6 +37,7 @@ pub use self::pool::{Overlap, Usage};
 pub use self::request::{Families, Family, Nodes, Request, Sharing};
 pub use self::virtual_address::{Announcement, VirtualAddress};
 
+use self::closed::Closed;
 use self::holdings::Holdings;
 use self::owners::Owners;
 use self::pool::Pool;
@@ -50,6 +54,8 @@ pub struct Allocator {
     hinted: BTreeMap<IpAddr, BTreeSet<ObjectRef>>,
     /// Addresses that Services of several namespaces had, and nobody knows who: nobody gets them.
     disputed: BTreeMap<IpAddr, Pair>,
+    /// Networks that are the cluster's own.
+    closed: Closed,
     /// Addresses that Services may have that cannot be read.
     holdings: Holdings,
     /// Services with less than they want.
@@ -98,6 +104,7 @@ impl Allocator {
     ) -> Vec<Overlap> {
         self.pools = pools.iter().map(|(name, pool)| Pool::new(name.clone(), pool)).collect();
         self.pools.sort_by_cached_key(Pool::order);
+        self.pools.iter_mut().for_each(|pool| pool.close(&self.closed));
         self.disputed.clear();
         let taken = self.owners.addresses().chain(reserved.iter().copied());
         for address in taken.chain(self.holdings.addresses()) {
@@ -106,6 +113,12 @@ impl Allocator {
         self.look_again();
         self.is_eased = true;
         pool::overlaps(pools.iter())
+    }
+
+    /// These networks are `object`'s now, and nobody gets an address of them; takes effect with [`Self::set_pools`]. Returns
+    /// those that came or went.
+    pub fn close(&mut self, object: &ObjectRef, networks: Box<[IpNet]>) -> Vec<IpNet> {
+        self.closed.set(object, networks)
     }
 
     /// Services that cannot be read may have these addresses: those of them that nobody has are given to nobody.
@@ -546,6 +559,9 @@ impl Allocator {
         if let Some([holder, _]) = self.disputed.get(&address) {
             return Err(Lack::Disputed(address, holder.clone()));
         }
+        if let Some((network, object)) = self.closed.by(address) {
+            return Err(Lack::Closed(address, network, object.clone()));
+        }
         if let Some(other) = self.holdings.holder(service, address) {
             return Err(Lack::InUse(address, Conflict::Unreadable(other.clone())));
         }
@@ -573,6 +589,7 @@ impl Allocator {
             let shared = self.owners.shared(request, family);
             let can_join = |address: &IpAddr| {
                 pool.has(*address)
+                    && self.closed.by(*address).is_none()
                     && self.holdings.holder(service, *address).is_none()
                     && self.owners.conflict(service, request, *address).is_none()
             };

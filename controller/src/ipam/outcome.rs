@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use config::report::ObjectRef;
 use config::table::Transport;
+use ipnet::IpNet;
 
 use super::request::Family;
 
@@ -85,6 +86,8 @@ pub enum Lack {
     NoPool(Family),
     /// The pool cannot be read as a whole, and gives nothing until it can.
     Unreadable(ObjectRef),
+    /// The address that it asks for is in this network, which is that object's.
+    Closed(IpAddr, IpNet, ObjectRef),
     /// The other one had the address as well, according to its record.
     Disputed(IpAddr, ObjectRef),
     /// Every pool that it could get one from is used up.
@@ -110,6 +113,9 @@ impl Lack {
     /// Reason code of [`Self::Disputed`].
     pub(super) const DISPUTED: &'static str = "AddressDisputed";
 
+    /// Reason code of [`Self::Closed`].
+    pub(super) const CLOSED: &'static str = "OverlapsCluster";
+
     /// Stable reason code, for problems and conditions.
     #[must_use]
     pub fn reason(&self) -> &'static str {
@@ -123,6 +129,7 @@ impl Lack {
             Self::InUse(..) => "AddressInUse",
             Self::Unreadable(_) => Self::UNREADABLE,
             Self::Disputed(..) => Self::DISPUTED,
+            Self::Closed(..) => Self::CLOSED,
             Self::Exhausted(..) => "PoolExhausted",
         }
     }
@@ -160,6 +167,11 @@ impl fmt::Display for Lack {
                 write!(f, "{address} is shared with {other}, which has {transport} port {port} there")
             }
             Self::NoPool(family) => write!(f, "no pool gives {family} addresses to this Service"),
+            Self::Closed(address, network, object) => write!(
+                f,
+                "{address} is asked for, and {network} is the cluster's own, of {object}: a Service would take what is meant for \
+                 others"
+            ),
             Self::Disputed(address, other) => write!(
                 f,
                 "{address} stands in the status of {other} as well, and which of them is right cannot be known: empty the \

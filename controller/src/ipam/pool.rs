@@ -6,6 +6,7 @@ use std::sync::Arc;
 use config::report::ObjectRef;
 use config::resource::{AddressPool, AddressRange, ServiceAllocation};
 
+use super::closed::Closed;
 use super::request::{Family, Request};
 use super::runs::Runs;
 use super::space::Space;
@@ -21,6 +22,8 @@ pub(super) struct Pool {
     spaces: [Space; 2],
     /// How many addresses are before each that is taken.
     taken: [Runs; 2],
+    /// First and last place of what nobody gets, sorted; they do not overlap.
+    closed: [Vec<(u128, u128)>; 2],
 }
 
 /// How much of a pool is in use.
@@ -47,6 +50,25 @@ impl Pool {
             allocation: spec.service_allocation.clone(),
             spaces: Family::ALL.map(space),
             taken: [Runs::default(), Runs::default()],
+            closed: [Vec::new(), Vec::new()],
+        }
+    }
+
+    /// Nobody gets addresses of these networks from it.
+    pub(super) fn close(&mut self, closed: &Closed) {
+        for family in Family::ALL {
+            let networks = closed.iter().filter(|(network, _)| Family::of(network.addr()) == family);
+            let space = family.pick(&self.spaces);
+            let mut places: Vec<(u128, u128)> = networks
+                .flat_map(|(network, _)| space.places(network.network(), network.broadcast()))
+                .collect();
+            places.sort_unstable();
+            places.dedup_by(|next, last| {
+                let is_one = next.0 <= last.1;
+                last.1 = if is_one { last.1.max(next.1) } else { last.1 };
+                is_one
+            });
+            *family.pick_mut(&mut self.closed) = places;
         }
     }
 
@@ -87,9 +109,18 @@ impl Pool {
         family.pick(&self.spaces).size() > 0
     }
 
-    /// The lowest address that nobody has.
+    /// The lowest address that nobody has and that somebody may get.
     pub(super) fn lowest_free(&self, family: Family) -> Option<IpAddr> {
-        family.pick(&self.spaces).at(family, family.pick(&self.taken).lowest_gap())
+        let (space, closed) = (family.pick(&self.spaces), family.pick(&self.closed));
+        let mut place = 0;
+        loop {
+            place = family.pick(&self.taken).gap_from(place);
+            let at = closed.partition_point(|(first, _)| *first <= place).checked_sub(1);
+            match at.and_then(|at| closed.get(at)).filter(|(_, last)| place <= *last) {
+                Some((_, last)) if *last < space.size() => place = last + 1,
+                _ => return space.at(family, place),
+            }
+        }
     }
 
     /// Notes that somebody has `address`, if it is one of the pool's.
@@ -111,11 +142,16 @@ impl Pool {
     pub(super) fn usage(&self) -> Usage {
         let [taken_v4, taken_v6] = &self.taken;
         let [v4, v6] = &self.spaces;
+        let [closed_v4, closed_v6] = &self.closed;
+        let available = |space: &Space, taken: &Runs, closed: &[(u128, u128)]| {
+            let shut = |(first, last): &(u128, u128)| last - first + 1 - taken.within(*first, *last);
+            space.size() - taken.len() - closed.iter().map(shut).sum::<u128>()
+        };
         Usage {
             assigned_v4: taken_v4.len(),
             assigned_v6: taken_v6.len(),
-            available_v4: v4.size() - taken_v4.len(),
-            available_v6: v6.size() - taken_v6.len(),
+            available_v4: available(v4, taken_v4, closed_v4),
+            available_v6: available(v6, taken_v6, closed_v6),
         }
     }
 }

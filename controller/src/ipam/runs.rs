@@ -16,12 +16,16 @@ impl Runs {
         self.count
     }
 
-    /// The lowest number that is not there.
-    pub(super) fn lowest_gap(&self) -> u128 {
-        match self.runs.first_key_value() {
-            Some((0, last)) => last.saturating_add(1),
-            _ => 0,
-        }
+    /// The lowest number from `from` on that is not there.
+    pub(super) fn gap_from(&self, from: u128) -> u128 {
+        self.around(from).map_or(from, |(_, last)| last.saturating_add(1))
+    }
+
+    /// How many numbers there are from `first` to `last`.
+    pub(super) fn within(&self, first: u128, last: u128) -> u128 {
+        let start = self.around(first).map_or(first, |(start, _)| start);
+        let runs = self.runs.range(start..=last);
+        runs.map(|(from, to)| (*to).min(last) - (*from).max(first) + 1).sum()
     }
 
     /// The run that `number` is in.
@@ -78,7 +82,10 @@ mod tests {
                     plain.remove(&number);
                 }
                 let gap = (0..).find(|n| !plain.contains(n));
-                prop_assert_eq!(Some(runs.lowest_gap()), gap);
+                prop_assert_eq!(Some(runs.gap_from(0)), gap);
+                let gap = (7..).find(|n| !plain.contains(n));
+                prop_assert_eq!(Some(runs.gap_from(7)), gap);
+                prop_assert_eq!(runs.within(5, 11), plain.range(5..=11).count() as u128);
                 prop_assert_eq!(runs.len(), plain.len() as u128);
                 let ends: Vec<(u128, u128)> = runs.runs.iter().map(|(a, b)| (*a, *b)).collect();
                 prop_assert!(ends.windows(2).all(|two| two[0].1 + 1 < two[1].0), "{:?}", ends);
@@ -91,7 +98,7 @@ mod tests {
         let mut runs = Runs::default();
         runs.insert(u128::MAX);
         runs.insert(0);
-        assert_eq!((runs.len(), runs.lowest_gap()), (2, 1));
+        assert_eq!((runs.len(), runs.gap_from(0)), (2, 1));
         runs.remove(u128::MAX);
         assert_eq!(runs.len(), 1);
     }

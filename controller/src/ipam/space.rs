@@ -78,6 +78,25 @@ impl Space {
         Some(segment.rank + (number - segment.first))
     }
 
+    /// Where those of the addresses from `first` to `last` stand that are in the space, as first and last place.
+    pub(super) fn places(&self, first: IpAddr, last: IpAddr) -> impl Iterator<Item = (u128, u128)> {
+        let (first, last) = (number(first), number(last));
+        let ends = match self.is_dense {
+            true => dense_to(last).map(|last| (dense_from(first), last)),
+            false => Some((first, last)),
+        };
+        ends.into_iter().flat_map(|(first, last)| {
+            // Segments are sorted; those before the first one are over.
+            let at = self.segments.partition_point(|segment| segment.last < first);
+            let rest = self.segments.get(at..).unwrap_or_default();
+            rest.iter().take_while(move |segment| segment.first <= last).filter_map(move |segment| {
+                let (from, to) = (segment.first.max(first), segment.last.min(last));
+                (from <= to)
+                    .then(|| (segment.rank + (from - segment.first), segment.rank + (to - segment.first)))
+            })
+        })
+    }
+
     /// The address with so many before it.
     pub(super) fn at(&self, family: Family, rank: u128) -> Option<IpAddr> {
         if rank >= self.size {
@@ -151,6 +170,20 @@ mod tests {
         assert_eq!(all(&space("192.0.2.254-192.0.2.255", true)), ["192.0.2.254"]);
         assert_eq!(space("10.0.0.0/8", true).size(), 65_536 * 254);
         assert_eq!(space("192.0.2.0/24", true).rank("192.0.2.255".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn a_network_within_is_a_few_places() {
+        let places = |space: &Space, first: &str, last: &str| -> Vec<(u128, u128)> {
+            space.places(first.parse().unwrap(), last.parse().unwrap()).collect()
+        };
+        let plain = space("192.0.2.4-192.0.2.7,192.0.2.10-192.0.2.12", false);
+        assert_eq!(places(&plain, "192.0.2.6", "192.0.2.11"), [(2, 3), (4, 5)]);
+        assert_eq!(places(&plain, "192.0.2.8", "192.0.2.9"), []);
+        assert_eq!(places(&plain, "0.0.0.0", "255.255.255.255"), [(0, 3), (4, 6)]);
+        let dense = space("192.0.1.253-192.0.2.2", true);
+        assert_eq!(places(&dense, "192.0.1.254", "192.0.2.1"), [(1, 2)]);
+        assert_eq!(places(&dense, "192.0.1.255", "192.0.2.0"), []);
     }
 
     #[test]

@@ -276,6 +276,8 @@ pub(super) fn resource(kind: Kind) -> Option<(&'static str, &'static str)> {
         | Kind::AddressPool
         | Kind::IPAddressPool
         | Kind::L2Advertisement
+        | Kind::Node
+        | Kind::ServiceCIDR
         | Kind::Config
         | Kind::Listener
         | Kind::Route

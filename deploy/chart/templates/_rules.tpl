@@ -51,16 +51,17 @@
 - apiGroups: [sluicegate.dev]
   resources: [addresspools]
   verbs: [list, watch]
+- apiGroups: [""]
+  # Networks that no pool gives addresses of; their labels, by which advertisements choose them.
+  resources: [nodes]
+  verbs: [list, watch]
+- apiGroups: [networking.k8s.io]
+  resources: [servicecidrs]
+  verbs: [list, watch]
 {{- if .Values.services.metallbPools }}
 - apiGroups: [metallb.io]
   resources: [ipaddresspools, l2advertisements]
   verbs: [list, watch]
-{{- if ne .Values.services.announce "none" }}
-- apiGroups: [""]
-  # Their own labels, by which advertisements choose them.
-  resources: [nodes]
-  verbs: [list, watch]
-{{- end }}
 {{- end }}
 {{- end }}
 {{- if or (and .Values.zone.fromNode (not .Values.zone.name)) (include "sluicegate.publishesNodes" .) }}

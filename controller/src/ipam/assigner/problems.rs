@@ -7,13 +7,14 @@ use std::net::IpAddr;
 use config::index::{Change, Index};
 use config::report::{Kind, ObjectRef, Problem, Severity};
 use config::resource::{AddressPool, AddressRange, Object, ObjectSpec};
+use ipnet::IpNet;
 
 use super::{Assigner, Overlap};
 
 type Pools = BTreeMap<ObjectRef, AddressPool>;
 
-/// Addresses of pools that Services of the cluster have as ClusterIPs, or its Pods and nodes as endpoints. These networks
-/// are seen by what is in them: whoever may read Services need not be allowed to read nodes.
+/// Addresses of pools that Pods and nodes of the cluster have as endpoints. Their networks are seen by what is in them:
+/// whoever may read EndpointSlices need not be allowed to read nodes, and not every network of Pods stands there.
 #[derive(Debug, Default)]
 pub(super) struct Taken(BTreeMap<ObjectRef, (ObjectRef, IpAddr)>);
 
@@ -57,17 +58,16 @@ impl Taken {
     }
 }
 
-/// ClusterIPs, and endpoints that are on a node: anybody may write others, such as an address of a pool that is
-/// reached from within.
+/// Endpoints that are on a node: anybody may write others, such as an address of a pool that is reached from within. Nor
+/// is anybody refused because of these.
 fn own_addresses(object: &Object) -> impl Iterator<Item = IpAddr> {
-    let (cluster_ips, endpoints) = match &object.spec {
-        ObjectSpec::Service(service) => (&*service.cluster_ips, [].as_slice()),
-        ObjectSpec::EndpointSlice(slice) => ([].as_slice(), &*slice.endpoints),
-        _ => ([].as_slice(), [].as_slice()),
+    let endpoints = match &object.spec {
+        ObjectSpec::EndpointSlice(slice) => &*slice.endpoints,
+        _ => [].as_slice(),
     };
     let on_nodes =
         endpoints.iter().filter(|one| one.locality.as_ref().is_some_and(|locality| locality.node.is_some()));
-    cluster_ips.iter().copied().chain(on_nodes.map(|one| one.address))
+    on_nodes.map(|one| one.address)
 }
 
 impl Assigner {
@@ -77,14 +77,31 @@ impl Assigner {
         let refused = refused.flat_map(|(pool, ranges)| ranges.iter().map(move |range| (pool, *range)));
         let refused = refused.map(|(pool, (at, range))| refusal(index, pool, at, range));
         let taken = self.taken.0.iter().map(|(pool, (by, address))| collision(index, pool, by, *address));
-        self.overlaps.iter().map(|one| overlap(index, one)).chain(refused).chain(taken).collect()
+        let closed = self.pools.iter().flat_map(|(pool, of)| self.closures(index, pool, of));
+        let overlaps = self.overlaps.iter().map(|one| overlap(index, one));
+        overlaps.chain(refused).chain(taken).chain(closed).collect()
+    }
+
+    /// The cluster's own networks that `pool` has addresses of, in one problem for each kind of object that they are of.
+    fn closures(&self, index: &Index, pool: &ObjectRef, of: &AddressPool) -> Vec<Problem> {
+        let mut found: BTreeMap<Kind, (IpNet, &ObjectRef, usize)> = BTreeMap::new();
+        for (network, object) in self.allocator.closed.iter() {
+            let (first, last) = (network.network(), network.broadcast());
+            if of.spec.addresses.iter().any(|range| range.first() <= last && first <= range.last()) {
+                found.entry(object.kind).or_insert((network, object, 0)).2 += 1;
+            }
+        }
+        found
+            .into_values()
+            .map(|(network, object, count)| closure(index, pool, (network, object), count))
+            .collect()
     }
 }
 
-fn collision(index: &Index, pool: &ObjectRef, by: &ObjectRef, address: IpAddr) -> Problem {
-    let whose = match by.kind {
-        Kind::Service => "ClusterIPs",
-        _ => "Pods or nodes",
+fn closure(index: &Index, pool: &ObjectRef, (network, object): (IpNet, &ObjectRef), count: usize) -> Problem {
+    let more = match count {
+        0 | 1 => String::new(),
+        count => format!(" (and {} more like it)", count - 1),
     };
     Problem {
         object: pool.clone(),
@@ -93,7 +110,21 @@ fn collision(index: &Index, pool: &ObjectRef, by: &ObjectRef, address: IpAddr) -
         severity: Severity::Warning,
         reason: "OverlapsCluster",
         message: format!(
-            "{address} is in use by {by}, so that the pool overlaps the network of {whose}: a Service that gets such an \
+            "{network} is the cluster's own, of {object}{more}: no Service gets an address of it, and one that has one keeps \
+             it; choose addresses that the cluster does not use"
+        ),
+    }
+}
+
+fn collision(index: &Index, pool: &ObjectRef, by: &ObjectRef, address: IpAddr) -> Problem {
+    Problem {
+        object: pool.clone(),
+        location: index.object(pool).and_then(|object| object.location.clone()),
+        field: "spec.addresses".to_owned(),
+        severity: Severity::Warning,
+        reason: "OverlapsCluster",
+        message: format!(
+            "{address} is in use by {by}, so that the pool overlaps the network of Pods or nodes: a Service that gets such an \
              address takes what is meant for others; choose addresses that the cluster does not use"
         ),
     }

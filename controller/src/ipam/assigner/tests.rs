@@ -573,3 +573,105 @@ fn an_address_on_record_of_two_of_which_one_does_not_decode_is_moved_nowhere() {
     rig.become_(Role::Leader);
     assert_eq!((&*rig.desired["web"], rig.served()), ("192.0.2.1", "web=192.0.2.1".to_owned()));
 }
+
+/// A Node or a ServiceCIDR.
+fn networks(kind: Kind, name: &str, networks: &str) -> Object {
+    let json = match kind {
+        Kind::Node => format!(
+            r#"{{"metadata": {{"name": "{name}"}}, "spec": {{"podCIDRs": ["{networks}"]}}, "status": {{"addresses": [{{"type": "InternalIP", "address": "192.0.2.1"}}]}}}}"#
+        ),
+        _ => format!(r#"{{"metadata": {{"name": "{name}"}}, "spec": {{"cidrs": ["{networks}"]}}}}"#),
+    };
+    decode_json(kind, json.as_bytes()).object.unwrap()
+}
+
+fn told(rig: &Rig) -> Vec<String> {
+    rig.index.source_problems().map(|one| format!("{} {}", one.object.name, one.message)).collect()
+}
+
+#[test]
+fn no_pool_gives_an_address_of_the_clusters_own_networks() {
+    let mut rig = Rig::new(Role::Leader);
+    rig.object(networks(Kind::Node, "n1", "192.0.2.4/30"));
+    rig.object(networks(Kind::ServiceCIDR, "kubernetes", "192.0.2.8/31"));
+    rig.apply(&pool("a", "192.0.2.0/28"));
+    let names = ["a", "b", "c", "d"];
+    for name in names {
+        rig.apply(&service(name, "", ""));
+    }
+    let given: Vec<&str> = names.iter().map(|name| &*rig.desired[*name]).collect();
+    assert_eq!(given, ["192.0.2.0", "192.0.2.2", "192.0.2.3", "192.0.2.10"]);
+    let messages = told(&rig);
+    assert!(
+        messages.iter().any(
+            |one| one.starts_with("a 192.0.2.1/32 is the cluster's own, of Node n1 (and 1 more like it)")
+        ),
+        "{messages:?}"
+    );
+    assert!(
+        messages
+            .iter()
+            .any(|one| one.starts_with("a 192.0.2.8/31 is the cluster's own, of ServiceCIDR kubernetes:")),
+        "{messages:?}"
+    );
+    // Who asks is told why.
+    for (asked, is_refused) in
+        [("192.0.2.1", true), ("192.0.2.6", true), ("192.0.2.9", true), ("192.0.2.12", false)]
+    {
+        rig.apply(&service("asks", &format!(", loadBalancerIP: {asked}"), ""));
+        assert_eq!(&*rig.desired["asks"], if is_refused { "OverlapsCluster" } else { asked });
+        rig.delete(Kind::Service, "default", "asks");
+    }
+    let usage = rig.assigner.usage().next().unwrap().1;
+    assert_eq!((usage.assigned_v4, usage.available_v4), (4, 16 - 4 - 7));
+    // What is no longer theirs is given.
+    rig.delete(Kind::Node, "", "n1");
+    rig.apply(&service("e", "", ""));
+    assert_eq!(&*rig.desired["e"], "192.0.2.1");
+    assert_eq!(told(&rig).len(), 1);
+}
+
+#[test]
+fn an_address_in_use_stays_when_a_network_of_the_cluster_gets_it() {
+    let mut rig = Rig::new(Role::Leader);
+    rig.apply(&(pool("a", "192.0.2.0/28") + &service("web", "", "")));
+    rig.apply(&service("web", "", "192.0.2.0"));
+    rig.object(networks(Kind::Node, "n1", "192.0.2.0/30"));
+    rig.apply(&service("late", "", ""));
+    assert_eq!((&*rig.desired["web"], &*rig.desired["late"]), ("192.0.2.0", "192.0.2.4"));
+    assert_eq!(rig.served(), "web=192.0.2.0");
+    assert_eq!(told(&rig).len(), 1);
+    rig.become_(Role::Follower);
+    rig.become_(Role::Leader);
+    assert_eq!(rig.served(), "web=192.0.2.0");
+    // Nobody else shares it, or gets it afterwards.
+    rig.delete(Kind::Service, "default", "web");
+    rig.apply(&service("later", "", ""));
+    assert_eq!(rig.desired["later"], "192.0.2.5");
+}
+
+#[test]
+fn an_address_of_the_cluster_is_not_had_by_asking_without_a_pool_either() {
+    let mut rig = Rig::new(Role::Follower);
+    let node = r#"{"metadata": {"name": "n"}, "spec": {"podCIDR": "203.0.113.0/28"}, "status": {"addresses": [{"address": "203.0.113.77"}]}}"#;
+    rig.apply(&service("pod", ", loadBalancerIP: 203.0.113.5", ""));
+    rig.apply(&service("node", ", loadBalancerIP: 203.0.113.77", ""));
+    rig.apply(&service("fine", ", loadBalancerIP: 203.0.113.99", ""));
+    assert_eq!(rig.served(), "fine=203.0.113.99 node=203.0.113.77 pod=203.0.113.5");
+    rig.object(decode_json(Kind::Node, node.as_bytes()).object.unwrap());
+    assert_eq!(rig.served(), "fine=203.0.113.99");
+    rig.become_(Role::Leader);
+    assert_eq!((&*rig.desired["pod"], &*rig.desired["node"]), ("OverlapsCluster", "OverlapsCluster"));
+    // An operator who names the very address of a node means it; networks of Pods are nobody's to name.
+    let requestable = vec!["203.0.113.77/32".parse().unwrap(), "203.0.113.5/32".parse().unwrap()];
+    let settings =
+        ServiceSettings { load_balancer: true, classless: true, requestable, ..ServiceSettings::default() };
+    rig.assigner = Assigner::new(settings, Role::Leader);
+    let mut change = Change::default();
+    for object in rig.index.objects().cloned().collect::<Vec<_>>() {
+        change.merge(rig.index.apply(Event::Delete(object.reference.clone())));
+        change.merge(rig.index.apply(Event::Apply(object)));
+    }
+    rig.give(change);
+    assert_eq!((&*rig.desired["pod"], &*rig.desired["node"]), ("OverlapsCluster", "203.0.113.77"));
+}

@@ -44,6 +44,12 @@ impl KubeSource {
         {
             return Knowledge::Partial;
         }
+        // Whoever may not see the cluster's networks gives addresses without that.
+        let is_known = |list: &Follower| self.whole.contains(&list.id) || self.progress.is_refused(list.id);
+        let mut networks = self.followers.iter().filter(|list| list.target.resource.is_of_networks());
+        if !networks.all(is_known) {
+            return Knowledge::Partial;
+        }
         let lists = self.followers.iter().filter(|follower| decides(follower.target.resource));
         lists.map(|follower| self.list_known(follower)).min().unwrap_or(Knowledge::Whole)
     }

@@ -145,7 +145,9 @@ impl KubeSource {
             }
             return;
         }
-        self.disk.put(&reference, raw);
+        if !raw.is_empty() {
+            self.disk.put(&reference, raw);
+        }
         let named = match &object.spec {
             ObjectSpec::IngressClass(class) => self.class_changed(&reference, Some(class), now),
             _ => {

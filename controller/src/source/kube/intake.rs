@@ -373,7 +373,7 @@ impl Intake {
                 object.reference.namespace = self.known.namespace(&object.reference.namespace);
                 let key = (Arc::clone(&object.reference.namespace), Arc::clone(&object.reference.name));
                 let observed = self.observed(json);
-                let raw = if self.extras.keeps {
+                let raw = if self.extras.keeps && !self.target.resource.is_of_networks() {
                     journal::trim(json, kind == Kind::Service)
                 } else {
                     Box::default()

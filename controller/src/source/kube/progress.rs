@@ -93,6 +93,8 @@ impl Feed {
         match &self.failing {
             // What is wanted of it is asked for by name, and that is waited for.
             Some(_) if self.target.resource.is_material() => None,
+            // Nothing that is served waits for it.
+            _ if self.target.resource.is_of_networks() => None,
             // That is how it is.
             Some(_) if self.is_missing() => None,
             Some(failing) => Some(failing.since + GRACE),
@@ -270,6 +272,13 @@ impl Progress {
     /// True if the cluster does not know what the list has, which it need not.
     pub(super) fn is_missing(&self, id: FeedId) -> bool {
         self.lock().feeds.get(id.0).is_some_and(Feed::is_missing)
+    }
+
+    /// True if the server has an answer to what the list has, and it is no: we may not see it, or there is no such thing.
+    pub(super) fn is_refused(&self, id: FeedId) -> bool {
+        let inner = self.lock();
+        let failing = inner.feeds.get(id.0).and_then(|feed| feed.failing.as_ref());
+        failing.is_some_and(|failing| failing.is_answer && !failing.is_trouble)
     }
 
     /// True if it has said so for long enough, even if it did know it before.

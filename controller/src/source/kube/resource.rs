@@ -28,11 +28,15 @@ pub(super) enum Resource {
     L2Advertisements,
     /// Namespaces as objects of the index, for their labels.
     NamespaceLabels,
+    /// Of nodes, the networks that are theirs and their Pods'.
+    Nodes,
+    /// Networks of Services.
+    ServiceCidrs,
 }
 
 impl Resource {
     /// All that are objects of the index.
-    pub(super) const OF_OBJECTS: [Self; 10] = [
+    pub(super) const OF_OBJECTS: [Self; 12] = [
         Self::IngressClasses,
         Self::Ingresses,
         Self::Services,
@@ -43,7 +47,12 @@ impl Resource {
         Self::IpAddressPools,
         Self::L2Advertisements,
         Self::NamespaceLabels,
+        Self::Nodes,
+        Self::ServiceCidrs,
     ];
+
+    /// Those that say which addresses Services never get.
+    pub(super) const OF_NETWORKS: [Self; 2] = [Self::Nodes, Self::ServiceCidrs];
 
     /// Those that say which addresses Services get.
     pub(super) const OF_POOLS: [Self; 4] =
@@ -62,6 +71,8 @@ impl Resource {
             Kind::AddressPool => Some(Self::AddressPools),
             Kind::IPAddressPool => Some(Self::IpAddressPools),
             Kind::L2Advertisement => Some(Self::L2Advertisements),
+            Kind::Node => Some(Self::Nodes),
+            Kind::ServiceCIDR => Some(Self::ServiceCidrs),
             Kind::Config | Kind::Listener | Kind::Route | Kind::Backend | Kind::File => None,
         }
     }
@@ -80,6 +91,8 @@ impl Resource {
             Self::IpAddressPools => Some(Kind::IPAddressPool),
             Self::L2Advertisements => Some(Kind::L2Advertisement),
             Self::NamespaceLabels => Some(Kind::Namespace),
+            Self::Nodes => Some(Kind::Node),
+            Self::ServiceCidrs => Some(Kind::ServiceCIDR),
         }
     }
 
@@ -97,6 +110,8 @@ impl Resource {
             Self::AddressPools => "AddressPools",
             Self::IpAddressPools => "IPAddressPools",
             Self::L2Advertisements => "L2Advertisements",
+            Self::Nodes => "Nodes",
+            Self::ServiceCidrs => "ServiceCIDRs",
         }
     }
 
@@ -114,13 +129,18 @@ impl Resource {
             Self::IngressClasses
             | Self::Secrets
             | Self::ConfigMaps
-            | Self::L2Advertisements => false,
+            | Self::L2Advertisements
+            | Self::Nodes
+            | Self::ServiceCidrs => false,
         }
     }
 
-    /// A cluster need not know it: it is of a CustomResourceDefinition.
+    /// A cluster need not know it: it is of a CustomResourceDefinition, or of newer servers.
     pub(super) fn is_custom(self) -> bool {
-        matches!(self, Self::AddressPools | Self::IpAddressPools | Self::L2Advertisements)
+        matches!(
+            self,
+            Self::AddressPools | Self::IpAddressPools | Self::L2Advertisements | Self::ServiceCidrs
+        )
     }
 
     /// It is watched in those namespaces whose objects are served; anything else concerns all of them.
@@ -134,8 +154,15 @@ impl Resource {
             | Self::AddressPools
             | Self::IpAddressPools
             | Self::L2Advertisements
-            | Self::NamespaceLabels => false,
+            | Self::NamespaceLabels
+            | Self::Nodes
+            | Self::ServiceCidrs => false,
         }
+    }
+
+    /// Its objects say which addresses Services never get. Nothing is served by it.
+    pub(super) fn is_of_networks(self) -> bool {
+        Self::OF_NETWORKS.contains(&self)
     }
 
     /// Its objects are kept only if other objects name them.
@@ -150,12 +177,15 @@ impl Resource {
 
     fn api(self) -> &'static str {
         match self {
-            Self::Namespaces | Self::NamespaceLabels | Self::Services | Self::Secrets | Self::ConfigMaps => {
-                "/api/v1"
-            }
+            Self::Namespaces
+            | Self::NamespaceLabels
+            | Self::Services
+            | Self::Secrets
+            | Self::ConfigMaps
+            | Self::Nodes => "/api/v1",
             Self::AddressPools => "/apis/sluicegate.dev/v1alpha1",
             Self::IpAddressPools | Self::L2Advertisements => "/apis/metallb.io/v1beta1",
-            Self::IngressClasses | Self::Ingresses => "/apis/networking.k8s.io/v1",
+            Self::IngressClasses | Self::Ingresses | Self::ServiceCidrs => "/apis/networking.k8s.io/v1",
             Self::EndpointSlices => "/apis/discovery.k8s.io/v1",
         }
     }
@@ -172,6 +202,8 @@ impl Resource {
             Self::AddressPools => "addresspools",
             Self::IpAddressPools => "ipaddresspools",
             Self::L2Advertisements => "l2advertisements",
+            Self::Nodes => "nodes",
+            Self::ServiceCidrs => "servicecidrs",
         }
     }
 

@@ -73,6 +73,9 @@ impl KubeSource {
         for resource in pools.unwrap_or_default() {
             self.follow(*resource, now);
         }
+        if self.settings.pools != Pools::None {
+            Resource::OF_NETWORKS.iter().for_each(|resource| self.follow(*resource, now));
+        }
     }
 
     /// Begins to follow a resource, in every namespace that is named.

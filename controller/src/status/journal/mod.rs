@@ -371,6 +371,8 @@ fn kind_name(kind: Kind) -> &'static str {
         Kind::AddressPool => "AddressPool",
         Kind::IPAddressPool => "IPAddressPool",
         Kind::L2Advertisement => "L2Advertisement",
+        Kind::Node => "Node",
+        Kind::ServiceCIDR => "ServiceCIDR",
         Kind::Config => "Config",
         Kind::Listener => "Listener",
         Kind::Route => "Route",

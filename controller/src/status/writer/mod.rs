@@ -537,6 +537,8 @@ impl Writer {
             | Kind::AddressPool
             | Kind::IPAddressPool
             | Kind::L2Advertisement
+            | Kind::Node
+            | Kind::ServiceCIDR
             | Kind::Config
             | Kind::Listener
             | Kind::Route

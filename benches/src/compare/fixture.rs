@@ -15,6 +15,7 @@ pub(crate) fn sample(figure: f64) -> Sample {
         load_idle: 0.2,
         steal: 0.001,
         others: 0.01,
+        slowness: 0.0,
         latency: latency.map(|(name, value)| (name.to_owned(), value)).into(),
     }
 }

@@ -1,6 +1,6 @@
 //! One measurement: a proxy is started, loaded and ended, and what it cost is judged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Instant;
 
@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use super::cpu::{self, Interval, Moment};
 use super::load::{self, Amount, Report};
 use super::peers::{Peer, Programs};
+use super::probe::{Probe, is_slow};
 use super::proxy::{Prepared, Proxy};
 use super::record::{Outcome, Sample, Unit};
 use super::scenario::{CHANGE, HOSTS, MEMORY, START, Scenario, Table};
@@ -31,7 +32,16 @@ pub struct Placement {
     pub load: Vec<usize>,
 }
 
-/// Measures `peer`, whose program is `program`. What goes wrong is an outcome too, unless the comparison was told to end.
+impl Placement {
+    /// All of them, each once.
+    #[must_use]
+    pub fn all(&self) -> Vec<usize> {
+        let all: BTreeSet<usize> = self.proxy.iter().chain(&self.load).copied().collect();
+        all.into_iter().collect()
+    }
+}
+
+/// Measures `peer` as soon as `probe` finds the CPUs as quick as ever, if it need not wait for long. What goes wrong is an outcome too, unless the comparison was told to end.
 ///
 /// # Errors
 /// If it was.
@@ -42,9 +52,16 @@ pub fn measure(
     amount: Amount,
     workers: usize,
     place: &Placement,
+    probe: &mut Probe,
 ) -> Result<Outcome> {
+    let cpus = place.all();
+    // Memory is the same on a slow CPU.
+    let before = if scenario.unit == Unit::BytesEach { 0.0 } else { probe.wait(&cpus)? };
     match sample(scenario, programs, peer, amount, workers, place) {
-        Ok(sample) => Ok(judge(sample, scenario.unit, amount)),
+        Ok(mut sample) => {
+            sample.slowness = probe.slowest(cpus)?.max(before);
+            Ok(judge(sample, scenario.unit, amount))
+        }
         Err(error) => {
             stop::check()?;
             Ok(Outcome::Failed(format!("{error:#}")))
@@ -100,6 +117,7 @@ fn loaded(
         load_idle: idle(&interval, place.load.len()),
         steal: interval.steal,
         others: interval.others(used),
+        slowness: 0.0,
         latency: report.latency_us,
     };
     Ok((sample, pss_bytes(proxy.pid())?))
@@ -133,6 +151,7 @@ fn start(
         load_idle: idle(&interval, place.load.len()),
         steal: interval.steal,
         others: interval.others(used),
+        slowness: 0.0,
         latency: BTreeMap::new(),
     })
 }
@@ -171,6 +190,7 @@ fn change(
         steal: interval.steal,
         // The proxy ended with the load, of which it was a child.
         others: interval.others(0.0),
+        slowness: 0.0,
         latency: report.latency_us,
     })
 }
@@ -195,7 +215,7 @@ fn figure(scenario: &Scenario, report: &Report) -> Option<f64> {
 /// Whether the machine got in the way: another time may be better.
 #[must_use]
 pub fn is_disturbed(sample: &Sample) -> bool {
-    sample.steal > STEAL || sample.others > OTHERS
+    sample.steal > STEAL || sample.others > OTHERS || is_slow(sample.slowness)
 }
 
 fn judge(sample: Sample, unit: Unit, amount: Amount) -> Outcome {
@@ -207,6 +227,8 @@ fn judge(sample: Sample, unit: Unit, amount: Amount) -> Outcome {
         format!("the host took {:.1} % of the CPU time", sample.steal * 100.0)
     } else if sample.others > OTHERS {
         format!("something else used {:.1} % of the CPU time", sample.others * 100.0)
+    } else if is_slow(sample.slowness) {
+        format!("a CPU was {:.0} % slower than at its best", sample.slowness * 100.0)
     } else if let Some(wanted) = amount.rate.filter(|wanted| rate < wanted * KEPT) {
         format!("{rate:.0} of {wanted:.0} requests a second")
     } else {
@@ -232,6 +254,7 @@ mod tests {
             load_idle: 0.0,
             steal,
             others,
+            slowness: 0.0,
             latency: BTreeMap::new(),
         }
     }
@@ -251,6 +274,14 @@ mod tests {
             panic!("it counts")
         };
         assert_eq!(reason, "something else used 20.0 % of the CPU time");
+    }
+
+    #[test]
+    fn what_a_slow_cpu_did_is_thrown_away_and_may_be_better_another_time() {
+        let slow = Sample { slowness: 0.23, ..sample(0.0, 0.0) };
+        assert!(is_disturbed(&slow));
+        let Outcome::ThrownAway(_, reason) = judge(slow, TIME, CLOSED) else { panic!("it counts") };
+        assert_eq!(reason, "a CPU was 23 % slower than at its best");
     }
 
     #[test]

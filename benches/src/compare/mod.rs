@@ -13,6 +13,7 @@ pub mod machine;
 pub mod measure;
 pub mod page;
 pub mod peers;
+pub mod probe;
 pub mod proxy;
 pub mod record;
 pub mod report;

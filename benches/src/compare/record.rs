@@ -115,6 +115,9 @@ pub struct Sample {
     pub steal: f64,
     /// Share of all CPU time that neither the proxy nor its load used, 0 to 1.
     pub others: f64,
+    /// How much longer than at its best a CPU took for the same work before or after, 0 for as quick as ever.
+    #[serde(default)]
+    pub slowness: f64,
     /// Microseconds that a client waited, by percentile (`"p50"`, `"p99"`, `"max"`).
     pub latency: BTreeMap<String, f64>,
 }

@@ -9,6 +9,7 @@ use anyhow::Result;
 use super::load::Amount;
 use super::measure::{Placement, is_disturbed, measure};
 use super::peers::{Peer, Programs};
+use super::probe::Probe;
 use super::record::{Outcome, Round};
 use super::scenario::{Scenario, Size, Table};
 
@@ -151,12 +152,13 @@ impl<'a> Rounds<'a> {
     ///
     /// # Errors
     /// If the comparison was told to end.
-    pub fn run(&mut self, number: usize) -> Result<Round> {
+    pub fn run(&mut self, number: usize, probe: &mut Probe) -> Result<Round> {
         let place = placement(self.cpus, self.workers, number);
         let mut outcomes = Vec::new();
         for peer in order(&self.job.peers, number) {
             let amount = self.amount(peer);
-            let outcome = measure(self.job.scenario, self.programs, peer, amount, self.workers, &place)?;
+            let scenario = self.job.scenario;
+            let outcome = measure(scenario, self.programs, peer, amount, self.workers, &place, probe)?;
             if let Outcome::Good(sample) | Outcome::ThrownAway(sample, _) = &outcome {
                 self.speeds.insert(peer.name, sample.requests as f64 / sample.seconds.max(1e-3));
             }
@@ -276,6 +278,7 @@ mod tests {
                 load_idle: 0.5,
                 steal: 0.0,
                 others,
+                slowness: 0.0,
                 latency: BTreeMap::new(),
             };
             let outcomes = vec![("caddy".to_owned(), Outcome::ThrownAway(sample, String::new()))];

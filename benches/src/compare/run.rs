@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use super::machine::{self, Congestion};
 use super::peers::{self, Peer, Programs, Source};
+use super::probe::Probe;
 use super::record::{Measured, Outcome, Round, Run, Unit};
 use super::round::{Budget, Job, Rounds, is_spoilt, spell};
 use super::scenario::{self, Scenario};
@@ -18,6 +19,8 @@ use super::{QUICK, cpu, report, stop};
 
 /// Rounds at least, of a quick comparison and of another.
 const ROUNDS: (usize, usize) = (5, 12);
+/// How long to wait in all for CPUs that are slow, in a quick comparison and in another.
+const WAITING: (Duration, Duration) = (Duration::from_secs(90), Duration::from_secs(900));
 /// The longest load, in seconds.
 const LOADS: (f64, f64) = (0.8, 2.0);
 
@@ -102,7 +105,9 @@ impl Options {
         let longest = self.seconds.unwrap_or(if self.quick { LOADS.0 } else { LOADS.1 });
         let budget = Budget { end: self.quick.then(|| begin + QUICK), longest };
         let workers = usize::from(self.workers);
-        Comparison { record, programs, cpus: [first, second], workers, rate: self.rate, budget, begin }
+        let cpus = [first, second];
+        let probe = Probe::new(&cpus, if self.quick { WAITING.0 } else { WAITING.1 })?;
+        Comparison { record, programs, cpus, workers, rate: self.rate, budget, begin, probe }
             .run(&jobs, &self.out)
     }
 
@@ -205,6 +210,7 @@ struct Comparison {
     rate: Option<f64>,
     budget: Budget,
     begin: Instant,
+    probe: Probe,
 }
 
 impl Comparison {
@@ -259,7 +265,7 @@ impl Comparison {
             if number >= job.rounds && !self.budget.allows(rounds.cost(), rest, Instant::now()) {
                 break;
             }
-            let round = rounds.run(number)?;
+            let round = rounds.run(number, &mut self.probe)?;
             if number < job.rounds && is_spoilt(&round) {
                 spoilt += 1;
             }

@@ -258,9 +258,9 @@ pub const ALL: &[Scenario] = &[
         name: "latency",
         about: "what clients of small-get wait at 10,000 requests a second, each sent when it is due: the 99th percentile",
         unit: Unit::LatencyMicros,
-        // Two seconds: in less, one pause of the machine of a few milliseconds is more than a hundredth.
-        args: &["--requests", "20000", "--warmup", "1000"],
-        size: Size::Fixed(2.2),
+        // More than a second: in less, one pause of the machine of a few milliseconds is more than a hundredth.
+        args: &["--requests", "12000", "--warmup", "1000"],
+        size: Size::Fixed(1.4),
         rate: Some(10_000.0),
         ..HTTP
     },

@@ -1,10 +1,7 @@
-//! CPUs: which ones there are, running something on some of them, ahead of everything else, and what the whole machine used.
-//! Reads `/proc`; changes only on which CPUs this thread, and what it starts, may run.
+//! CPUs: which ones there are, running something on some of them, and what the whole machine used. Reads `/proc`; changes
+//! only on which CPUs this thread, and what it starts, may run.
 
-use std::ffi::OsStr;
 use std::fs;
-use std::process::{Command, Stdio};
-use std::sync::LazyLock;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -34,37 +31,6 @@ pub fn on<T>(cpus: &[usize], what: impl FnOnce() -> T) -> Result<T> {
     let done = what();
     sched_setaffinity(None, &before)?;
     Ok(done)
-}
-
-/// Runs a program with `SCHED_RR`, priority 10: whatever else wants its CPU waits (sched(7)).
-const AHEAD: [&str; 3] = ["chrt", "--rr", "10"];
-
-static MAY_BE_AHEAD: LazyLock<bool> = LazyLock::new(|| {
-    let [chrt, policy, priority] = AHEAD;
-    let tried = Command::new(chrt)
-        .args([policy, priority, "true"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    tried.is_ok_and(|status| status.success())
-});
-
-/// Whether programs can be started ahead of everything else: `chrt` is there, and may.
-#[must_use]
-pub fn may_be_ahead() -> bool {
-    *MAY_BE_AHEAD
-}
-
-/// `program`, to be started on `cpus`: where it has one of its own, ahead of everything else. What shares its CPUs with its
-/// load must take turns with it as usual.
-pub fn command(program: impl AsRef<OsStr>, cpus: &[usize]) -> Command {
-    let [chrt, policy, priority] = AHEAD;
-    if cpus.len() != 1 || !may_be_ahead() {
-        return Command::new(program);
-    }
-    let mut command = Command::new(chrt);
-    command.args([policy, priority]).arg(program);
-    command
 }
 
 /// What all CPUs together have done until a moment.
@@ -173,21 +139,9 @@ mod tests {
     fn a_child_that_ended_is_counted() {
         let before = Moment::now().unwrap();
         let spin = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done";
-        Command::new("sh").args(["-c", spin]).status().unwrap();
+        std::process::Command::new("sh").args(["-c", spin]).status().unwrap();
         let interval = Moment::now().unwrap().since(&before);
         assert!(interval.ended > 0.0 && interval.seconds > 0.0, "{interval:?}");
-    }
-
-    #[test]
-    fn a_program_with_a_cpu_of_its_own_is_ahead_and_others_are_not() {
-        let policy = |cpus: &[usize]| {
-            let output = command("sh", cpus).args(["-c", "chrt --pid $$"]).output().unwrap();
-            String::from_utf8(output.stdout).unwrap()
-        };
-        if may_be_ahead() {
-            assert!(policy(&[0]).contains("SCHED_RR"));
-            assert!(policy(&[0, 1]).contains("SCHED_OTHER"));
-        }
     }
 
     #[test]

@@ -77,7 +77,7 @@ pub fn backend(
     programs: &Programs,
     cpus: &[usize],
 ) -> Result<Process> {
-    let mut command = cpu::command(program("backend", programs)?, cpus);
+    let mut command = Command::new(program("backend", programs)?);
     command.args(addresses.iter().map(SocketAddr::to_string)).stdin(Stdio::null());
     command.stdout(Stdio::null()).stderr(File::create(folder.join("backend.err"))?);
     let backend = Process(cpu::on(cpus, || command.spawn())??);
@@ -108,7 +108,7 @@ pub fn run(
         return h2load(scenario, programs, proxy, amount, cpus);
     }
     let program = program(scenario.program(), programs)?;
-    let mut command = cpu::command(program, cpus);
+    let mut command = Command::new(program);
     command.args(["--target", &format!("127.0.0.1:{}", proxy.port), "--pid", &proxy.pid().to_string()]);
     for backend in proxy.backends() {
         command.args(["--backend", &backend.to_string()]);
@@ -198,7 +198,7 @@ fn h2load(
     let h2load = program("h2load", programs)?;
     let load = |requests: u64| -> Result<Report> {
         let scheme = if scenario.front == Front::Https2 { "https" } else { "http" };
-        let mut command = cpu::command(&h2load, cpus);
+        let mut command = Command::new(&h2load);
         command.args(["-n", &requests.to_string()]).args(scenario.args);
         command.arg(format!("--connect-to=127.0.0.1:{}", proxy.port));
         command.arg(format!("{scheme}://bench.test:{}/", proxy.port));

@@ -67,10 +67,7 @@ impl Drop for Congestion {
 /// # Errors
 /// If the kernel does not tell which CPUs there are.
 pub fn describe(programs: &Programs) -> Result<Machine> {
-    let mut machine = Machine { versions: programs.versions(), ..here()? };
-    let policy = if cpu::may_be_ahead() { "SCHED_RR" } else { "SCHED_OTHER: chrt is missing, or may not" };
-    machine.sysctls.insert("scheduling of proxies and loads".to_owned(), policy.to_owned());
-    Ok(machine)
+    Ok(Machine { versions: programs.versions(), ..here()? })
 }
 
 /// This machine and this tree, without the version of any program.

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use super::cpu::{self, Interval, Moment};
+use super::cpu::{Interval, Moment};
 use super::load::{self, Amount, Report};
 use super::peers::{Peer, Programs};
 use super::probe::{Probe, is_slow};
@@ -165,7 +166,7 @@ fn change(
     place: &Placement,
 ) -> Result<Sample> {
     let folder = tempfile::TempDir::with_prefix("compare-")?;
-    let mut command = cpu::command(load::program(scenario.tool, programs)?, &place.load);
+    let mut command = Command::new(load::program(scenario.tool, programs)?);
     command.args(["--peer", peer.name, "--binary"]).arg(program).args(scenario.args);
     for cpu in &place.proxy {
         command.args(["--proxy-cpus", &cpu.to_string()]);

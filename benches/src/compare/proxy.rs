@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -197,7 +197,7 @@ impl Proxy {
 /// # Errors
 /// If it cannot be started.
 pub fn spawn(program: &Path, launch: &Launch, folder: &Path, cpus: &[usize]) -> Result<Child> {
-    let mut command = cpu::command(program, cpus);
+    let mut command = Command::new(program);
     command.args(&launch.args).envs(launch.env.iter().map(|(key, value)| (key, value)));
     command.current_dir(folder).stdin(Stdio::null()).stderr(File::create(folder.join("stderr"))?);
     match &launch.stdout {
@@ -244,8 +244,6 @@ pub fn free_port(hosts: &[Ipv4Addr]) -> Result<u16> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
-
     use super::*;
 
     #[test]

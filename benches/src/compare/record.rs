@@ -35,8 +35,7 @@ pub struct Machine {
     pub cpus: usize,
     /// Main memory in bytes.
     pub memory: u64,
-    /// `net.ipv4.tcp_congestion_control` and the other settings that matter, scheduling too, by name, as they were during
-    /// the run.
+    /// `net.ipv4.tcp_congestion_control` and the other settings that matter, by name, as they were during the run.
     pub sysctls: BTreeMap<String, String>,
     /// The version of each peer, control and load generator, by name.
     pub versions: BTreeMap<String, String>,

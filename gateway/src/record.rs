@@ -35,6 +35,8 @@ pub enum Reason {
     HeaderTooLarge,
     /// A transfer coding or method we do not implement (501).
     NotImplemented,
+    /// The request came back to this gateway too often (508).
+    LoopDetected,
     /// HTTP version other than 1.0 and 1.1 (505).
     VersionNotSupported,
     /// The host is served under other TLS settings than those of this connection (421).
@@ -71,7 +73,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of [`Self::index`].
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::Forwarded,
         Self::Redirected,
         Self::Local,
@@ -86,6 +88,7 @@ impl Reason {
         Self::UpgradeRequired,
         Self::HeaderTooLarge,
         Self::NotImplemented,
+        Self::LoopDetected,
         Self::VersionNotSupported,
         Self::MisdirectedRequest,
         Self::NoRoute,
@@ -128,6 +131,7 @@ impl Reason {
             Self::UpgradeRequired => "UpgradeRequired",
             Self::HeaderTooLarge => "HeaderTooLarge",
             Self::NotImplemented => "NotImplemented",
+            Self::LoopDetected => "LoopDetected",
             Self::VersionNotSupported => "VersionNotSupported",
             Self::MisdirectedRequest => "MisdirectedRequest",
             Self::NoRoute => "NoRoute",
@@ -175,6 +179,7 @@ impl Reason {
             | Self::Overloaded => 503,
             Self::ResponseTimeout | Self::RequestTimeout | Self::IdleTimeout => 504,
             Self::VersionNotSupported => 505,
+            Self::LoopDetected => 508,
             Self::ClientGone | Self::PassedThrough => 0,
         }
     }

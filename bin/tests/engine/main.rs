@@ -16,6 +16,7 @@ mod endpoints;
 mod failures;
 mod framing;
 mod lifecycle;
+mod loops;
 mod origin;
 mod regressions;
 mod timeouts;

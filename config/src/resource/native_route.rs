@@ -523,7 +523,8 @@ impl Builder<'_> {
 }
 
 /// Fields that frame a message or that the gateway sets itself.
-const MANAGED: [&str; 16] = [
+const MANAGED: [&str; 17] = [
+    "cdn-loop",
     "connection",
     "content-length",
     "expect",

@@ -30,6 +30,8 @@ impl Outcome {
     #[must_use]
     pub const fn of_status(status: u16) -> Self {
         match status {
+            // Whether a request goes round is a matter of routes, and a client can have itself told so.
+            508 => Self::Success,
             502..=504 => Self::GatewayError,
             500..=599 => Self::ServerError,
             _ => Self::Success,

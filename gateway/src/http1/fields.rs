@@ -42,6 +42,8 @@ pub(crate) enum Name {
     ForwardingIdentity,
     /// What tells of a client's certificate: always ours, whoever sends it.
     ClientCertificate,
+    /// `CDN-Loop` (RFC 8586): passes whatever is configured, with our entry behind it.
+    CdnLoop,
     /// An alias (`_` or `.` for `-`) of a managed name: dropped.
     Alias,
     /// Logged.
@@ -73,6 +75,7 @@ const MANAGED: &[(&str, Name)] = &[
     ("upgrade", Name::Upgrade),
     ("trailer", Name::Trailer),
     ("referer", Name::Referer),
+    ("cdn-loop", Name::CdnLoop),
     ("forwarded", Name::ForwardingIdentity),
     ("x-real-ip", Name::RealIp),
     ("connection", Name::Connection),
@@ -176,9 +179,9 @@ fn classify_alias(name: &[u8], candidates: &[(&str, Name)]) -> Name {
 }
 
 /// Fields that a `Connection` option must never name, because stripping them would change who the request
-/// seems to be from or where it goes (CVE-2022-31813, CVE-2024-45410).
+/// seems to be from or where it goes (CVE-2022-31813, CVE-2024-45410), or hide that it goes round.
 pub(crate) fn is_protected(option: &[u8]) -> bool {
-    const PROTECTED: [&str; 12] = [
+    const PROTECTED: [&str; 13] = [
         "host",
         "authorization",
         "cookie",
@@ -191,6 +194,7 @@ pub(crate) fn is_protected(option: &[u8]) -> bool {
         "x-real-ip",
         "x-request-id",
         "forwarded",
+        "cdn-loop",
     ];
     PROTECTED.iter().any(|name| name.as_bytes().eq_ignore_ascii_case(option))
 }

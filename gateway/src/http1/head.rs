@@ -100,6 +100,8 @@ pub(crate) struct RequestHead {
     pub(crate) rpc: Rpc,
     /// `grpc-timeout`.
     pub(crate) grpc_timeout: Span,
+    /// There is a `CDN-Loop`.
+    pub(crate) cdn_loop: bool,
 }
 
 impl RequestHead {
@@ -225,6 +227,7 @@ fn interpret(head: &[u8], fields: &[Field], out: &mut RequestHead) -> Result<(),
             Name::IdempotencyKey => seen.idempotency_key = true,
             Name::ContentType => out.rpc = Rpc::of(value),
             Name::GrpcTimeout => out.grpc_timeout = field.value,
+            Name::CdnLoop => out.cdn_loop = true,
             _ => {}
         }
     }

@@ -5,6 +5,7 @@ use config::table::{HeaderModifier, Limits};
 use super::head::{self, Field, RequestHead};
 use super::scan::HeadScan;
 use super::write::{self, Onward};
+use crate::proxy::cdn_loop::LoopToken;
 use crate::record::Reason;
 
 /// One request head after the other, in buffers that are used again, as a connection does it.
@@ -15,6 +16,7 @@ pub struct Heads {
     fields: Vec<Field>,
     written: Vec<u8>,
     modifier: HeaderModifier,
+    token: LoopToken,
 }
 
 impl Heads {
@@ -44,6 +46,7 @@ impl Heads {
             identity: b"",
             port: b"80",
             request_id: b"00112233445566778899aabbccddeeff",
+            token: &self.token,
             modifier: &self.modifier,
             to_grpc: false,
         };

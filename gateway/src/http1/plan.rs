@@ -11,6 +11,7 @@ use config::table::{
 
 use super::authority::{Authority, parse_authority};
 use super::connection::Peer;
+use super::fields::Name;
 use super::head::{self, RequestHead, Span};
 use super::target::{Target, canonical_path, split_target, valid_query};
 use super::write::{self, Onward, Request};
@@ -263,11 +264,21 @@ fn decide(
             location(&mut out, redirect, rule, to, rewriting)?;
             Then::Redirect { status: redirect.status, location: out }
         }
+        Ok(_) if plan.head.cdn_loop && has_gone_round(worker, parts.request) => {
+            Then::Answer(Reason::LoopDetected)
+        }
         Ok(split) => match route::backend(&plan.current.live, split, worker.random.borrow_mut().u64(..)) {
             Err(reason) => Then::Answer(reason),
             Ok(backend) => Then::Forward(forward(worker, plan, parts, rule, backend, to, rewriting)?),
         },
     })
+}
+
+/// Whether the request has been here as often as one may.
+#[cold]
+fn has_gone_round(worker: &Worker, request: Request<'_>) -> bool {
+    let fields = request.fields.iter().filter(|field| field.kind == Name::CdnLoop);
+    worker.loop_token().has_gone_round(fields.map(|field| field.value.get(request.bytes)))
 }
 
 struct Destination<'a> {
@@ -322,6 +333,7 @@ fn forward(
         client,
         port: to.peer.port.as_bytes(),
         request_id: plan.id.bytes(parts.request.bytes),
+        token: worker.loop_token(),
         modifier: &filters.request_headers,
         to_grpc: web.is_call(),
     };
@@ -446,7 +458,7 @@ fn resolve_client(request: Request<'_>, config: &BindConfig, peer: &Peer) -> IpA
 
 fn request_id(worker: &Worker, request: Request<'_>, trusted: bool) -> RequestId {
     if trusted
-        && let Some(field) = request.fields.iter().find(|field| field.kind == super::fields::Name::RequestId)
+        && let Some(field) = request.fields.iter().find(|field| field.kind == Name::RequestId)
         && write::is_request_id(field.value.get(request.bytes))
     {
         return RequestId::Theirs(field.value);

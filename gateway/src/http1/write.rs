@@ -3,6 +3,7 @@
 use super::fields::{self, Name};
 use super::head::{Field, Framing, RequestHead, Span};
 use super::response::ResponseHead;
+use crate::proxy::cdn_loop::LoopToken;
 use crate::proxy::grpc::Rpc;
 use config::table::HeaderModifier;
 
@@ -40,6 +41,8 @@ pub(crate) struct Onward<'a> {
     /// Local port, as text.
     pub(crate) port: &'a [u8],
     pub(crate) request_id: &'a [u8],
+    /// What this process adds to `CDN-Loop`.
+    pub(crate) token: &'a LoopToken,
     pub(crate) modifier: &'a HeaderModifier,
     /// The call is translated from gRPC-Web to gRPC.
     pub(crate) to_grpc: bool,
@@ -107,6 +110,7 @@ fn request_field_passes(field: &Field, from: Request<'_>, to: &Onward<'_>, kept:
         | Name::WebSocketVersion
         | Name::WebSocketAccept
         | Name::ContentType
+        | Name::CdnLoop
         | Name::GrpcTimeout
         | Name::IdempotencyKey => true,
         Name::ForwardedProto => to.trusted && !std::mem::replace(&mut kept.proto, true),
@@ -170,7 +174,16 @@ fn forwarding(out: &mut Vec<u8>, from: Request<'_>, to: &Onward<'_>, kept: &Kept
     if !kept.port {
         put!(out, b"X-Forwarded-Port: ", to.port, b"\r\n");
     }
-    put!(out, b"X-Real-IP: ", to.client, b"\r\nX-Request-ID: ", to.request_id, b"\r\n", to.identity);
+    put!(
+        out,
+        b"X-Real-IP: ",
+        to.client,
+        b"\r\nX-Request-ID: ",
+        to.request_id,
+        b"\r\n",
+        to.identity,
+        to.token.line()
+    );
 }
 
 /// The last [`MAX_HOPS`] addresses of the incoming `X-Forwarded-For`, in order, each followed by `, `. What

@@ -11,6 +11,8 @@ use config::table::{Chunks, RouteTable};
 use tokio::sync::watch;
 use tracing::warn;
 
+use crate::proxy::cdn_loop::LoopToken;
+
 use super::registry::Registry;
 use super::{Live, Occupied, clock};
 
@@ -22,6 +24,7 @@ pub struct Shared {
     workers: usize,
     published: watch::Sender<u64>,
     occupied: Occupied,
+    loop_token: LoopToken,
 }
 
 /// Replaces the current [`Live`]. There is one, on the control thread.
@@ -51,6 +54,7 @@ impl Shared {
             workers,
             published: watch::Sender::new(0),
             occupied: Occupied::default(),
+            loop_token: LoopToken::default(),
         });
         let publisher = Publisher {
             shared: Arc::clone(&shared),
@@ -72,6 +76,11 @@ impl Shared {
     #[must_use]
     pub fn version(&self) -> u64 {
         self.version.load(Acquire)
+    }
+
+    /// What tells requests that have been here before.
+    pub(crate) const fn loop_token(&self) -> &LoopToken {
+        &self.loop_token
     }
 
     /// Number of workers that serve from it.

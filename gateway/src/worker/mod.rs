@@ -24,6 +24,7 @@ use crate::access_log::WorkerLog;
 use crate::http1::head::Field;
 use crate::live::{Live, Occupied, Shared};
 use crate::metrics::WorkerMetrics;
+use crate::proxy::cdn_loop::LoopToken;
 use crate::upstream::{Http2Pool, Pool};
 
 pub(crate) use self::run::{Command, Place, Thread, start};
@@ -128,6 +129,11 @@ impl Worker {
     /// Where this process listens itself.
     pub(crate) fn occupied(&self) -> &Occupied {
         self.shared.occupied()
+    }
+
+    /// What tells requests that have been here before.
+    pub(crate) fn loop_token(&self) -> &LoopToken {
+        self.shared.loop_token()
     }
 
     /// Whether the process is going down.

@@ -68,6 +68,7 @@ fn status_codes_become_outcomes() {
         (503, Outcome::GatewayError),
         (504, Outcome::GatewayError),
         (505, Outcome::ServerError),
+        (508, Outcome::Success),
     ] {
         assert_eq!(Outcome::of_status(status), outcome, "{status}");
     }

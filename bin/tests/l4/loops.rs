@@ -1,13 +1,14 @@
-//! Routes that lead back into the gateway: by one listener, by two, by all addresses of the host.
+//! Routes that lead back into the gateway: by one listener, by two, by all addresses of the host, and by way of another
+//! gateway, which no one of them can see.
 
-use std::io::{ErrorKind, Read};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 
 use tempfile::TempDir;
 
-use crate::common::plain::named;
+use crate::common::plain::{echo, named};
 use crate::common::{Gateway, PATIENCE, eventually, free_address};
-use crate::udp_rig::{client, free_udp};
+use crate::udp_rig::{ask, client, echo as udp_echo, free_udp};
 
 /// Listeners that forward to what is beside them.
 fn start(protocol: &str, ways: &[(SocketAddr, &[SocketAddr])]) -> (Gateway, TempDir) {
@@ -93,5 +94,60 @@ fn datagrams_do_not_go_round() {
             gateway.metric("sluicegate_udp_dropped_total{reason=\"Loop\"}") == 1
         });
         assert_eq!(gateway.metric("sluicegate_udp_datagrams_total{direction=\"in\"}"), 1);
+    }
+}
+
+/// Two gateways, of which each leads to the other; besides, each serves an endpoint at its second address.
+fn two(
+    protocol: &str,
+    free: impl Fn() -> SocketAddr,
+    endpoint: SocketAddr,
+) -> [(Gateway, [SocketAddr; 2], TempDir); 2] {
+    let ([one, two], others) = ([free(), free()], [free(), free()]);
+    let first = start(protocol, &[(one, &[two]), (others[0], &[endpoint])]);
+    let second = start(protocol, &[(two, &[one]), (others[1], &[endpoint])]);
+    [(first.0, [one, others[0]], first.1), (second.0, [two, others[1]], second.1)]
+}
+
+/// L34: nothing says of a connection that it has been here, but each round is one more of one client, which has no more than
+/// half of `maxConnections`. So a connection ends after as many rounds, and all of them with it.
+#[test]
+fn connections_that_go_round_by_way_of_another_gateway_end_and_others_go_on() {
+    let [(first, at_first, _one), (second, at_second, _two)] = two("tcp", free_address, echo());
+    let mut open: Vec<TcpStream> =
+        [at_first[1], at_second[1]].map(|address| TcpStream::connect(address).unwrap()).into();
+    for _ in 0..20 {
+        assert_eq!(answer(at_first[0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        for stream in &mut open {
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.write_all(b"x").unwrap();
+            stream.read_exact(&mut [0]).unwrap();
+        }
+    }
+    for gateway in [&first, &second] {
+        eventually("all have ended", || gateway.metric("sluicegate_tcp_connections_open") == 1);
+        assert!(accepted(gateway) <= 20 * 50, "{}", accepted(gateway));
+    }
+}
+
+/// L34: each round is a flow of its own, and a datagram has one hop less to go in each, as through a router.
+#[test]
+fn a_datagram_that_goes_round_by_way_of_another_gateway_ends_and_others_go_on() {
+    for ip in ["127.0.0.1", "::1"] {
+        let ip: IpAddr = ip.parse().unwrap();
+        let endpoint = udp_echo("").address;
+        let [(first, at_first, _one), (second, at_second, _two)] = two("udp", || free_udp(ip), endpoint);
+        let others = [at_first[1], at_second[1]].map(client);
+        client(at_first[0]).send(b"?").unwrap();
+        eventually("it has no hop left", || {
+            let ended = |gateway: &Gateway| gateway.metric("sluicegate_udp_dropped_total{reason=\"Loop\"}");
+            ended(&first) + ended(&second) == 1
+        });
+        for other in &others {
+            assert_eq!(ask(other, b"mine"), b"mine");
+        }
+        // Nothing moves any more: 64 hops, half of them through each.
+        let received = |gateway: &Gateway| gateway.metric("sluicegate_udp_datagrams_total{direction=\"in\"}");
+        assert_eq!([&first, &second].map(received), [33, 33]);
     }
 }

@@ -365,14 +365,14 @@ impl Relay {
             Over::No => {}
             Over::Removed => {
                 self.close(around);
-                self.open(around, (bind, current), token, key)?;
+                self.open(around, (bind, current), token, (key, train.hops()))?;
             }
             // If there is no other, the one that it has is better than none.
-            Over::Unhealthy => drop(self.open(around, (bind, current), token, key)),
+            Over::Unhealthy => drop(self.open(around, (bind, current), token, (key, train.hops()))),
         }
         for _ in 0..usize::from(bind.policy.tries).clamp(1, MOST_TRIES) {
             let Some(upstream) = &mut self.upstream else {
-                self.open(around, (bind, current), token, key)?;
+                self.open(around, (bind, current), token, (key, train.hops()))?;
                 continue;
             };
             let before = *sent;
@@ -385,7 +385,7 @@ impl Relay {
                 Err(Errno::EMSGSIZE) => return Err(Dropped::TooLarge),
                 Err(_) => {
                     self.refused(around);
-                    self.open(around, (bind, current), token, key)?;
+                    self.open(around, (bind, current), token, (key, train.hops()))?;
                 }
             }
         }
@@ -398,8 +398,10 @@ impl Relay {
         around: &Surroundings<'_>,
         (bind, current): (&L4Bind, &Current),
         token: u64,
-        key: Key,
+        (key, hops): (Key, u8),
     ) -> Result<(), Dropped> {
+        // As a router does: each round of a datagram by way of another gateway, of which nothing here can know, is a new flow.
+        let Some(hops) = hops.checked_sub(1).filter(|hops| *hops > 0) else { return Err(Dropped::Loop) };
         let chosen = self.choose(around, (bind, current), key)?;
         if self.attempts > 0 {
             around.worker.metrics.retries.add(1);
@@ -410,18 +412,19 @@ impl Relay {
             SourceAddress::Gateway => None,
             SourceAddress::Client => Some(key.client.ip()),
         };
-        let opened = upstream::open(around.worker, around.poll, token, client, chosen).map_err(|error| {
-            tracing::debug!(endpoint.addr = %endpoint, %error, "cannot open a flow");
-            if upstream::is_our_want(&error) {
-                // Ports, or an address to send from, are not had by closing connections.
-                if error.kind() != io::ErrorKind::AddrNotAvailable {
-                    around.worker.shed();
+        let opened =
+            upstream::open(around.worker, around.poll, token, (client, hops), chosen).map_err(|error| {
+                tracing::debug!(endpoint.addr = %endpoint, %error, "cannot open a flow");
+                if upstream::is_our_want(&error) {
+                    // Ports, or an address to send from, are not had by closing connections.
+                    if error.kind() != io::ErrorKind::AddrNotAvailable {
+                        around.worker.shed();
+                    }
+                    Dropped::NoRoom
+                } else {
+                    Dropped::Refused
                 }
-                Dropped::NoRoom
-            } else {
-                Dropped::Refused
-            }
-        })?;
+            })?;
         self.close(around);
         around.budget.take();
         if self.endpoint.is_none() {

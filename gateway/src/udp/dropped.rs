@@ -15,7 +15,7 @@ pub enum Dropped {
     OtherFamily,
     /// Every endpoint that was tried refused.
     Refused,
-    /// The endpoint is this gateway itself.
+    /// The endpoint is this gateway itself, or the datagram may go no hop further.
     Loop,
     /// The backend does not exist.
     BackendNotFound,

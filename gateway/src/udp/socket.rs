@@ -37,12 +37,13 @@ pub(crate) fn prepare(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     if setsockopt(socket, sockopt::SndBufForce, &QUEUE).is_err() {
         let _capped = socket.set_send_buffer_size(QUEUE);
     }
-    if address.ip().is_unspecified() {
-        if address.is_ipv4() {
-            setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?;
-        } else {
-            setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?;
-        }
+    let is_any = address.ip().is_unspecified();
+    if address.is_ipv4() {
+        setsockopt(socket, sockopt::Ipv4RecvTtl, &true)?;
+        setsockopt(socket, sockopt::Ipv4PacketInfo, &is_any)?;
+    } else {
+        setsockopt(socket, sockopt::Ipv6RecvHopLimit, &true)?;
+        setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &is_any)?;
     }
     Ok(())
 }
@@ -65,6 +66,8 @@ pub(super) struct Meta {
     /// The address that it was sent to, where that can differ.
     pub(super) to: Option<IpAddr>,
     pub(super) len: usize,
+    /// Hops that it might still have gone.
+    pub(super) hops: u8,
     /// More was sent than there was room for.
     pub(super) is_cut: bool,
 }
@@ -84,7 +87,16 @@ impl std::fmt::Debug for Received {
     }
 }
 
-fn headers(local: SocketAddr) -> MultiHeaders<SockaddrStorage> {
+fn headers_to_receive(local: SocketAddr) -> MultiHeaders<SockaddrStorage> {
+    let control = match (local.ip().is_unspecified(), local.is_ipv4()) {
+        (false, _) => nix::cmsg_space!(nix::libc::c_int),
+        (true, true) => nix::cmsg_space!(nix::libc::in_pktinfo, nix::libc::c_int),
+        (true, false) => nix::cmsg_space!(nix::libc::in6_pktinfo, nix::libc::c_int),
+    };
+    MultiHeaders::preallocate(BATCH, Some(control))
+}
+
+fn headers_to_send(local: SocketAddr) -> MultiHeaders<SockaddrStorage> {
     let control = local.ip().is_unspecified().then(|| {
         if local.is_ipv4() {
             nix::cmsg_space!(nix::libc::in_pktinfo)
@@ -114,7 +126,7 @@ impl Default for Received {
         Self {
             buffers: vec![0; BATCH * STRIDE].into(),
             metas: Vec::with_capacity(BATCH),
-            headers: kinds().map(headers),
+            headers: kinds().map(headers_to_receive),
         }
     }
 }
@@ -137,20 +149,24 @@ impl Received {
         let messages = recvmmsg(socket.as_raw_fd(), headers, slices.iter_mut(), flags, None)?;
         for message in messages {
             let from = message.address.and_then(plain).unwrap_or(NOBODY);
-            let to = message.cmsgs().ok().and_then(|mut all| {
-                all.find_map(|one| match one {
+            let (mut to, mut hops) = (None, u8::MAX);
+            for control in message.cmsgs().into_iter().flatten() {
+                match control {
                     // The destination of a broadcast or multicast datagram is nobody's source address.
                     ControlMessageOwned::Ipv4PacketInfo(info) => {
-                        Some(IpAddr::V4(u32::from_be(info.ipi_spec_dst.s_addr).into()))
+                        to = Some(IpAddr::V4(u32::from_be(info.ipi_spec_dst.s_addr).into()));
                     }
                     ControlMessageOwned::Ipv6PacketInfo(info) => {
-                        Some(IpAddr::V6(info.ipi6_addr.s6_addr.into()))
+                        to = Some(IpAddr::V6(info.ipi6_addr.s6_addr.into()));
                     }
-                    _ => None,
-                })
-            });
+                    ControlMessageOwned::Ipv4Ttl(left) | ControlMessageOwned::Ipv6HopLimit(left) => {
+                        hops = u8::try_from(left).unwrap_or(u8::MAX);
+                    }
+                    _ => {}
+                }
+            }
             let is_cut = message.flags.contains(MsgFlags::MSG_TRUNC);
-            metas.push(Meta { from, to, len: message.bytes, is_cut });
+            metas.push(Meta { from, to, len: message.bytes, hops, is_cut });
         }
         Ok(metas.len())
     }
@@ -200,7 +216,7 @@ impl Default for Answers {
             list: Vec::with_capacity(BATCH + train::MOST),
             trust: Trust::default(),
             control: train::control(),
-            headers: kinds().map(headers),
+            headers: kinds().map(headers_to_send),
         }
     }
 }

@@ -92,6 +92,11 @@ impl<'a> Train<'a> {
         self.count
     }
 
+    /// Hops that the first of them might still have gone.
+    pub(super) fn hops(&self) -> u8 {
+        self.received.metas.get(self.first).map_or(u8::MAX, |meta| meta.hops)
+    }
+
     /// Bytes of all.
     pub(super) fn total(&self) -> usize {
         self.lengths().sum()

@@ -26,6 +26,10 @@ use crate::worker::timers::ticks;
 /// An endpoint whose ejection is over, and that gets a flow for a trial, has passed if it refused nothing for so long.
 const TRIAL: Duration = Duration::from_secs(1);
 
+/// Hops that datagrams have at most: what systems begin with. Where fewer are left to a client's, they have those: what goes
+/// round would begin anew here.
+const USUAL: u8 = 64;
+
 /// The endpoint that a flow belongs to now.
 #[derive(Debug)]
 pub(super) struct Upstream {
@@ -180,7 +184,8 @@ pub(super) fn choose(
     }
 }
 
-/// Opens the socket of a flow to the endpoint that was chosen for it, which is spoken to as `client` if there is one.
+/// Opens the socket of a flow to the endpoint that was chosen for it, which is spoken to as `client` if there is one, over no
+/// more than `hops`.
 ///
 /// # Errors
 /// As the kernel says; what is our own want is no fault of the endpoint and is not reported as one.
@@ -188,7 +193,7 @@ pub(super) fn open(
     worker: &Worker,
     poll: &OwnedFd,
     token: u64,
-    client: Option<IpAddr>,
+    (client, hops): (Option<IpAddr>, u8),
     (backend, in_flight): (Arc<LiveBackend>, InFlight),
 ) -> io::Result<Upstream> {
     let address = in_flight.endpoint().address;
@@ -196,7 +201,7 @@ pub(super) fn open(
         counters.requests.add(1);
     }
     let now = worker.timers.now();
-    let opened = connect(client, address).and_then(|socket| {
+    let opened = connect(client, hops, address).and_then(|socket| {
         let data = epoll::EventData::new_u64(token);
         epoll::add(poll, &socket, data, epoll::EventFlags::IN)?;
         Ok(socket)
@@ -224,12 +229,18 @@ pub(super) fn is_our_want(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| ours.iter().any(|errno| errno.raw_os_error() == code))
 }
 
-fn connect(client: Option<IpAddr>, address: SocketAddr) -> io::Result<OwnedFd> {
+fn connect(client: Option<IpAddr>, hops: u8, address: SocketAddr) -> io::Result<OwnedFd> {
     let kind = Type::DGRAM.nonblocking().cloexec();
     let socket = match client {
         None => Socket::new_raw(Domain::for_address(address), kind, Some(Protocol::UDP))?,
         Some(client) => transparent::socket(Type::DGRAM, client, address)?,
     };
+    let hops = u32::from(hops.min(USUAL));
+    if address.is_ipv4() {
+        socket.set_ttl_v4(hops)?;
+    } else {
+        socket.set_unicast_hops_v6(hops)?;
+    }
     socket.connect(&address.into())?;
     Ok(socket.into())
 }

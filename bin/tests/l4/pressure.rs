@@ -1,7 +1,7 @@
 //! What is open goes on, and what can be served is served, while queues, ports or peers fail.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -118,31 +118,117 @@ const ALONE: &str = "L4_TEST_ALONE";
 /// How many ports that network gives out.
 const PORTS: usize = 100;
 
-/// L32: in a network of its own, whose ports run out soon.
-#[test]
-fn without_a_port_to_one_endpoint_connections_go_to_another() {
+/// Runs `test`, which is called `name`, in a network of its own, after `setup`.
+fn alone(name: &str, setup: &str, test: fn()) {
     if std::env::var_os(ALONE).is_some() {
-        return ports_run_out();
+        return test();
     }
     let is_possible = Command::new("unshare").args(["-rn", "ip", "link", "set", "lo", "up"]).output();
     if !is_possible.is_ok_and(|output| output.status.success()) {
         return eprintln!("skipped: no network of its own can be had (unshare, ip)");
     }
-    let script = format!(
-        "ip link set lo up && echo '50000 {}' > /proc/sys/net/ipv4/ip_local_port_range && exec \"$0\" \"$@\"",
-        50_000 + PORTS - 1
-    );
-    let name = "pressure::without_a_port_to_one_endpoint_connections_go_to_another";
+    let script = format!("ip link set lo up && {setup} && exec \"$0\" \"$@\"");
     let output = Command::new("unshare")
         .args(["-rn", "sh", "-c", &script])
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture"])
+        .args(["--exact", &format!("pressure::{name}"), "--nocapture"])
         .env(ALONE, "1")
         .output()
         .unwrap();
     let text =
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    eprintln!("{text}");
+}
+
+/// L32: in a network whose ports run out soon.
+#[test]
+fn without_a_port_to_one_endpoint_connections_go_to_another() {
+    let setup = format!("echo '50000 {}' > /proc/sys/net/ipv4/ip_local_port_range", 50_000 + PORTS - 1);
+    alone("without_a_port_to_one_endpoint_connections_go_to_another", &setup, ports_run_out);
+}
+
+/// L26: what answers to forged addresses, which nobody takes, cost is the kernel's.
+#[test]
+fn a_flood_of_forged_syns_delays_nobody_and_new_clients_get_in() {
+    // Answers to them have a way, and go nowhere.
+    let setup = "ip route add 10.0.0.0/8 dev lo";
+    alone("a_flood_of_forged_syns_delays_nobody_and_new_clients_get_in", setup, forged_syns);
+}
+
+fn forged_syns() {
+    let rig = Rig::start_with("", "", &[echo()], &["--workers", "1"]);
+    let SocketAddr::V4(address) = rig.address else { panic!("IPv4 only") };
+    let mut clients: Vec<TcpStream> = (0..8).map(|_| settled(&rig)).collect();
+    let mut ninety_nine = || {
+        let mut times: Vec<Duration> =
+            (0..400).flat_map(|_| clients.iter_mut().map(round_trip).collect::<Vec<_>>()).collect();
+        times.sort_unstable();
+        times[times.len() * 99 / 100]
+    };
+    let quiet = ninety_nine();
+    let stop = Arc::new(AtomicBool::new(false));
+    let flood = thread::spawn({
+        let stop = Arc::clone(&stop);
+        move || send_syns(address, &stop)
+    });
+    // Far more than are queued.
+    eventually("cookies", || cookies() > 1_000);
+    let flooded = ninety_nine();
+    for _ in 0..50 {
+        round_trip(&mut rig.connect());
+    }
+    stop.store(true, Ordering::Relaxed);
+    let (sent, time) = flood.join().unwrap();
+    println!("{sent} in {time:?}; 99 % of round trips within {quiet:?}, and {flooded:?} meanwhile");
+    // So as not to judge a machine that does something else as well.
+    assert!(flooded <= (quiet * 2).max(Duration::from_millis(50)), "{quiet:?} {flooded:?}");
+    eventually("the others have ended", || rig.metric("sluicegate_tcp_connections_open") == 8);
+}
+
+/// Sends some thirty thousand a second, each from another address, until it is told to stop.
+fn send_syns(to: SocketAddrV4, stop: &AtomicBool) -> (u32, Duration) {
+    let whole_packets = Some(socket2::Protocol::from(255));
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::RAW, whole_packets).unwrap();
+    let started = Instant::now();
+    let mut sent = 0;
+    while !stop.load(Ordering::Relaxed) {
+        for _ in 0..30 {
+            let _full = socket.send_to(&syn(sent, to), &SocketAddr::V4(to).into());
+            sent += 1;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    (sent, started.elapsed())
+}
+
+/// A packet with a SYN from the address with this number. The kernel completes the header of IP.
+fn syn(number: u32, to: SocketAddrV4) -> [u8; 40] {
+    let from = Ipv4Addr::from_bits(0x0a00_0001 + (number & 0xff_ffff));
+    let mut packet = [0; 40];
+    packet[0] = 0x45;
+    packet[8..10].copy_from_slice(&[64, 6]);
+    packet[12..16].copy_from_slice(&from.octets());
+    packet[16..20].copy_from_slice(&to.ip().octets());
+    packet[20..22].copy_from_slice(&40_000_u16.to_be_bytes());
+    packet[22..24].copy_from_slice(&to.port().to_be_bytes());
+    packet[24..28].copy_from_slice(&number.to_be_bytes());
+    packet[32..36].copy_from_slice(&[0x50, 2, 0xff, 0xff]);
+    // RFC 9293 §3.1, over addresses, protocol and length as well.
+    let words = packet[12..].chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
+    let sum: u32 = words.sum::<u32>() + 6 + 20;
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let folded = (folded & 0xffff) + (folded >> 16);
+    packet[36..38].copy_from_slice(&(!(folded as u16)).to_be_bytes());
+    packet
+}
+
+/// How many SYNs were answered although the queue was full.
+fn cookies() -> u64 {
+    let table = std::fs::read_to_string("/proc/self/net/netstat").unwrap();
+    let mut lines = table.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (lines.next().unwrap().split(' '), lines.next().unwrap().split(' '));
+    names.zip(values).find(|(name, _)| *name == "SyncookiesSent").unwrap().1.parse().unwrap()
 }
 
 /// Says something, so that it is known which endpoint it is.

@@ -93,6 +93,9 @@ struct Figures {
     dns_failures: u64,
     /// (pool, family, state) → how many addresses
     pools: BTreeMap<(String, Family, &'static str), u128>,
+    /// Nobody looks for changes.
+    is_down: bool,
+    restarts: u64,
 }
 
 impl ControlMetrics {
@@ -112,6 +115,25 @@ impl ControlMetrics {
                 figures.last_clean = Some(now);
             }
         });
+    }
+
+    /// Notes that nobody looks for changes any more: what did has ended by a fault of its own.
+    pub fn went_down(&self) {
+        self.change(|figures| figures.is_down = true);
+    }
+
+    /// Notes that somebody looks for changes again.
+    pub fn restarted(&self) {
+        self.change(|figures| {
+            figures.is_down = false;
+            figures.restarts += 1;
+        });
+    }
+
+    /// Whether nobody looks for changes.
+    #[must_use]
+    pub fn is_down(&self) -> bool {
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner).is_down
     }
 
     /// Notes how much of each pool of addresses is in use.
@@ -147,54 +169,8 @@ impl ControlMetrics {
     /// Appends all figures in the Prometheus text format.
     pub fn render_metrics(&self, out: &mut String) {
         let figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        head(
-            out,
-            "sluicegate_config_problems",
-            "gauge",
-            "Problems of the configuration in use, by severity and reason.",
-        );
-        for ((severity, reason), count) in &figures.problems {
-            line(
-                out,
-                &format!("sluicegate_config_problems{{severity=\"{severity}\",reason=\"{reason}\"}}"),
-                count,
-            );
-        }
-        single(
-            out,
-            "sluicegate_config_compiles_total",
-            "counter",
-            "Tables compiled and published.",
-            &figures.compiles,
-        );
-        single(
-            out,
-            "sluicegate_config_compile_seconds_total",
-            "counter",
-            "Time spent compiling and publishing.",
-            &figures.compile_time.as_secs_f64(),
-        );
-        single(
-            out,
-            "sluicegate_config_last_compile_timestamp_seconds",
-            "gauge",
-            "When the table in use was compiled; 0 before the first.",
-            &seconds(figures.last_compile),
-        );
-        single(
-            out,
-            "sluicegate_config_last_success_timestamp_seconds",
-            "gauge",
-            "When a table was last compiled from a configuration without errors; 0 if never.",
-            &seconds(figures.last_clean),
-        );
-        single(
-            out,
-            "sluicegate_config_table_version",
-            "gauge",
-            "Version of the table in use.",
-            &figures.version,
-        );
+        figures.render_life(out);
+        figures.render_config(out);
         single(
             out,
             "sluicegate_dns_lookups_total",
@@ -219,6 +195,76 @@ impl ControlMetrics {
             let labels = format!("pool=\"{pool}\",family=\"{family}\",state=\"{state}\"");
             line(out, &format!("sluicegate_address_pool_addresses{{{labels}}}"), count);
         }
+    }
+}
+
+impl Figures {
+    fn render_life(&self, out: &mut String) {
+        single(
+            out,
+            "sluicegate_config_up",
+            "gauge",
+            "1 while changes are looked for; 0 after a fault, until that is begun anew.",
+            &u8::from(!self.is_down),
+        );
+        single(
+            out,
+            "sluicegate_config_restarts_total",
+            "counter",
+            "Times that looking for changes was begun anew after a fault.",
+            &self.restarts,
+        );
+    }
+
+    fn render_config(&self, out: &mut String) {
+        head(
+            out,
+            "sluicegate_config_problems",
+            "gauge",
+            "Problems of the configuration in use, by severity and reason.",
+        );
+        for ((severity, reason), count) in &self.problems {
+            line(
+                out,
+                &format!("sluicegate_config_problems{{severity=\"{severity}\",reason=\"{reason}\"}}"),
+                count,
+            );
+        }
+        single(
+            out,
+            "sluicegate_config_compiles_total",
+            "counter",
+            "Tables compiled and published.",
+            &self.compiles,
+        );
+        single(
+            out,
+            "sluicegate_config_compile_seconds_total",
+            "counter",
+            "Time spent compiling and publishing.",
+            &self.compile_time.as_secs_f64(),
+        );
+        single(
+            out,
+            "sluicegate_config_last_compile_timestamp_seconds",
+            "gauge",
+            "When the table in use was compiled; 0 before the first.",
+            &seconds(self.last_compile),
+        );
+        single(
+            out,
+            "sluicegate_config_last_success_timestamp_seconds",
+            "gauge",
+            "When a table was last compiled from a configuration without errors; 0 if never.",
+            &seconds(self.last_clean),
+        );
+        single(
+            out,
+            "sluicegate_config_table_version",
+            "gauge",
+            "Version of the table in use.",
+            &self.version,
+        );
     }
 }
 

@@ -1,5 +1,5 @@
 //! The control thread: driver, and what publishing a table means for the gateway. The gateway outlives the
-//! thread: it goes on with its last table if the thread ends in a panic.
+//! thread: it goes on with its last table if the thread ends in a panic, and takes those of the next one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -26,6 +26,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use super::announce::Addresses;
 use super::ended::{Ended, watched};
 use super::local_routes::ServiceRoutes;
+use super::told::{Told, Whereabouts};
 use super::{Reachable, listen_error};
 use crate::settings::SELF_SIGNED;
 
@@ -71,6 +72,8 @@ pub(super) struct Publishing {
     has_failed: Arc<Notify>,
     /// It was said that a self-signed certificate is in use.
     has_told_self_signed: bool,
+    /// Which Services are announced.
+    told: Told,
 }
 
 impl Publishing {
@@ -93,6 +96,22 @@ impl Publishing {
             failing: BTreeSet::new(),
             has_failed: Arc::default(),
             has_told_self_signed: false,
+            told: Told::default(),
+        }
+    }
+
+    /// Tells at which addresses these Services are served now.
+    fn announce(&mut self, services: &[Whereabouts]) {
+        let Some(announced) = &self.announced else { return };
+        announced.tell(services);
+        self.told.note(services);
+    }
+
+    /// All that there is was told; what a former control thread told of besides is gone.
+    fn forget_former(&mut self) {
+        let gone = self.told.is_complete();
+        if let Some(announced) = self.announced.as_ref().filter(|_| !gone.is_empty()) {
+            announced.tell(&gone);
         }
     }
 
@@ -212,14 +231,12 @@ impl Publish for Shared {
     }
 
     fn announce(&mut self, services: &[(ObjectRef, Box<[VirtualAddress]>)]) {
-        let publishing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(announced) = &publishing.announced {
-            announced.tell(services);
-        }
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).announce(services);
     }
 
     fn finished(&mut self) {
         let mut publishing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        publishing.forget_former();
         if let Some((sender, started)) = publishing.starting.take() {
             // Nobody waits if the process is being ended already.
             let _ = sender.send(started);
@@ -265,6 +282,15 @@ pub(super) enum Giving {
     InCluster,
 }
 
+/// What a driver goes by, besides its source.
+#[derive(Debug)]
+pub(super) struct Driving {
+    pub(super) settings: Settings,
+    pub(super) metrics: Arc<ControlMetrics>,
+    pub(super) status: Notes,
+    pub(super) giving: Giving,
+}
+
 /// The running control thread.
 #[derive(Debug)]
 pub(super) struct ControlThread {
@@ -278,19 +304,38 @@ impl ControlThread {
     pub(super) fn start(
         source: impl Source + Send + 'static,
         mut publishing: Publishing,
-        settings: Settings,
-        metrics: Arc<ControlMetrics>,
-        status: Notes,
-        giving: Giving,
+        driving: Driving,
         commands: mpsc::UnboundedReceiver<Command>,
     ) -> io::Result<Self> {
         let (started, was_started) = oneshot::channel();
-        let (alive, ended) = watched();
         publishing.started = Some(started);
-        let has_failed = Arc::clone(&publishing.has_failed);
         let publishing = Arc::new(Mutex::new(publishing));
-        let shared = Shared(Arc::clone(&publishing));
-        let retry = retry(Arc::downgrade(&publishing), has_failed);
+        let (thread, ended) = Self::spawn(source, &publishing, driving, commands)?;
+        Ok(Self { thread, publishing, started: Some(was_started), ended })
+    }
+
+    /// Starts another thread after the first has ended. What is served stays until it has read everything.
+    pub(super) fn start_again(
+        &mut self,
+        source: impl Source + Send + 'static,
+        driving: Driving,
+        commands: mpsc::UnboundedReceiver<Command>,
+    ) -> io::Result<()> {
+        self.publishing.lock().unwrap_or_else(PoisonError::into_inner).told.begin_again();
+        (self.thread, self.ended) = Self::spawn(source, &self.publishing, driving, commands)?;
+        Ok(())
+    }
+
+    fn spawn(
+        source: impl Source + Send + 'static,
+        publishing: &Arc<Mutex<Publishing>>,
+        Driving { settings, metrics, status, giving }: Driving,
+        commands: mpsc::UnboundedReceiver<Command>,
+    ) -> io::Result<(JoinHandle<()>, Ended)> {
+        let (alive, ended) = watched();
+        let has_failed = Arc::clone(&publishing.lock().unwrap_or_else(PoisonError::into_inner).has_failed);
+        let shared = Shared(Arc::clone(publishing));
+        let retry = retry(Arc::downgrade(publishing), has_failed);
         let thread = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
             let _alive = alive;
             match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -307,7 +352,7 @@ impl ControlThread {
                 Err(error) => tracing::error!(%error, "cannot start the control plane"),
             }
         })?;
-        Ok(Self { thread, publishing, started: Some(was_started), ended })
+        Ok((thread, ended))
     }
 
     /// What came of the first table; `None` if there was none.
@@ -353,6 +398,11 @@ mod tests {
         is_first: bool,
     }
 
+    fn driving(address: &str) -> Driving {
+        let settings = Settings { http: Some(address.parse().unwrap()), ..Settings::default() };
+        Driving { settings, metrics: Arc::default(), status: Notes::to_nobody(), giving: Giving::Alone(None) }
+    }
+
     impl Source for Faulty {
         async fn next(&mut self) -> Batch {
             if !std::mem::take(&mut self.is_first) {
@@ -391,25 +441,33 @@ mod tests {
         let publishing = Publishing::new(gateway, publisher, Arc::default(), None, None);
         let (_commands, receiver) = mpsc::unbounded_channel();
         let (lit, fuse) = oneshot::channel();
-        let settings = Settings { http: Some("127.0.0.1:0".parse().unwrap()), ..Settings::default() };
         let source = Faulty { fuse, is_first: true };
-        let mut control = ControlThread::start(
-            source,
-            publishing,
-            settings,
-            Arc::default(),
-            Notes::to_nobody(),
-            Giving::Alone(None),
-            receiver,
-        )
-        .unwrap();
+        let mut control = ControlThread::start(source, publishing, driving("127.0.0.1:0"), receiver).unwrap();
         let mut started = control.started().await.unwrap();
         assert_eq!(started.accepting.recv().await, None, "it ends when the workers take connections");
         let address = started.listeners[0].address;
         drop(lit);
         control.ended().await;
         assert_eq!(status(address), "HTTP/1.1 404 Not Found");
+        // What another thread compiles is taken into use.
+        let (_fuse, fuse) = oneshot::channel();
+        let (commands, receiver) = mpsc::unbounded_channel();
+        let source = Faulty { fuse, is_first: true };
+        control.start_again(source, driving("127.0.0.2:0"), receiver).unwrap();
+        let other = async {
+            loop {
+                let bound = control.publishing.lock().unwrap().gateway.bound().next();
+                match bound {
+                    Some((_, other)) if other != address => return other,
+                    _ => tokio::task::yield_now().await,
+                }
+            }
+        };
+        let other = tokio::time::timeout(Duration::from_secs(20), other).await.unwrap();
+        assert_eq!((status(other), other.ip()), ("HTTP/1.1 404 Not Found".to_owned(), [127, 0, 0, 2].into()));
+        commands.send(Command::Stop).unwrap();
+        control.ended().await;
         assert_eq!(control.drain(Duration::from_secs(5)).await, 0);
-        assert!(TcpStream::connect(address).is_err());
+        assert!(TcpStream::connect(address).is_err() && TcpStream::connect(other).is_err());
     }
 }

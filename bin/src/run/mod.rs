@@ -1,10 +1,12 @@
 //! `sluicegate run`: every thread started, tied together, and ended in order.
 //!
 //! Threads: main waits for signals; `control` reads, compiles and publishes; `admin` answers the admin port
-//! and probes endpoints; `status` writes to a cluster; `announce` has addresses on links; the workers carry traffic. The gateway goes on with its last table whatever happens
-//! to the other threads.
+//! and probes endpoints; `status` writes to a cluster; `announce` has addresses on links; the workers carry traffic. The gateway
+//! goes on with its last table whatever happens to the other threads, and `control` is started anew (`again` says when, `told` what
+//! is to be taken back then).
 
 mod admin;
+mod again;
 mod announce;
 mod capability;
 mod control;
@@ -16,17 +18,18 @@ mod own;
 mod signals;
 mod source;
 mod status;
+mod told;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
 use controller::driver::Command;
 use controller::problems::ControlMetrics;
 use controller::source::kube::Progress;
-use controller::status::StatusMetrics;
+use controller::status::{Notes, StatusMetrics};
 use gateway::access_log::{AccessLog, Destination, Format};
 use gateway::admin::{AdminState, Readiness, ReportSlot};
 use gateway::live::Shared;
@@ -35,10 +38,12 @@ use gateway::{BindError, Gateway};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::CapabilitySet;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use self::admin::AdminThread;
+use self::again::Again;
 use self::announce::AnnounceThread;
-use self::control::{ControlThread, Publishing, Started};
+use self::control::{ControlThread, Driving, Giving, Publishing, Started};
 use self::local_routes::ServiceRoutes;
 pub(crate) use self::log::start_log;
 pub(crate) use self::signals::{Signal, Signals};
@@ -67,7 +72,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
                     Signal::Hangup => running.reread(),
                     Signal::Interrupt | Signal::Terminate => break,
                 },
-                lost = running.thread_ended() => tracing::error!("{lost}"),
+                () = running.mend() => {}
             }
         }
         tokio::select! {
@@ -114,6 +119,39 @@ pub(crate) struct Running {
     admin: AdminThread,
     /// Where it can be reached.
     addresses: Addresses,
+    /// What another control thread is made of.
+    means: Means,
+    again: Again,
+}
+
+/// What it takes to make a control thread.
+#[derive(Debug)]
+struct Means {
+    args: RunArgs,
+    shared: Arc<Shared>,
+    notes: Notes,
+    metrics: Arc<ControlMetrics>,
+    /// Of the source in use.
+    progress: Latest,
+    admin: Option<SocketAddr>,
+}
+
+/// How far a cluster's objects are, for the control thread that runs.
+type Latest = Arc<Mutex<Option<Arc<Progress>>>>;
+
+impl Means {
+    /// Makes a control thread's source and what it goes by of its objects.
+    fn prepare(&self, source: Objects, giving: Giving) -> anyhow::Result<(Guarded, Driving)> {
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = source.progress();
+        let settings = run_settings(&self.args)?;
+        let binds = [settings.http, settings.https].into_iter().flatten();
+        let own_admin = || self.admin.into_iter().flat_map(own::of_both_families);
+        let fixed = own_admin().chain(binds).collect();
+        let refused = own::follow(source.server(), fixed, Arc::clone(&self.shared));
+        let driving =
+            Driving { settings, metrics: Arc::clone(&self.metrics), status: self.notes.clone(), giving };
+        Ok((Guarded::new(source, refused), driving))
+    }
 }
 
 impl Running {
@@ -126,8 +164,9 @@ impl Running {
         let (notes, prospect) = Prospect::new(args);
         let source = Objects::open(args, &notes).await?;
         let giving = source::giving(args)?;
+        let progress: Latest = Arc::new(Mutex::new(source.progress()));
         let more = MoreFigures {
-            progress: source.progress(),
+            progress: Arc::clone(&progress),
             status: prospect.as_ref().map(Prospect::metrics),
             announce: announcing.as_ref().map(announce::Prospect::figures),
         };
@@ -144,14 +183,11 @@ impl Running {
             Gateway::start(workers, &shared, &registry, &access_log).context("cannot start the workers")?;
         let publishing = Publishing::new(gateway, publisher, report, addresses_of, local);
         let (commands, receiver) = mpsc::unbounded_channel();
-        let settings = run_settings(args)?;
-        let binds = [settings.http, settings.https].into_iter().flatten();
-        let own_admin = || admin.address().into_iter().flat_map(own::of_both_families);
-        let fixed = own_admin().chain(binds).collect();
-        let refused = own::follow(source.server(), fixed, Arc::clone(&shared));
-        let source = Guarded::new(source, refused);
-        let mut control =
-            ControlThread::start(source, publishing, settings, metrics, notes, giving, receiver)?;
+        let (args_of, admin_at) = (args.clone(), admin.address());
+        let means =
+            Means { args: args_of, shared: Arc::clone(&shared), notes, metrics, progress, admin: admin_at };
+        let (source, driving) = means.prepare(source, giving)?;
+        let mut control = ControlThread::start(source, publishing, driving, receiver)?;
         let mut started =
             control.started().await.context("the control thread ended before the first table")?;
         check_binds(args, &started)?;
@@ -162,7 +198,19 @@ impl Running {
         say_ready(args, workers, &addresses, &started);
         let announce = announcing.map(|prospect| prospect.start(Arc::clone(&shared))).transpose()?;
         let status = prospect.map(Prospect::start).transpose().context("cannot start writing status")?;
-        Ok(Self { control, status, announce, commands, readiness, access_log, admin, addresses })
+        let again = Again::new(Instant::now());
+        Ok(Self {
+            control,
+            status,
+            announce,
+            commands,
+            readiness,
+            access_log,
+            admin,
+            addresses,
+            means,
+            again,
+        })
     }
 
     /// Where it listens.
@@ -173,13 +221,14 @@ impl Running {
     /// Reads everything again and opens the access log anew.
     pub(crate) fn reread(&self) {
         tracing::info!("reading everything again, reopening the access log");
-        // Fails only if the control thread ended, which was told.
+        // Fails only if the control thread ended, and the next one reads everything.
         let _ = self.commands.send(Command::Reread);
         self.access_log.reopen();
     }
 
-    /// Returns, once for each, if a thread ends although nobody told it to; says what that means.
-    pub(crate) async fn thread_ended(&mut self) -> &'static str {
+    /// Returns, once for each, if a thread ends although nobody told it to; says what that means. The control thread is started
+    /// anew, without end: what panics once on some object may do so for ever, and the table of before is better than none.
+    pub(crate) async fn mend(&mut self) {
         let status = async {
             match &mut self.status {
                 Some(status) => status.ended().await,
@@ -193,16 +242,45 @@ impl Running {
             }
         };
         tokio::select! {
-            () = announce => {
+            () = announce => tracing::error!(
                 "the announcing thread ended; addresses of Services are no longer announced from here until a restart"
-            }
+            ),
             () = self.control.ended() => {
-                "the control thread ended; the last table is served, but no change is seen until a restart"
+                self.means.metrics.went_down();
+                let seconds = self.again.ended(Instant::now()).as_secs();
+                tracing::error!(
+                    seconds,
+                    "the control thread ended by a fault; the last table is served, and changes are looked for again after these seconds"
+                );
             }
-            () = status => {
+            () = self.again.due() => {
+                let outcome = self.control_again().await;
+                let now = Instant::now();
+                match outcome {
+                    Ok(()) => self.again.started(now),
+                    Err(error) => {
+                        let seconds = self.again.ended(now).as_secs();
+                        tracing::error!(seconds, "the control thread cannot be started anew: {error:#}");
+                    }
+                }
+            }
+            () = status => tracing::error!(
                 "the status thread ended; traffic goes on, but this replica writes no status until a restart"
-            }
+            ),
         }
+    }
+
+    /// Starts another control thread.
+    async fn control_again(&mut self) -> anyhow::Result<()> {
+        let source = Objects::open(&self.means.args, &self.means.notes).await?;
+        let giving = source::giving(&self.means.args)?;
+        let (source, driving) = self.means.prepare(source, giving)?;
+        let (commands, receiver) = mpsc::unbounded_channel();
+        self.control.start_again(source, driving, receiver)?;
+        self.commands = commands;
+        self.means.metrics.restarted();
+        tracing::info!("the control thread is started anew; everything is read again");
+        Ok(())
     }
 
     /// Drains and ends everything.
@@ -265,7 +343,7 @@ fn close_access_log(access_log: AccessLog) {
 /// What there is to say of a cluster and of announcing, if there is any.
 #[derive(Debug)]
 struct MoreFigures {
-    progress: Option<Arc<Progress>>,
+    progress: Latest,
     status: Option<Arc<StatusMetrics>>,
     announce: Option<announce::Figures>,
 }
@@ -282,14 +360,15 @@ fn start_admin(
     let node_addresses = node_addresses(&args.ingress.services.nodeport_addresses)?;
     let metrics = Arc::clone(metrics);
     let MoreFigures { progress, status, announce } = more;
-    let remarks = progress.clone();
+    let latest = move || progress.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let (remarks, control) = (latest.clone(), Arc::clone(&metrics));
     let state = AdminState {
         shared: Arc::clone(shared),
         registry: Arc::clone(registry),
         readiness: Arc::clone(readiness),
         extra_metrics: Box::new(move |out| {
             metrics.render_metrics(out);
-            if let Some(progress) = &progress {
+            if let Some(progress) = latest() {
                 progress.render_metrics(out);
             }
             if let Some(status) = &status {
@@ -300,7 +379,12 @@ fn start_admin(
             }
             crate::allocations::render_metrics(out);
         }),
-        remarks: Box::new(move || remarks.as_ref().map(|progress| progress.lines()).unwrap_or_default()),
+        remarks: Box::new(move || {
+            let down = "the control thread has ended by a fault: no change is seen until it is started anew";
+            let down = control.is_down().then(|| down.to_owned());
+            let known = remarks().map(|progress| progress.lines()).unwrap_or_default();
+            down.into_iter().chain(known).collect()
+        }),
         report: Arc::clone(report),
     };
     AdminThread::start(args.admin.0, node_addresses, Arc::new(state))

@@ -1,6 +1,6 @@
-//! One measurement: a proxy is started, loaded and ended, and what it cost is judged.
+//! One measurement: a proxy is loaded, and what it cost is judged.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
@@ -33,167 +33,169 @@ pub struct Placement {
     pub load: Vec<usize>,
 }
 
-impl Placement {
-    /// All of them, each once.
+/// Rounds of a scenario on the same CPUs. Unless each measurement needs a proxy that is new, all proxies are started once
+/// and stay, and the load goes from one to the next: what a start leaves behind (cold caches, memory that is still being
+/// zeroed) is in no figure, and the same processes are compared in every round.
+#[derive(Debug)]
+pub struct Block<'a> {
+    scenario: &'a Scenario,
+    programs: &'a Programs,
+    workers: usize,
+    /// Where they run.
+    pub place: Placement,
+    running: BTreeMap<&'static str, Proxy>,
+}
+
+impl<'a> Block<'a> {
+    /// Nothing runs yet.
     #[must_use]
-    pub fn all(&self) -> Vec<usize> {
-        let all: BTreeSet<usize> = self.proxy.iter().chain(&self.load).copied().collect();
-        all.into_iter().collect()
+    pub fn new(scenario: &'a Scenario, programs: &'a Programs, workers: usize, place: Placement) -> Self {
+        Self { scenario, programs, workers, place, running: BTreeMap::new() }
     }
-}
 
-/// Measures `peer` as soon as `probe` finds the CPUs as quick as ever, if it need not wait for long. What goes wrong is an outcome too, unless the comparison was told to end.
-///
-/// # Errors
-/// If it was.
-pub fn measure(
-    scenario: &Scenario,
-    programs: &Programs,
-    peer: &Peer,
-    amount: Amount,
-    workers: usize,
-    place: &Placement,
-    probe: &mut Probe,
-) -> Result<Outcome> {
-    let cpus = place.all();
-    // Memory is the same on a slow CPU.
-    let before = if scenario.unit == Unit::BytesEach { 0.0 } else { probe.wait(&cpus)? };
-    match sample(scenario, programs, peer, amount, workers, place) {
-        Ok(mut sample) => {
-            sample.slowness = probe.slowest(cpus)?.max(before);
-            Ok(judge(sample, scenario.unit, amount))
-        }
-        Err(error) => {
-            stop::check()?;
-            Ok(Outcome::Failed(format!("{error:#}")))
+    /// Measures `peer` as soon as `probe` finds the CPUs as quick as ever, if it need not wait for long. What goes wrong is
+    /// an outcome too, unless the comparison was told to end.
+    ///
+    /// # Errors
+    /// If it was.
+    pub fn measure(&mut self, peer: &'static Peer, amount: Amount, probe: &mut Probe) -> Result<Outcome> {
+        let unit = self.scenario.unit;
+        // Memory is the same on a slow CPU.
+        let before = if unit == Unit::BytesEach { 0.0 } else { probe.wait()? };
+        match self.sample(peer, amount) {
+            Ok(mut sample) => {
+                sample.slowness = probe.slowness()?.max(before);
+                Ok(judge(sample, unit, amount))
+            }
+            Err(error) => {
+                stop::check()?;
+                // Whatever state it is in, the next round is not to suffer from it.
+                self.running.remove(peer.name);
+                Ok(Outcome::Failed(format!("{error:#}")))
+            }
         }
     }
-}
 
-fn sample(
-    scenario: &Scenario,
-    programs: &Programs,
-    peer: &Peer,
-    amount: Amount,
-    workers: usize,
-    place: &Placement,
-) -> Result<Sample> {
-    let program = programs.of(peer).context("it is gone")?;
-    match scenario.tool {
-        CHANGE => change(scenario, programs, peer, &program, place),
-        START => start(scenario, programs, peer, &program, workers, place),
-        MEMORY => {
-            let small = Scenario { table: Table::One, ..*scenario };
-            let before = loaded(&small, programs, peer, &program, amount, workers, place)?.1;
-            let (mut sample, after) = loaded(scenario, programs, peer, &program, amount, workers, place)?;
-            sample.figure = (after as f64 - before as f64) / HOSTS as f64;
-            Ok(sample)
+    fn sample(&mut self, peer: &'static Peer, amount: Amount) -> Result<Sample> {
+        let program = self.programs.of(peer).context("it is gone")?;
+        match self.scenario.tool {
+            CHANGE => self.change(peer, &program),
+            START => self.start(peer, &program),
+            MEMORY => {
+                let small = Scenario { table: Table::One, ..*self.scenario };
+                let before = self.fresh(&small, peer, &program, amount)?.1;
+                let (mut sample, after) = self.fresh(self.scenario, peer, &program, amount)?;
+                sample.figure = (after as f64 - before as f64) / HOSTS as f64;
+                Ok(sample)
+            }
+            _ if self.scenario.needs_new_proxies() => {
+                Ok(self.fresh(self.scenario, peer, &program, amount)?.0)
+            }
+            _ => {
+                if !self.running.contains_key(peer.name) {
+                    let proxy = Proxy::start(peer, &program, self.scenario, self.workers, &self.place.proxy)?;
+                    self.running.insert(peer.name, proxy);
+                }
+                let proxy = self.running.get(peer.name).context("it does not run")?;
+                self.loaded(self.scenario, peer, proxy, amount)
+            }
         }
-        _ => Ok(loaded(scenario, programs, peer, &program, amount, workers, place)?.0),
     }
-}
 
-/// A sample, and the memory of the proxy at its end.
-fn loaded(
-    scenario: &Scenario,
-    programs: &Programs,
-    peer: &Peer,
-    program: &Path,
-    amount: Amount,
-    workers: usize,
-    place: &Placement,
-) -> Result<(Sample, u64)> {
-    let proxy = Proxy::start(peer, program, scenario, workers, &place.proxy)?;
-    let (before, used_before) = (Moment::now()?, cpu_nanos(proxy.pid())?);
-    let report = load::run(scenario, programs, peer, &proxy, amount, &place.load)?;
-    let used = (cpu_nanos(proxy.pid())? - used_before) as f64 / 1e9;
-    let interval = Moment::now()?.since(&before);
-    let figure = if scenario.tool == MEMORY { Some(0.0) } else { figure(scenario, &report) };
-    let figure = figure.context("the load reports no figure")?;
-    let sample = Sample {
-        figure,
-        requests: report.requests,
-        seconds: report.seconds,
-        proxy_cpu: report.cpu_us_per_request.map_or(used, |each| each * report.requests as f64 / 1e6),
-        load_idle: idle(&interval, place.load.len()),
-        steal: interval.steal,
-        others: interval.others(used),
-        slowness: 0.0,
-        latency: report.latency_us,
-    };
-    Ok((sample, pss_bytes(proxy.pid())?))
-}
-
-/// The time from the start of the process to its first answer for the last host. All hosts must answer then.
-fn start(
-    scenario: &Scenario,
-    programs: &Programs,
-    peer: &Peer,
-    program: &Path,
-    workers: usize,
-    place: &Placement,
-) -> Result<Sample> {
-    let prepared = Prepared::new(peer, program, scenario, workers)?;
-    let backend = load::backend(&prepared.backends(), prepared.folder(), programs, &place.load)?;
-    let (before, begin) = (Moment::now()?, Instant::now());
-    let mut proxy = prepared.spawn(&place.proxy)?;
-    proxy.answers(&format!("h{}.{NAME}", HOSTS - 1))?;
-    let elapsed = begin.elapsed();
-    let used = cpu_nanos(proxy.pid())? as f64 / 1e9;
-    drop(backend);
-    let interval = Moment::now()?.since(&before);
-    let report =
-        load::run(scenario, programs, peer, &proxy, Amount { requests: None, rate: None }, &place.load)?;
-    Ok(Sample {
-        figure: elapsed.as_secs_f64() * 1e3,
-        requests: report.requests,
-        seconds: elapsed.as_secs_f64(),
-        proxy_cpu: used,
-        load_idle: idle(&interval, place.load.len()),
-        steal: interval.steal,
-        others: interval.others(used),
-        slowness: 0.0,
-        latency: BTreeMap::new(),
-    })
-}
-
-/// The time from a change to its effect, under load. The load starts the proxy itself, and tells it.
-fn change(
-    scenario: &Scenario,
-    programs: &Programs,
-    peer: &Peer,
-    program: &Path,
-    place: &Placement,
-) -> Result<Sample> {
-    let folder = tempfile::TempDir::with_prefix("compare-")?;
-    let mut command = Command::new(load::program(scenario.tool, programs)?);
-    command.args(["--peer", peer.name, "--binary"]).arg(program).args(scenario.args);
-    for cpu in &place.proxy {
-        command.args(["--proxy-cpus", &cpu.to_string()]);
+    /// A sample of a proxy that is started for it, and its memory at the end.
+    fn fresh(
+        &self,
+        scenario: &Scenario,
+        peer: &Peer,
+        program: &Path,
+        amount: Amount,
+    ) -> Result<(Sample, u64)> {
+        let proxy = Proxy::start(peer, program, scenario, self.workers, &self.place.proxy)?;
+        let sample = self.loaded(scenario, peer, &proxy, amount)?;
+        Ok((sample, pss_bytes(proxy.pid())?))
     }
-    let before = Moment::now()?;
-    let said = load::finish(command, folder.path(), &place.load)?;
-    let interval = Moment::now()?.since(&before);
-    let report: Report = serde_json::from_str(&said)?;
-    let figure = figure(scenario, &report).context("the load reports no figure")?;
-    let (failed, all) = (report.failed, report.requests + report.failed);
-    ensure!(
-        failed == 0,
-        "{failed} of {all} requests failed; the new endpoints were reached after {figure:.0} ms"
-    );
-    let each = report.cpu_us_per_request.unwrap_or(0.0);
-    Ok(Sample {
-        figure,
-        requests: report.requests,
-        seconds: report.seconds,
-        proxy_cpu: each * report.requests as f64 / 1e6,
-        load_idle: idle(&interval, place.load.len() + place.proxy.len()),
-        steal: interval.steal,
-        // The proxy ended with the load, of which it was a child.
-        others: interval.others(0.0),
-        slowness: 0.0,
-        latency: report.latency_us,
-    })
+
+    fn loaded(&self, scenario: &Scenario, peer: &Peer, proxy: &Proxy, amount: Amount) -> Result<Sample> {
+        let (before, used_before) = (Moment::now()?, cpu_nanos(proxy.pid())?);
+        let report = load::run(scenario, self.programs, peer, proxy, amount, &self.place.load)?;
+        let used = (cpu_nanos(proxy.pid())? - used_before) as f64 / 1e9;
+        let interval = Moment::now()?.since(&before);
+        let figure = if scenario.tool == MEMORY { Some(0.0) } else { figure(scenario, &report) };
+        Ok(Sample {
+            figure: figure.context("the load reports no figure")?,
+            requests: report.requests,
+            seconds: report.seconds,
+            proxy_cpu: report.cpu_us_per_request.map_or(used, |each| each * report.requests as f64 / 1e6),
+            load_idle: idle(&interval, self.place.load.len()),
+            steal: interval.steal,
+            others: interval.others(used),
+            slowness: 0.0,
+            latency: report.latency_us,
+        })
+    }
+
+    /// The time from the start of the process to its first answer for the last host. All hosts must answer then.
+    fn start(&self, peer: &Peer, program: &Path) -> Result<Sample> {
+        let prepared = Prepared::new(peer, program, self.scenario, self.workers)?;
+        let backend =
+            load::backend(&prepared.backends(), prepared.folder(), self.programs, &self.place.load)?;
+        let (before, begin) = (Moment::now()?, Instant::now());
+        let mut proxy = prepared.spawn(&self.place.proxy)?;
+        proxy.answers(&format!("h{}.{NAME}", HOSTS - 1))?;
+        let elapsed = begin.elapsed();
+        let used = cpu_nanos(proxy.pid())? as f64 / 1e9;
+        drop(backend);
+        let amount = Amount { requests: None, rate: None };
+        let report = load::run(self.scenario, self.programs, peer, &proxy, amount, &self.place.load)?;
+        // Who else had the CPUs is judged with the load after it: a start may be shorter than a tick of the clock.
+        let all = cpu_nanos(proxy.pid())? as f64 / 1e9;
+        let interval = Moment::now()?.since(&before);
+        Ok(Sample {
+            figure: elapsed.as_secs_f64() * 1e3,
+            requests: report.requests,
+            seconds: elapsed.as_secs_f64(),
+            proxy_cpu: used,
+            load_idle: idle(&interval, self.place.load.len()),
+            steal: interval.steal,
+            others: interval.others(all),
+            slowness: 0.0,
+            latency: BTreeMap::new(),
+        })
+    }
+
+    /// The time from a change to its effect, under load. The load starts the proxy itself, and tells it.
+    fn change(&self, peer: &Peer, program: &Path) -> Result<Sample> {
+        let (scenario, place) = (self.scenario, &self.place);
+        let folder = tempfile::TempDir::with_prefix("compare-")?;
+        let mut command = Command::new(load::program(scenario.tool, self.programs)?);
+        command.args(["--peer", peer.name, "--binary"]).arg(program).args(scenario.args);
+        for cpu in &place.proxy {
+            command.args(["--proxy-cpus", &cpu.to_string()]);
+        }
+        let before = Moment::now()?;
+        let said = load::finish(command, folder.path(), &place.load)?;
+        let interval = Moment::now()?.since(&before);
+        let report: Report = serde_json::from_str(&said)?;
+        let figure = figure(scenario, &report).context("the load reports no figure")?;
+        let (failed, all) = (report.failed, report.requests + report.failed);
+        ensure!(
+            failed == 0,
+            "{failed} of {all} requests failed; the new endpoints were reached after {figure:.0} ms"
+        );
+        let each = report.cpu_us_per_request.unwrap_or(0.0);
+        Ok(Sample {
+            figure,
+            requests: report.requests,
+            seconds: report.seconds,
+            proxy_cpu: each * report.requests as f64 / 1e6,
+            load_idle: idle(&interval, place.load.len() + place.proxy.len()),
+            steal: interval.steal,
+            // The proxy ended with the load, of which it was a child.
+            others: interval.others(0.0),
+            slowness: 0.0,
+            latency: report.latency_us,
+        })
+    }
 }
 
 /// Share of the time in which the load did nothing.
@@ -229,7 +231,7 @@ fn judge(sample: Sample, unit: Unit, amount: Amount) -> Outcome {
     } else if sample.others > OTHERS {
         format!("something else used {:.1} % of the CPU time", sample.others * 100.0)
     } else if is_slow(sample.slowness) {
-        format!("a CPU was {:.0} % slower than at its best", sample.slowness * 100.0)
+        format!("the CPUs were {:.0} % slower than at their best", sample.slowness * 100.0)
     } else if let Some(wanted) = amount.rate.filter(|wanted| rate < wanted * KEPT) {
         format!("{rate:.0} of {wanted:.0} requests a second")
     } else {
@@ -278,11 +280,11 @@ mod tests {
     }
 
     #[test]
-    fn what_a_slow_cpu_did_is_thrown_away_and_may_be_better_another_time() {
+    fn what_slow_cpus_did_is_thrown_away_and_may_be_better_another_time() {
         let slow = Sample { slowness: 0.23, ..sample(0.0, 0.0) };
         assert!(is_disturbed(&slow));
         let Outcome::ThrownAway(_, reason) = judge(slow, TIME, CLOSED) else { panic!("it counts") };
-        assert_eq!(reason, "a CPU was 23 % slower than at its best");
+        assert_eq!(reason, "the CPUs were 23 % slower than at their best");
     }
 
     #[test]

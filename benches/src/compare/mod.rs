@@ -26,4 +26,4 @@ mod template;
 pub mod text;
 
 /// The time for a quick comparison of everything. Its end may come a little later, but within 15 minutes.
-pub const QUICK: Duration = Duration::from_secs(13 * 60 + 30);
+pub const QUICK: Duration = Duration::from_mins(14);

@@ -81,7 +81,8 @@ pub struct Round {
     pub proxy_cpus: Vec<usize>,
     /// The CPUs of load and backends.
     pub load_cpus: Vec<usize>,
-    /// What came of each peer, in the order in which they ran.
+    /// What came of each peer, in the order in which they ran. One that did not count may be followed by another of the same
+    /// peer.
     pub outcomes: Vec<(String, Outcome)>,
 }
 
@@ -114,7 +115,7 @@ pub struct Sample {
     pub steal: f64,
     /// Share of all CPU time that neither the proxy nor its load used, 0 to 1.
     pub others: f64,
-    /// How much longer than at its best a CPU took for the same work before or after, 0 for as quick as ever.
+    /// How much longer than at their best the CPUs took for the same work before or after, 0 for as quick as ever.
     #[serde(default)]
     pub slowness: f64,
     /// Microseconds that a client waited, by percentile (`"p50"`, `"p99"`, `"max"`).

@@ -1,5 +1,4 @@
-//! Rounds: in which order peers go, on which CPUs, how long each may take, and how often a round that does not count is
-//! repeated.
+//! Rounds: in which order peers go, on which CPUs, how long each may take, and how often what does not count is repeated.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::load::Amount;
-use super::measure::{Placement, is_disturbed, measure};
+use super::measure::{Block, Placement, is_disturbed};
 use super::peers::{Peer, Programs};
 use super::probe::Probe;
 use super::record::{Outcome, Round};
@@ -17,8 +16,14 @@ use super::scenario::{Scenario, Size, Table};
 const SHORTEST: f64 = 0.25;
 /// Warm-up included, a load takes this much longer than what counts of it.
 const WITH_WARMUP: f64 = 7.0 / 6.0;
-/// Ending a proxy and what else is around a measurement, in seconds.
-const AROUND: f64 = 0.15;
+/// Ending a proxy, and what else is around a measurement, in seconds.
+const AROUND: (f64, f64) = (0.1, 0.06);
+/// What was disturbed is measured so often again, at most.
+const REPEATS: usize = 3;
+/// About as many loads are run once more as this share of all: time is kept for them.
+const REPEATED: f64 = 0.25;
+/// All rounds are on one CPU for the proxy, and then on the other.
+pub const BLOCKS: usize = 2;
 /// What a start takes longer with a large table, in seconds.
 const LARGE: f64 = 0.5;
 
@@ -40,13 +45,27 @@ impl Job {
 
     /// Seconds that do not depend on how long a load is.
     fn fixed(&self) -> f64 {
+        let times = if self.scenario.needs_new_proxies() { self.rounds } else { BLOCKS.min(self.rounds) };
+        self.starts() * times as f64 + self.load() * self.measurements()
+    }
+
+    /// Seconds to start, and to end, each of the proxies.
+    fn starts(&self) -> f64 {
+        self.peers.iter().map(|peer| self.start(peer)).sum()
+    }
+
+    fn start(&self, peer: &Peer) -> f64 {
         let large = if self.scenario.table == Table::One { 0.0 } else { LARGE };
-        let starts: f64 = self.peers.iter().map(|peer| peer.start + AROUND + large).sum();
+        peer.start + AROUND.0 + large
+    }
+
+    /// Seconds of a measurement that do not depend on how long its load is.
+    fn load(&self) -> f64 {
         let load = match self.scenario.size {
             Size::Timed(_) => 0.0,
             Size::Fixed(seconds) => seconds,
         };
-        starts * self.rounds as f64 + load * self.measurements()
+        load + AROUND.1
     }
 
     /// Loads that are as long as there is time.
@@ -71,7 +90,9 @@ impl Budget {
         let Some(end) = self.end else { return self.longest };
         let left = end.saturating_duration_since(now).as_secs_f64();
         let (fixed, timed) = totals(jobs);
-        ((left - fixed) / (timed.max(1.0) * WITH_WARMUP)).min(self.longest).max(SHORTEST.min(self.longest))
+        ((left - fixed) / (timed.max(1.0) * WITH_WARMUP * (1.0 + REPEATED)))
+            .min(self.longest)
+            .max(SHORTEST.min(self.longest))
     }
 
     /// Whether there is time for `more` besides `jobs`, even if their loads get as short as they may be.
@@ -86,7 +107,7 @@ impl Budget {
     #[must_use]
     pub fn estimate(&self, jobs: &[Job], now: Instant) -> f64 {
         let (fixed, timed) = totals(jobs);
-        fixed + timed * WITH_WARMUP * self.load_seconds(jobs, now)
+        fixed + timed * WITH_WARMUP * (1.0 + REPEATED) * self.load_seconds(jobs, now)
     }
 }
 
@@ -100,19 +121,24 @@ pub fn order<T: Copy>(peers: &[T], number: usize) -> Vec<T> {
     if number.is_multiple_of(2) { peers.to_vec() } else { peers.iter().rev().copied().collect() }
 }
 
-/// One CPU for the proxy and one for the load, swapped in half of the rounds, and not in step with the order; with two
-/// `workers`, both share both.
+/// One CPU for the proxy and one for the load, swapped in every other `block`; with two `workers`, both share both.
 #[must_use]
-pub fn placement(cpus: [usize; 2], workers: usize, number: usize) -> Placement {
+pub fn placement(cpus: [usize; 2], workers: usize, block: usize) -> Placement {
     let [first, second] = cpus;
     if workers > 1 {
         return Placement { proxy: cpus.to_vec(), load: cpus.to_vec() };
     }
-    if matches!(number % 4, 0 | 3) {
+    if block.is_multiple_of(2) {
         Placement { proxy: vec![first], load: vec![second] }
     } else {
         Placement { proxy: vec![second], load: vec![first] }
     }
+}
+
+/// How many of `rounds` are in `block`.
+#[must_use]
+pub fn rounds_of(rounds: usize, block: usize) -> usize {
+    (rounds + BLOCKS - 1 - block) / BLOCKS
 }
 
 /// What is the same for all rounds of a job.
@@ -148,23 +174,41 @@ impl<'a> Rounds<'a> {
         Self { job, programs, cpus, workers, seconds, rate, speeds: BTreeMap::new() }
     }
 
-    /// Round `number`, from 0.
+    /// The proxies of block `number`, from 0, of which none runs yet.
+    #[must_use]
+    pub fn block(&self, number: usize) -> Block<'a> {
+        let place = placement(self.cpus, self.workers, number);
+        Block::new(self.job.scenario, self.programs, self.workers, place)
+    }
+
+    /// Round `number`, from 0, in `block`. What was disturbed is measured again at once, a few times if `may_repeat` says
+    /// that there is time for what one more takes.
     ///
     /// # Errors
     /// If the comparison was told to end.
-    pub fn run(&mut self, number: usize, probe: &mut Probe) -> Result<Round> {
-        let place = placement(self.cpus, self.workers, number);
+    pub fn run(
+        &mut self,
+        number: usize,
+        block: &mut Block<'_>,
+        probe: &mut Probe,
+        may_repeat: impl Fn(f64) -> bool,
+    ) -> Result<Round> {
         let mut outcomes = Vec::new();
         for peer in order(&self.job.peers, number) {
-            let amount = self.amount(peer);
-            let scenario = self.job.scenario;
-            let outcome = measure(scenario, self.programs, peer, amount, self.workers, &place, probe)?;
-            if let Outcome::Good(sample) | Outcome::ThrownAway(sample, _) = &outcome {
-                self.speeds.insert(peer.name, sample.requests as f64 / sample.seconds.max(1e-3));
+            for repeats in (0..=REPEATS).rev() {
+                let outcome = block.measure(peer, self.amount(peer), probe)?;
+                if let Outcome::Good(sample) | Outcome::ThrownAway(sample, _) = &outcome {
+                    self.speeds.insert(peer.name, sample.requests as f64 / sample.seconds.max(1e-3));
+                }
+                let again = is_spoilt(&outcome) && repeats > 0 && may_repeat(self.once(peer));
+                outcomes.push((peer.name.to_owned(), outcome));
+                if !again {
+                    break;
+                }
             }
-            outcomes.push((peer.name.to_owned(), outcome));
         }
-        Ok(Round { proxy_cpus: place.proxy, load_cpus: place.load, outcomes })
+        let Placement { proxy, load } = block.place.clone();
+        Ok(Round { proxy_cpus: proxy, load_cpus: load, outcomes })
     }
 
     /// As many requests as `peer` does in the time, as far as one knows.
@@ -178,17 +222,22 @@ impl<'a> Rounds<'a> {
     /// Seconds of one more round, about.
     #[must_use]
     pub fn cost(&self) -> f64 {
-        let one = Job { scenario: self.job.scenario, peers: self.job.peers.clone(), rounds: 1 };
-        one.fixed() + one.timed() * WITH_WARMUP * self.seconds
+        self.job.peers.iter().map(|peer| self.once(peer)).sum()
+    }
+
+    /// Seconds of one more measurement of `peer`, about.
+    fn once(&self, peer: &Peer) -> f64 {
+        let scenario = self.job.scenario;
+        let start = if scenario.needs_new_proxies() { self.job.start(peer) } else { 0.0 };
+        let timed = if matches!(scenario.size, Size::Timed(_)) { WITH_WARMUP * self.seconds } else { 0.0 };
+        start + self.job.load() + timed
     }
 }
 
-/// Whether a round has something that does not count, and would perhaps when the machine is quiet.
+/// Whether something does not count that would perhaps when the machine is quiet.
 #[must_use]
-pub fn is_spoilt(round: &Round) -> bool {
-    let spoilt =
-        |outcome: &Outcome| matches!(outcome, Outcome::ThrownAway(sample, _) if is_disturbed(sample));
-    round.outcomes.iter().any(|(_, outcome)| spoilt(outcome))
+pub fn is_spoilt(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::ThrownAway(sample, _) if is_disturbed(sample))
 }
 
 /// `5 min 12 s`.
@@ -217,12 +266,11 @@ mod tests {
     }
 
     #[test]
-    fn half_of_the_rounds_are_on_swapped_cpus_in_either_order() {
-        let places: Vec<_> = (0..4).map(|number| placement([0, 1], 1, number).proxy).collect();
-        assert_eq!(places, [[0], [1], [1], [0]]);
-        for number in 0..4 {
-            let place = placement([2, 5], 1, number);
-            assert_ne!(place.proxy, place.load);
+    fn half_of_the_rounds_are_on_swapped_cpus() {
+        assert_eq!(placement([2, 5], 1, 0), Placement { proxy: vec![2], load: vec![5] });
+        assert_eq!(placement([2, 5], 1, 1), Placement { proxy: vec![5], load: vec![2] });
+        for (rounds, blocks) in [(1, [1, 0]), (5, [3, 2]), (12, [6, 6])] {
+            assert_eq!([rounds_of(rounds, 0), rounds_of(rounds, 1)], blocks);
         }
     }
 
@@ -248,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_round_is_repeated_only_if_what_is_left_still_fits() {
+    fn something_is_repeated_only_if_what_is_left_still_fits() {
         let now = Instant::now();
         let jobs = [job("small-get", 5)];
         let least = jobs[0].fixed() + jobs[0].timed() * SHORTEST * WITH_WARMUP;
@@ -260,7 +308,7 @@ mod tests {
     #[test]
     fn a_quick_comparison_of_everything_fits_into_its_time() {
         let jobs: Vec<_> =
-            scenario::ALL.iter().map(|scenario| job(scenario.name, scenario.rounds(5))).collect();
+            scenario::ALL.iter().map(|scenario| job(scenario.name, scenario.rounds(8))).collect();
         let now = Instant::now();
         let budget = Budget { end: Some(now + super::super::QUICK), longest: 1.0 };
         let seconds = budget.load_seconds(&jobs, now);
@@ -269,7 +317,7 @@ mod tests {
 
     #[test]
     fn a_rate_that_a_peer_cannot_keep_is_not_tried_again() {
-        let round = |others| {
+        let outcome = |others| {
             let sample = Sample {
                 figure: 1.0,
                 requests: 1,
@@ -281,11 +329,10 @@ mod tests {
                 slowness: 0.0,
                 latency: BTreeMap::new(),
             };
-            let outcomes = vec![("caddy".to_owned(), Outcome::ThrownAway(sample, String::new()))];
-            Round { proxy_cpus: vec![0], load_cpus: vec![1], outcomes }
+            Outcome::ThrownAway(sample, String::new())
         };
-        assert!(!is_spoilt(&round(0.01)));
-        assert!(is_spoilt(&round(0.2)));
+        assert!(!is_spoilt(&outcome(0.01)));
+        assert!(is_spoilt(&outcome(0.2)));
     }
 
     #[test]

@@ -13,21 +13,21 @@ use super::machine::{self, Congestion};
 use super::peers::{self, Peer, Programs, Source};
 use super::probe::Probe;
 use super::record::{Measured, Outcome, Round, Run, Unit};
-use super::round::{Budget, Job, Rounds, is_spoilt, spell};
+use super::round::{BLOCKS, Budget, Job, Rounds, rounds_of, spell};
 use super::scenario::{self, Scenario};
 use super::{QUICK, cpu, report, stop};
 
 /// Rounds at least, of a quick comparison and of another.
-const ROUNDS: (usize, usize) = (5, 12);
+const ROUNDS: (usize, usize) = (8, 20);
 /// How long to wait in all for CPUs that are slow, in a quick comparison and in another.
 const WAITING: (Duration, Duration) = (Duration::from_secs(90), Duration::from_secs(900));
 /// The longest load, in seconds.
-const LOADS: (f64, f64) = (0.8, 2.0);
+const LOADS: (f64, f64) = (0.8, 1.0);
 
 /// Measures proxies side by side. Installs nothing: what is not there is skipped, and named; `benches/peers.sh` installs it.
 #[derive(Args, Debug)]
 pub struct Options {
-    /// At most 15 minutes: 5 rounds, short loads, fewer peers and scenarios where they matter less
+    /// At most 15 minutes: fewer rounds, shorter loads, fewer peers and scenarios where they matter less
     #[arg(long)]
     quick: bool,
     /// Scenarios to run, several times or with commas; all by default
@@ -36,10 +36,10 @@ pub struct Options {
     /// Peers to measure, several times or with commas; the relay is always one of them
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     peer: Vec<String>,
-    /// Rounds: at least 5 with --quick and 12 without, unless this says fewer
+    /// Rounds: 8 with --quick and 20 without, unless this says otherwise
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
-    /// Seconds of each load at most: 0.8 with --quick and 2 without, unless this says otherwise
+    /// Seconds of each load at most: 0.8 with --quick and 1 without, unless this says otherwise
     #[arg(long, value_name = "S")]
     seconds: Option<f64>,
     /// Requests a second, each sent when it is due, instead of the next as soon as an answer is in; where that makes sense
@@ -106,7 +106,7 @@ impl Options {
         let budget = Budget { end: self.quick.then(|| begin + QUICK), longest };
         let workers = usize::from(self.workers);
         let cpus = [first, second];
-        let probe = Probe::new(&cpus, if self.quick { WAITING.0 } else { WAITING.1 })?;
+        let probe = Probe::new(cpus, if self.quick { WAITING.0 } else { WAITING.1 })?;
         Comparison { record, programs, cpus, workers, rate: self.rate, budget, begin, probe }
             .run(&jobs, &self.out)
     }
@@ -257,24 +257,21 @@ impl Comparison {
         let seconds = self.budget.load_seconds(all, Instant::now());
         let programs = self.programs.clone();
         let mut rounds = Rounds::new(job, &programs, self.cpus, self.workers, seconds, self.rate);
-        let mut spoilt = 0;
+        let budget = self.budget;
         let mut number = 0;
-        // Rounds in which something does not count are repeated once, at the end.
-        while number < job.rounds + spoilt {
-            stop::check()?;
-            if number >= job.rounds && !self.budget.allows(rounds.cost(), rest, Instant::now()) {
-                break;
-            }
-            let round = rounds.run(number, &mut self.probe)?;
-            if number < job.rounds && is_spoilt(&round) {
-                spoilt += 1;
-            }
-            number += 1;
-            let mut left = rounds.cost() * (job.rounds + spoilt - number) as f64;
-            left += self.budget.estimate(rest, Instant::now());
-            tell(&round, number, job.rounds + spoilt, scenario.unit, left);
-            if let Some(measured) = self.record.scenarios.last_mut() {
-                measured.rounds.push(round);
+        for block in 0..BLOCKS {
+            let mut proxies = rounds.block(block);
+            for _ in 0..rounds_of(job.rounds, block) {
+                stop::check()?;
+                let mut left = rounds.cost() * (job.rounds - number - 1) as f64;
+                let may_repeat = |more: f64| budget.allows(left + more, rest, Instant::now());
+                let round = rounds.run(number, &mut proxies, &mut self.probe, may_repeat)?;
+                number += 1;
+                left += budget.estimate(rest, Instant::now());
+                tell(&round, number, job.rounds, scenario.unit, left);
+                if let Some(measured) = self.record.scenarios.last_mut() {
+                    measured.rounds.push(round);
+                }
             }
         }
         if let Some(measured) = self.record.scenarios.last() {

@@ -2,6 +2,7 @@
 //! a proxy is set up for it is in [`super::peers`], how it is run in [`super::measure`].
 
 use super::record::Unit;
+use super::summary::LEAST_ROUNDS;
 
 /// How clients speak to the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -337,8 +338,8 @@ pub const ALL: &[Scenario] = &[
         about: "milliseconds from the start of the process to the first answer, with one route",
         unit: Unit::Millis,
         tool: START,
-        args: &["--connections", "4", "--requests", "1000", "--warmup", "0"],
-        size: Size::Fixed(0.7),
+        args: &["--connections", "4", "--requests", "10000", "--warmup", "0"],
+        size: Size::Fixed(0.9),
         peers: HOSTED,
         quick: &["sluicegate", "nginx", "haproxy", "envoy"],
         ..HTTP
@@ -395,7 +396,6 @@ pub const ALL: &[Scenario] = &[
         about: "64 connections at once, for each small GET a new one with a full handshake (TLS 1.3, ECDSA P-256, X25519)",
         args: &["--tls", "@CA@", "--one-shot"],
         size: Size::Timed(2_500.0),
-        quick: EVERYONE_BUT_RELAY,
         ..TLS
     },
     Scenario {
@@ -513,7 +513,7 @@ pub const ALL: &[Scenario] = &[
             "1",
         ],
         size: Size::Fixed(6.0),
-        quick: &["sluicegate", "nginx", "haproxy"],
+        quick: &[],
         ..IDLE
     },
     Scenario {
@@ -598,10 +598,21 @@ pub fn find(name: &str) -> Option<&'static Scenario> {
 }
 
 impl Scenario {
-    /// Rounds of it: memory, which hardly differs from round to round, needs no more than a verdict does.
+    /// Rounds of it: memory, which hardly differs from round to round, needs no more than a verdict does, and what takes its
+    /// time whatever time there is has half.
     #[must_use]
     pub fn rounds(&self, rounds: usize) -> usize {
-        if self.unit == Unit::BytesEach { rounds.min(5) } else { rounds }
+        match self.size {
+            _ if self.unit == Unit::BytesEach => rounds.min(LEAST_ROUNDS),
+            Size::Fixed(_) => rounds.div_ceil(2).max(LEAST_ROUNDS).min(rounds),
+            Size::Timed(_) => rounds,
+        }
+    }
+
+    /// Whether each measurement is of a proxy that was started for it: starts, and memory, of which a process keeps some.
+    #[must_use]
+    pub fn needs_new_proxies(&self) -> bool {
+        matches!(self.tool, START | MEMORY | CHANGE) || self.unit == Unit::BytesEach
     }
 
     /// The program that makes the load.
@@ -647,7 +658,8 @@ mod tests {
     }
 
     #[test]
-    fn memory_needs_fewer_rounds() {
+    fn memory_and_long_loads_have_fewer_rounds() {
+        assert_eq!(find("start-1").unwrap().rounds(12), 6);
         assert_eq!(find("idle-10k").unwrap().rounds(12), 5);
         assert_eq!(find("idle-10k").unwrap().rounds(2), 2);
         assert_eq!(find("small-get").unwrap().rounds(5), 5);

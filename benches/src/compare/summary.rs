@@ -91,7 +91,7 @@ pub struct Row {
     pub per_second: Option<f64>,
     /// Rounds that count.
     pub good: usize,
-    /// Rounds that were measured and do not count: number of the round, from 1, and why.
+    /// Measurements that do not count: number of the round, from 1, and why.
     pub thrown_away: Vec<(usize, String)>,
     /// Rounds with wrong answers, or none: number of the round, from 1, and why.
     pub failed: Vec<(usize, String)>,
@@ -224,10 +224,12 @@ impl Row {
         let per_second: Vec<f64> = per_second.map(|sample| sample.requests as f64 / sample.seconds).collect();
         let (mut thrown_away, mut failed) = (Vec::new(), Vec::new());
         for (number, round) in (1..).zip(rounds) {
-            match outcome(round, name) {
-                Some(Outcome::ThrownAway(_, why)) => thrown_away.push((number, why.clone())),
-                Some(Outcome::Failed(why)) => failed.push((number, why.clone())),
-                Some(Outcome::Good(_)) | None => {}
+            for outcome in outcomes(round, name) {
+                match outcome {
+                    Outcome::ThrownAway(_, why) => thrown_away.push((number, why.clone())),
+                    Outcome::Failed(why) => failed.push((number, why.clone())),
+                    Outcome::Good(_) => {}
+                }
             }
         }
         Self {
@@ -279,15 +281,16 @@ impl Noise {
     }
 }
 
-fn outcome<'r>(round: &'r Round, name: &str) -> Option<&'r Outcome> {
-    round.outcomes.iter().find(|(of, _)| of == name).map(|(_, outcome)| outcome)
+/// What came of each of its measurements in `round`: those that were thrown away, and that which was the last.
+fn outcomes<'r>(round: &'r Round, name: &str) -> impl Iterator<Item = &'r Outcome> {
+    round.outcomes.iter().filter(move |(of, _)| of == name).map(|(_, outcome)| outcome)
 }
 
 fn good<'r>(round: &'r Round, name: &str) -> Option<&'r Sample> {
-    match outcome(round, name)? {
+    outcomes(round, name).find_map(|outcome| match outcome {
         Outcome::Good(sample) => Some(sample),
         Outcome::ThrownAway(..) | Outcome::Failed(_) => None,
-    }
+    })
 }
 
 /// What a ratio can be made of.

@@ -93,6 +93,21 @@ fn a_missing_peer_changes_only_its_row() {
 }
 
 #[test]
+fn what_was_measured_again_counts_and_what_was_thrown_away_is_told() {
+    let again = || {
+        round(vec![
+            ("sluicegate", thrown_away(30.0, "steal 3 %")),
+            ("sluicegate", good(10.0)),
+            ("relay", good(8.0)),
+        ])
+    };
+    let summary = Summary::of(&scenario("small-get", vec![again(), again()]));
+    let ours = summary.row("sluicegate").unwrap();
+    assert_eq!((ours.good, ours.thrown_away.len()), (2, 2));
+    assert!((ours.to_relay.as_ref().unwrap().median - 1.25).abs() < 1e-9);
+}
+
+#[test]
 fn what_was_thrown_away_does_not_count_but_is_told() {
     let mut rounds = six();
     let clean = Summary::of(&scenario("small-get", rounds.clone()));

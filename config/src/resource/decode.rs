@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use super::address_pool::{AddressPoolEntry, AddressPoolObject, L2AdvertisementObject, NamespaceObject};
 use super::endpoint_slice::EndpointSliceObject;
+use super::identity::{HasMeta, guess, kind_of, reference};
 use super::ingress::{IngressClassObject, IngressObject};
-use super::meta::ObjectMeta;
 use super::native::{BackendSpec, RouteSpec};
 use super::native_route::Builder;
 use super::native_types::{ListenerEntry, made_up_name};
@@ -17,7 +17,7 @@ use super::node::{self, MAX_FILE_BYTES, Node, Value};
 use super::reader::{self, Findings, ReadError};
 use super::secret::{ConfigMapObject, SecretObject};
 use super::service::ServiceObject;
-use super::{Decoded, Finding, ListenersRead, Object, ObjectSpec, suggest, syntax};
+use super::{Decoded, Finding, ListenersRead, Object, ObjectSpec, suggest};
 use crate::report::{Kind, ObjectRef, Problem, Severity, SourceLocation, brief};
 
 /// Parses one file's text: YAML (any number of documents) or JSON, `List` kinds included. Kinds that we do not
@@ -615,82 +615,6 @@ fn native_object(
             Ok(ObjectSpec::Backend(Box::new(builder.backend(spec)?)))
         }
     }
-}
-
-/// Wire types with `metadata`.
-pub(super) trait HasMeta {
-    fn meta(&self) -> &ObjectMeta;
-}
-
-macro_rules! has_meta {
-    ($($kind:ty),*) => {$(
-        impl HasMeta for $kind {
-            fn meta(&self) -> &ObjectMeta {
-                &self.metadata
-            }
-        }
-    )*};
-}
-
-has_meta!(
-    IngressObject,
-    IngressClassObject,
-    ServiceObject,
-    EndpointSliceObject,
-    SecretObject,
-    ConfigMapObject,
-    NamespaceObject,
-    super::networks::NodeObject,
-    super::networks::ServiceCidrObject,
-    AddressPoolObject,
-    L2AdvertisementObject
-);
-
-/// Who an object is, by its checked name.
-pub(super) fn reference(
-    kind: Kind,
-    meta: &ObjectMeta,
-) -> Result<ObjectRef, (&'static str, &'static str, String)> {
-    let Some(name) = meta.name.clone().filter(|name| !name.is_empty()) else {
-        return Err(("metadata.name", "MissingField", "`name` is required".to_owned()));
-    };
-    let invalid =
-        |field, text: &str, why| (field, "InvalidName", format!("`{text}` is not a valid name: {why}"));
-    syntax::object_name(&name).map_err(|why| invalid("metadata.name", &name, why))?;
-    let namespace = match (kind, &meta.namespace) {
-        (Kind::IngressClass | Kind::Namespace | Kind::AddressPool | Kind::Node | Kind::ServiceCIDR, _) => {
-            "".into()
-        }
-        (_, Some(namespace)) if !namespace.is_empty() => {
-            syntax::dns_label(namespace).map_err(|why| invalid("metadata.namespace", namespace, why))?;
-            Arc::clone(namespace)
-        }
-        _ => "default".into(),
-    };
-    Ok(ObjectRef { kind, namespace, name })
-}
-
-fn kind_of(text: &str) -> Option<Kind> {
-    Some(match text {
-        "Ingress" => Kind::Ingress,
-        "IngressClass" => Kind::IngressClass,
-        "Service" => Kind::Service,
-        "EndpointSlice" => Kind::EndpointSlice,
-        "Secret" => Kind::Secret,
-        "ConfigMap" => Kind::ConfigMap,
-        "Namespace" => Kind::Namespace,
-        "AddressPool" => Kind::AddressPool,
-        "IPAddressPool" => Kind::IPAddressPool,
-        "L2Advertisement" => Kind::L2Advertisement,
-        _ => return None,
-    })
-}
-
-/// Who an object is that cannot be read as a whole.
-pub(super) fn guess(node: &Node, kind: Kind) -> Option<ObjectRef> {
-    let text = |key| node.field("metadata")?.field(key)?.text().map(Arc::from);
-    reference(kind, &ObjectMeta { name: text("name"), namespace: text("namespace"), ..ObjectMeta::default() })
-        .ok()
 }
 
 /// The most common reason of all, which parsers put badly.

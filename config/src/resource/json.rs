@@ -4,8 +4,8 @@
 use serde::Deserialize;
 
 use super::address_pool::{AddressPool, AddressPoolObject, L2AdvertisementObject, NamespaceObject};
-use super::decode::{self, HasMeta};
 use super::endpoint_slice::EndpointSliceObject;
+use super::identity::{self, HasMeta};
 use super::ingress::{IngressClassObject, IngressObject};
 use super::networks::{NodeObject, ServiceCidrObject};
 use super::node::{self, Node};
@@ -103,7 +103,7 @@ fn read<T: for<'de> Deserialize<'de> + HasMeta>(
             }
         }
     };
-    let reference = match decode::reference(kind, object.meta()) {
+    let reference = match identity::reference(kind, object.meta()) {
         Ok(reference) => reference,
         Err((field, reason, message)) => {
             return unreadable(kind, None, Wrong { field: field.to_owned(), reason, message });
@@ -160,7 +160,7 @@ fn read_again<T: for<'de> Deserialize<'de>>(
 
 fn unreadable(kind: Kind, node: Option<&Node>, wrong: Wrong) -> Received {
     let Wrong { field, reason, message } = wrong;
-    let reference = node.and_then(|node| decode::guess(node, kind));
+    let reference = node.and_then(|node| identity::guess(node, kind));
     let object =
         reference.clone().unwrap_or_else(|| ObjectRef { kind, namespace: "".into(), name: "?".into() });
     let message = brief(message) + "; the object's last good version is served, if there was one";

@@ -10,6 +10,7 @@ mod decode;
 pub(crate) mod destination;
 pub mod endpoint_slice;
 mod holding;
+mod identity;
 pub mod ingress;
 mod json;
 mod known;

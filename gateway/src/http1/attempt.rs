@@ -18,7 +18,6 @@ use super::tunnel;
 use super::write::{self, Delivery};
 use crate::http2::body::Reset;
 use crate::live::Outcome;
-use crate::metrics::LimitHit;
 use crate::proxy::grpc::{self, Rpc};
 use crate::proxy::grpc_web::Translation;
 use crate::proxy::relay::{Fault, Relay};
@@ -29,14 +28,14 @@ use crate::worker::Worker;
 use crate::worker::buffers::{Buf, Head};
 use crate::worker::timers::TICK;
 
+mod deadline;
+
 /// Informational responses before the final one.
 const MOST_INFORMATIONAL: u8 = 16;
 /// How long a body waits for `100 Continue` (RFC 9110 §10.1.1: not indefinitely).
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 /// Grace before `min_body_rate` is judged, and the interval of judging.
 const RATE_WINDOW: Duration = Duration::from_secs(10);
-/// How often it is looked whether a client that nothing is read from is still there.
-const LOOK_FOR_CLIENT: Duration = Duration::from_millis(200);
 /// How long a reset may take to follow the FIN of an endpoint that never got the request.
 const RESET_WAIT: Duration = Duration::from_millis(200);
 
@@ -390,105 +389,6 @@ impl<'a> Attempt<'a> {
             Poll::Pending => {}
         }
         Ok(())
-    }
-
-    fn progressed(&mut self) {
-        let waits_for_client = self.upload.waits_for_source && !self.upload.finished;
-        let idle = if waits_for_client && !self.may_be_quiet {
-            self.client.peer.config.limits.body_idle_timeout
-        } else {
-            self.idle()
-        };
-        self.phase = self.client.timer.tick_after(idle);
-    }
-
-    /// No byte moved for so long.
-    fn idle(&self) -> Duration {
-        let timeouts = &self.forward.policy.timeouts;
-        if self.forward.is_call {
-            grpc::idle(timeouts, &self.client.peer.config.limits)
-        } else {
-            timeouts.idle
-        }
-    }
-
-    fn response_timeout(&self) -> Duration {
-        let timeouts = &self.forward.policy.timeouts;
-        if self.forward.is_call {
-            grpc::response_head(timeouts, &self.client.peer.config.limits)
-        } else {
-            timeouts.response_head
-        }
-    }
-
-    fn poll_deadline(&mut self, cx: &Context<'_>) -> Poll<Result<(), Ended>> {
-        loop {
-            if self.has_vanished(self.client.timer.now()) {
-                return Poll::Ready(Err(Ended::Client(Reason::ClientGone)));
-            }
-            let next = self.phase.min(self.total).min(self.hold_until).min(self.rate_check).min(self.look_at);
-            self.client.timer.arm_at(next);
-            if !self.client.timer.poll_expired(cx) {
-                return Poll::Pending;
-            }
-            let now = self.client.timer.now();
-            let never = self.client.timer.tick_after(Duration::ZERO);
-            if self.hold_until <= now {
-                self.hold_until = never;
-                self.upload.hold = false;
-                cx.waker().wake_by_ref();
-            } else if self.total <= now {
-                return Poll::Ready(Err(if self.upload.waits_for_source && !self.upload.finished {
-                    Ended::Client(Reason::RequestTimeout)
-                } else {
-                    Ended::Endpoint(Event::Timeout, Reason::RequestTimeout)
-                }));
-            } else if self.rate_check <= now {
-                if let Some(ended) = self.judge_rate() {
-                    return Poll::Ready(Err(ended));
-                }
-            } else if self.upload.finished {
-                return Poll::Ready(Err(Ended::Endpoint(Event::Timeout, Reason::ResponseTimeout)));
-            } else if self.upload.waits_for_source {
-                return Poll::Ready(Err(Ended::Client(Reason::BodyTimeout)));
-            } else {
-                return Poll::Ready(Err(Ended::Endpoint(Event::Timeout, Reason::IdleTimeout)));
-            }
-        }
-    }
-
-    /// While the upload waits for the endpoint, nothing is read that would tell of a client that is gone, and the reactor
-    /// tells of nothing while there is something to read. So it is looked at from time to time; true if it is gone.
-    fn has_vanished(&mut self, now: u32) -> bool {
-        let is_blocked = !self.upload.finished
-            && !self.upload.waits_for_source
-            && self.upload_error.is_none()
-            && !self.client.stream.delimits();
-        if !is_blocked {
-            self.look_at = self.client.timer.tick_after(Duration::ZERO);
-            return false;
-        }
-        if self.look_at <= now && self.client.stream.is_broken() {
-            return true;
-        }
-        let next = self.client.timer.tick_after(LOOK_FOR_CLIENT);
-        self.look_at = if self.look_at <= now { next } else { self.look_at.min(next) };
-        false
-    }
-
-    /// Whether the client sent its body too slowly over the last window.
-    fn judge_rate(&mut self) -> Option<Ended> {
-        let rate = u64::from(self.client.peer.config.limits.min_body_rate);
-        let moved = self.upload.received - self.rate_seen;
-        self.rate_seen = self.upload.received;
-        let waits = !self.upload.finished && self.upload.waits_for_source && !self.upload.hold;
-        let window = if self.upload.finished { Duration::ZERO } else { RATE_WINDOW };
-        self.rate_check = self.client.timer.tick_after(window);
-        if !waits || moved >= rate * RATE_WINDOW.as_secs() {
-            return None;
-        }
-        self.worker.metrics.limit_hit(LimitHit::BodyRate);
-        Some(Ended::Client(Reason::BodyTimeout))
     }
 
     /// Whether the endpoint can have seen the request, after the attempt ended with `event`.

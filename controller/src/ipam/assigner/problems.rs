@@ -11,6 +11,9 @@ use ipnet::IpNet;
 
 use super::{Assigner, Overlap};
 
+/// Where a pool says what it has.
+const ADDRESSES: &str = "spec.addresses";
+
 type Pools = BTreeMap<ObjectRef, AddressPool>;
 
 /// Addresses of pools that Pods and nodes of the cluster have as endpoints. Their networks are seen by what is in them:
@@ -103,57 +106,44 @@ fn closure(index: &Index, pool: &ObjectRef, (network, object): (IpNet, &ObjectRe
         0 | 1 => String::new(),
         count => format!(" (and {} more like it)", count - 1),
     };
-    Problem {
-        object: pool.clone(),
-        location: index.object(pool).and_then(|object| object.location.clone()),
-        field: "spec.addresses".to_owned(),
-        severity: Severity::Warning,
-        reason: "OverlapsCluster",
-        message: format!(
-            "{network} is the cluster's own, of {object}{more}: no Service gets an address of it, and one that has one keeps \
-             it; choose addresses that the cluster does not use"
-        ),
-    }
+    let message = format!(
+        "{network} is the cluster's own, of {object}{more}: no Service gets an address of it, and one that has one keeps \
+         it; choose addresses that the cluster does not use"
+    );
+    warning(index, pool, ADDRESSES.to_owned(), "OverlapsCluster", message)
 }
 
 fn collision(index: &Index, pool: &ObjectRef, by: &ObjectRef, address: IpAddr) -> Problem {
-    Problem {
-        object: pool.clone(),
-        location: index.object(pool).and_then(|object| object.location.clone()),
-        field: "spec.addresses".to_owned(),
-        severity: Severity::Warning,
-        reason: "OverlapsCluster",
-        message: format!(
-            "{address} is in use by {by}, so that the pool overlaps the network of Pods or nodes: a Service that gets such an \
-             address takes what is meant for others; choose addresses that the cluster does not use"
-        ),
-    }
+    let message = format!(
+        "{address} is in use by {by}, so that the pool overlaps the network of Pods or nodes: a Service that gets such an \
+         address takes what is meant for others; choose addresses that the cluster does not use"
+    );
+    warning(index, pool, ADDRESSES.to_owned(), "OverlapsCluster", message)
 }
 
 fn refusal(index: &Index, pool: &ObjectRef, at: usize, range: AddressRange) -> Problem {
-    Problem {
-        object: pool.clone(),
-        location: index.object(pool).and_then(|object| object.location.clone()),
-        field: format!("spec.addresses[{at}]"),
-        severity: Severity::Warning,
-        reason: "RefusedAddress",
-        message: format!(
-            "{range} has addresses of loopback, which reach nobody but their own host: no Service gets any of it, unless \
-             --load-balancer-addresses has all of it"
-        ),
-    }
+    let message = format!(
+        "{range} has addresses of loopback, which reach nobody but their own host: no Service gets any of it, unless \
+         --load-balancer-addresses has all of it"
+    );
+    warning(index, pool, format!("spec.addresses[{at}]"), "RefusedAddress", message)
 }
 
 fn overlap(index: &Index, Overlap { pool, other, address }: &Overlap) -> Problem {
+    let message = format!(
+        "{address}, and perhaps more, is in {pool} as well; each address is given once, by whichever pool is looked at \
+         first"
+    );
+    warning(index, other, ADDRESSES.to_owned(), "OverlappingPools", message)
+}
+
+fn warning(index: &Index, of: &ObjectRef, field: String, reason: &'static str, message: String) -> Problem {
     Problem {
-        object: other.clone(),
-        location: index.object(other).and_then(|object| object.location.clone()),
-        field: "spec.addresses".to_owned(),
+        object: of.clone(),
+        location: index.object(of).and_then(|object| object.location.clone()),
+        field,
         severity: Severity::Warning,
-        reason: "OverlappingPools",
-        message: format!(
-            "{address}, and perhaps more, is in {pool} as well; each address is given once, by whichever pool is looked at \
-             first"
-        ),
+        reason,
+        message,
     }
 }

@@ -3,8 +3,12 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
+use nix::libc;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::SetStruct;
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::Interest;
@@ -37,18 +41,41 @@ pub(crate) async fn connect_from(socket: Socket, address: SocketAddr) -> io::Res
     Ok(tcp)
 }
 
-/// Whoever is gone without a word is noticed within a minute and a half of silence. (No TCP_USER_TIMEOUT: it would end the
-/// connection of a peer that does not read for a while, RFC 5482 §2.)
+/// Whoever is gone without a word while nothing waits for them is noticed within a minute and a half of silence.
 pub(crate) fn keepalive() -> TcpKeepalive {
     let keepalive =
         TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10));
     keepalive.with_retries(3)
 }
 
-/// Sets [`keepalive`]; the kernel counts what time the connection was quiet before.
+/// Sets [`keepalive`] and [`give_up_soon`]; the kernel counts what time the connection was quiet before.
 pub(crate) fn keep_alive(tcp: &TcpStream) {
     // Fails only for a socket that is gone already.
     let _set = SockRef::from(tcp).set_tcp_keepalive(&keepalive());
+    give_up_soon(tcp);
+}
+
+/// How long the kernel waits at most before it sends once more what was not acknowledged, or asks for room once more. With
+/// `net.ipv4.tcp_retries2` as it is by default, it does so fifteen times, so that a peer that acknowledges nothing has some
+/// 25 s, and less than 30 s. (RFC 6298 §2.5 would have a minute at least between the last ones, and so a quarter of an hour.)
+const MAX_RTO_MS: u32 = 1_800;
+
+/// Milliseconds, as `u32`; accepted sockets inherit it. Linux 6.15 and later, `linux/tcp.h`.
+const TCP_RTO_MAX_MS: libc::c_int = 44;
+
+#[derive(Clone, Copy, Debug)]
+struct RtoMax;
+
+nix::setsockopt_impl!(RtoMax, libc::IPPROTO_TCP, TCP_RTO_MAX_MS, u32, SetStruct<'_, u32>);
+
+/// Whoever is gone without a word while bytes wait to be acknowledged is noticed within half a minute; before Linux 6.15,
+/// when `net.ipv4.tcp_retries2` says so.
+///
+/// This is not TCP_USER_TIMEOUT: it would also end the connection of a peer that is there and reads nothing for so long
+/// (`tcp_probe_timer` counts the time since there was room, whatever is answered). That is up to idle limits.
+pub(crate) fn give_up_soon(socket: &impl AsFd) {
+    // A kernel that does not know it, or a socket that is gone.
+    let _set = setsockopt(socket, RtoMax, &MAX_RTO_MS);
 }
 
 #[cfg(test)]

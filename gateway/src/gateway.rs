@@ -11,6 +11,7 @@ use config::table::{Bind, L4Key, RouteTable, Transport, overlaps};
 use tokio::sync::mpsc;
 
 use crate::access_log::AccessLog;
+use crate::dial;
 use crate::live::Shared;
 use crate::metrics::Registry;
 use crate::tcp::{BACKLOG, Order, Sockets, probe, raw_socket};
@@ -222,8 +223,9 @@ fn listen(address: SocketAddr, free_bind: bool) -> io::Result<TcpListener> {
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    // Accepted sockets inherit it, so that no connection pays for it: Nagle would hold back the last part of a response.
+    // Accepted sockets inherit these, so that no connection pays for them: Nagle would hold back the last part of a response.
     socket.set_tcp_nodelay(true)?;
+    dial::give_up_soon(&socket);
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }

@@ -15,6 +15,7 @@ mod common;
 
 mod alone;
 mod cluster_ips;
+mod dead_peers;
 mod net;
 mod source_address;
 mod together;

@@ -335,6 +335,7 @@ fn listen(transport: Transport, address: SocketAddr, free_bind: bool) -> io::Res
     // Accepted sockets inherit these, so that no connection pays for them.
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&dial::keepalive())?;
+    dial::give_up_soon(&socket);
     socket.set_nonblocking(true)?;
     socket.listen(BACKLOG)?;
     Ok(socket)

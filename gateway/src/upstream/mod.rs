@@ -115,12 +115,13 @@ impl Way {
     }
 }
 
-/// A host that is gone without a word is noticed by the kernel within a minute.
+/// A host that is gone without a word is noticed by the kernel within a minute, or half of that while bytes wait for it.
 fn keep_alive(tcp: &TcpStream) -> io::Result<()> {
     let settings = socket2::TcpKeepalive::new()
         .with_time(Duration::from_secs(30))
         .with_interval(Duration::from_secs(10))
         .with_retries(3);
+    dial::give_up_soon(tcp);
     socket2::SockRef::from(tcp).set_tcp_keepalive(&settings)
 }
 

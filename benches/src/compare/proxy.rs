@@ -1,4 +1,4 @@
-//! A proxy that runs for one measurement: on its CPUs, on ports of its own, with a folder of its own; it ends with its value.
+//! A proxy that runs to be measured: on its CPUs, on ports of its own, with a folder of its own; it ends with its value.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};

@@ -49,7 +49,7 @@ pub(crate) fn keepalive() -> TcpKeepalive {
 }
 
 /// Sets [`keepalive`] and [`give_up_soon`]; the kernel counts what time the connection was quiet before.
-pub(crate) fn keep_alive(tcp: &TcpStream) {
+pub(crate) fn keep_alive(tcp: &impl AsFd) {
     // Fails only for a socket that is gone already.
     let _set = SockRef::from(tcp).set_tcp_keepalive(&keepalive());
     give_up_soon(tcp);

@@ -4,7 +4,9 @@
 //! Never decides what is sent, and holds no more than one write's worth of bytes.
 
 use std::io::{self, IoSlice};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -28,6 +30,14 @@ pub(crate) enum Stream {
     Http2Server(Box<ServerStream>),
     /// A request to an endpoint that speaks HTTP/2.
     Http2Client(Box<Http2Client>),
+    /// Cleartext that is relayed on the [`FastPath`](crate::worker::fast_path::FastPath), see [`Self::detach`]. `None` if
+    /// the kernel did not let the socket be registered anew.
+    Detached(Option<Rc<std::net::TcpStream>>),
+}
+
+/// What comes of using a stream that is [`Stream::Detached`].
+fn detached<T>() -> Poll<io::Result<T>> {
+    Poll::Ready(Err(io::ErrorKind::NotConnected.into()))
 }
 
 impl Stream {
@@ -43,6 +53,7 @@ impl Stream {
             Self::Tls(tls) => tls.poll_read(cx, space),
             Self::Http2Server(stream) => stream.poll_read(cx, space),
             Self::Http2Client(stream) => stream.poll_read(cx, space),
+            Self::Detached(_) => detached(),
         }
     }
 
@@ -54,6 +65,7 @@ impl Stream {
             Self::Tls(tls) => tls.poll_read_ready(cx),
             Self::Http2Server(stream) => stream.poll_read_ready(cx),
             Self::Http2Client(stream) => stream.poll_read_ready(cx),
+            Self::Detached(_) => detached(),
         }
     }
 
@@ -76,6 +88,7 @@ impl Stream {
             Self::Tls(tls) => tls.poll_write(cx, parts),
             Self::Http2Server(stream) => stream.poll_write(cx, parts, last),
             Self::Http2Client(stream) => stream.poll_write(cx, parts, last),
+            Self::Detached(_) => detached(),
         }
     }
 
@@ -85,7 +98,9 @@ impl Stream {
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             // What HTTP/2 has accepted its connection's own task sends.
-            Self::Tcp(_) | Self::Http2Server(_) | Self::Http2Client(_) => Poll::Ready(Ok(())),
+            Self::Tcp(_) | Self::Detached(_) | Self::Http2Server(_) | Self::Http2Client(_) => {
+                Poll::Ready(Ok(()))
+            }
             Self::Tls(tls) => tls.poll_flush(cx),
         }
     }
@@ -96,7 +111,7 @@ impl Stream {
     pub(crate) fn poll_finish(&mut self, cx: &mut Context<'_>, trailers: &[u8]) -> Poll<io::Result<()>> {
         debug_assert!(trailers.is_empty() || self.delimits());
         match self {
-            Self::Tcp(_) | Self::Tls(_) => self.poll_flush(cx),
+            Self::Tcp(_) | Self::Tls(_) | Self::Detached(_) => self.poll_flush(cx),
             Self::Http2Server(stream) => Poll::Ready(stream.finish(trailers)),
             Self::Http2Client(stream) => Poll::Ready(stream.poll_finish(trailers)),
         }
@@ -109,6 +124,7 @@ impl Stream {
             Self::Tls(tls) => tls.poll_shutdown(cx),
             Self::Http2Server(stream) => Poll::Ready(stream.finish(b"")),
             Self::Http2Client(stream) => Poll::Ready(stream.poll_shutdown()),
+            Self::Detached(_) => detached(),
         }
     }
 
@@ -117,7 +133,7 @@ impl Stream {
     #[inline]
     pub(crate) fn delimits(&self) -> bool {
         match self {
-            Self::Tcp(_) | Self::Tls(_) => false,
+            Self::Tcp(_) | Self::Tls(_) | Self::Detached(_) => false,
             Self::Http2Server(_) | Self::Http2Client(_) => true,
         }
     }
@@ -135,7 +151,7 @@ impl Stream {
     #[inline]
     pub(crate) fn has_ended(&self) -> bool {
         match self {
-            Self::Tcp(_) | Self::Tls(_) => false,
+            Self::Tcp(_) | Self::Tls(_) | Self::Detached(_) => false,
             Self::Http2Server(stream) => stream.has_ended(),
             Self::Http2Client(stream) => stream.has_ended(),
         }
@@ -145,7 +161,7 @@ impl Stream {
     /// delimits messages itself.
     pub(crate) fn take_trailers(&mut self) -> Vec<u8> {
         match self {
-            Self::Tcp(_) | Self::Tls(_) => Vec::new(),
+            Self::Tcp(_) | Self::Tls(_) | Self::Detached(_) => Vec::new(),
             Self::Http2Server(stream) => stream.take_trailers(),
             Self::Http2Client(stream) => stream.take_trailers(),
         }
@@ -156,7 +172,7 @@ impl Stream {
     pub(crate) fn spliceable(&self) -> Option<&TcpStream> {
         match self {
             Self::Tcp(tcp) => Some(tcp),
-            Self::Tls(_) | Self::Http2Server(_) | Self::Http2Client(_) => None,
+            Self::Tls(_) | Self::Http2Server(_) | Self::Http2Client(_) | Self::Detached(_) => None,
         }
     }
 
@@ -166,14 +182,42 @@ impl Stream {
         match self {
             Self::Tcp(tcp) => Some(tcp),
             Self::Tls(tls) => Some(tls.tcp()),
-            Self::Http2Server(_) | Self::Http2Client(_) => None,
+            Self::Http2Server(_) | Self::Http2Client(_) | Self::Detached(_) => None,
         }
+    }
+
+    /// The descriptor of [`Self::socket`], for its options; has one wherever it is served.
+    pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Detached(socket) => socket.as_ref().map(|socket| socket.as_fd()),
+            _ => self.socket().map(TcpStream::as_fd),
+        }
+    }
+
+    /// Takes a plain socket out of the hands of the runtime, until [`Self::attach`]. `None` if it is no plain socket.
+    pub(crate) fn detach(&mut self) -> Option<Rc<std::net::TcpStream>> {
+        self.spliceable()?;
+        let Self::Tcp(tcp) = std::mem::replace(self, Self::Detached(None)) else { return None };
+        let socket = Rc::new(tcp.into_std().ok()?);
+        *self = Self::Detached(Some(Rc::clone(&socket)));
+        Some(socket)
+    }
+
+    /// Gives the socket back to the runtime; nobody else has it any more.
+    ///
+    /// # Errors
+    /// If it cannot be registered; it is closed then.
+    pub(crate) fn attach(&mut self) -> io::Result<()> {
+        let Self::Detached(socket) = self else { return Ok(()) };
+        let socket = socket.take().and_then(Rc::into_inner).ok_or(io::ErrorKind::NotConnected)?;
+        *self = Self::Tcp(TcpStream::from_std(socket)?);
+        Ok(())
     }
 
     /// The other side takes it for a proper end when this is dropped: nothing has to be announced.
     pub(crate) fn ends_when_dropped(&self) -> bool {
         match self {
-            Self::Tcp(_) | Self::Http2Server(_) | Self::Http2Client(_) => true,
+            Self::Tcp(_) | Self::Http2Server(_) | Self::Http2Client(_) | Self::Detached(_) => true,
             Self::Tls(_) => false,
         }
     }
@@ -194,15 +238,14 @@ impl Stream {
 
     /// Makes the other side see an abort, not an end, when this is dropped.
     pub(crate) fn reset_on_close(&mut self) {
-        let tcp = match self {
-            Self::Tcp(tcp) => tcp,
-            Self::Tls(tls) => tls.tcp(),
-            // What is dropped before its end is reset anyway.
-            Self::Http2Server(_) => return,
-            Self::Http2Client(stream) => return stream.reset(),
-        };
-        // Fails only for a socket that is gone already.
-        let _set = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
+        if let Self::Http2Client(stream) = self {
+            return stream.reset();
+        }
+        // What is dropped before its end is reset anyway on other streams of HTTP/2.
+        if let Some(socket) = self.descriptor() {
+            // Fails only for a socket that is gone already.
+            let _set = socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+        }
     }
 
     /// Whether the other side is known to have aborted.
@@ -213,7 +256,7 @@ impl Stream {
             Self::Http2Server(stream) => {
                 stream.poll_aborted(&mut Context::from_waker(Waker::noop())).is_ready()
             }
-            Self::Http2Client(_) => false,
+            Self::Http2Client(_) | Self::Detached(_) => false,
         }
     }
 
@@ -222,7 +265,7 @@ impl Stream {
         match self {
             Self::Tcp(_) | Self::Tls(_) => Poll::Pending,
             Self::Http2Server(stream) => stream.poll_aborted(cx),
-            Self::Http2Client(_) => Poll::Pending,
+            Self::Http2Client(_) | Self::Detached(_) => Poll::Pending,
         }
     }
 
@@ -241,7 +284,7 @@ impl Stream {
             // Session tickets often follow a response; they are taken in here.
             Self::Tls(tls) => tls.poll_read_ready(&mut cx).is_pending(),
             // Carries one request, so that it is in no pool.
-            Self::Http2Server(_) | Self::Http2Client(_) => false,
+            Self::Http2Server(_) | Self::Http2Client(_) | Self::Detached(_) => false,
         }
     }
 
@@ -252,14 +295,14 @@ impl Stream {
         const OVERHEAD: u64 = 128;
         match self {
             Self::Tls(_) => written + OVERHEAD * (2 + written / 4_096),
-            Self::Tcp(_) | Self::Http2Server(_) | Self::Http2Client(_) => written,
+            Self::Tcp(_) | Self::Http2Server(_) | Self::Http2Client(_) | Self::Detached(_) => written,
         }
     }
 
     /// Whether a WebSocket can be opened on it.
     pub(crate) fn allows_websocket(&self) -> bool {
         match self {
-            Self::Tcp(_) | Self::Tls(_) | Self::Http2Server(_) => true,
+            Self::Tcp(_) | Self::Tls(_) | Self::Http2Server(_) | Self::Detached(_) => true,
             Self::Http2Client(stream) => stream.allows_websocket(),
         }
     }
@@ -267,7 +310,7 @@ impl Stream {
     /// How the endpoint broke the message off while its connection goes on, as far as reading has shown it.
     pub(crate) fn was_reset(&self) -> Option<Reset> {
         match self {
-            Self::Tcp(_) | Self::Tls(_) | Self::Http2Server(_) => None,
+            Self::Tcp(_) | Self::Tls(_) | Self::Http2Server(_) | Self::Detached(_) => None,
             Self::Http2Client(stream) => stream.was_reset(),
         }
     }
@@ -275,7 +318,7 @@ impl Stream {
     /// That the other side has not processed the request, if it says so.
     pub(crate) fn refusal(&self) -> Option<Refusal> {
         match self {
-            Self::Tcp(_) | Self::Tls(_) | Self::Http2Server(_) => None,
+            Self::Tcp(_) | Self::Tls(_) | Self::Http2Server(_) | Self::Detached(_) => None,
             Self::Http2Client(stream) => stream.refusal(),
         }
     }

@@ -15,7 +15,7 @@ pub mod certificates;
 pub mod plain;
 pub mod programs;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -60,14 +60,18 @@ fn without_settings(mut command: Command) -> Command {
     command
 }
 
-/// A loopback address that nothing listens on. It is below the ports that the kernel gives to clients.
+/// A loopback address that nothing listens on, and that no other test of this program was given: one that is tried here
+/// is in use for a moment. It is below the ports that the kernel gives to clients.
 pub fn free_address() -> SocketAddr {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
     let seed = std::collections::hash_map::RandomState::new();
     for attempt in 0..1_000_u32 {
         let random = std::hash::BuildHasher::hash_one(&seed, (attempt, thread::current().id()));
         let port = 10_240 + u16::try_from(random % 20_000).expect("below 20,000");
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        if TcpListener::bind(address).is_ok() {
+        if !given.contains(&port) && TcpListener::bind(address).is_ok() {
+            given.insert(port);
             return address;
         }
     }

@@ -19,6 +19,7 @@ mod pressure;
 mod proxy;
 mod relay;
 mod rig;
+mod small_pieces;
 mod terms;
 mod udp;
 mod udp_life;

@@ -20,7 +20,7 @@ use std::rc::Rc;
 /// Bodies with at least this much left are spliced (performance: below it, a copy is cheaper).
 const SPLICE_FROM: u64 = 32 * 1_024;
 /// Less than this is a small piece: it is copied behind a head that is still to be written, and wants no more room.
-const JOIN_BELOW: usize = 4_096;
+pub(crate) const JOIN_BELOW: usize = 4_096;
 /// A stream that came in so many pieces of less than [`JOIN_BELOW`] holds no buffer while it waits for more.
 const TRICKLE: u8 = 4;
 /// A tunnel's first piece that is spliced; each that the destination takes at once lets the next one be twice as large.
@@ -216,6 +216,20 @@ impl Relay {
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Nothing is on its way, and nothing waits to be taken from `buf`: whoever reads the source next may be another.
+    pub(crate) fn is_at_rest(&self, buf: &Buf) -> bool {
+        self.waits_for_source && !self.ended && self.is_written() && !self.is_in_pipe() && buf.is_empty()
+    }
+
+    /// Counts what another has relayed since [`Self::is_at_rest`], of which `rest` is still to be written.
+    pub(crate) fn relayed(&mut self, count: u64, rest: &[u8]) {
+        self.received += count;
+        self.written += count.saturating_sub(rest.len() as u64);
+        self.prefix.clear();
+        self.prefix.extend_from_slice(rest);
+        self.prefix_at = 0;
     }
 
     /// Takes what the buffer holds of the body; sets up what is to be written. The first call joins head and

@@ -11,16 +11,21 @@ use std::time::Duration;
 use crate::dial;
 use crate::http1::head::Framing;
 use crate::live::EndpointState;
-use crate::proxy::relay::{Fault, Relay};
+use crate::proxy::relay::{Fault, JOIN_BELOW, Relay};
 use crate::record::Reason;
 use crate::stream::Stream;
 use crate::worker::Worker;
 use crate::worker::buffers::{Buf, Buffers, Head};
+use crate::worker::fast_path::{Lane, Stopped};
 use crate::worker::timers::Timer;
 use crate::worker::watch::Watch;
 
 /// For so long there is no keepalive on the connection to the endpoint, since most that are short are shorter.
 const SETTLED: Duration = Duration::from_secs(2);
+/// After so many small pieces in a row a tunnel changes to the fast path: what that costs is what they would have cost
+/// more. It doubles each time that it has to come back, up to [`MOST_PIECES`].
+const PIECES: u32 = 16;
+const MOST_PIECES: u32 = 16_384;
 
 /// Two connections, or streams, and what was read from them.
 #[derive(Debug)]
@@ -89,6 +94,17 @@ pub(crate) struct Tunnel {
     shut: (bool, bool),
     /// Nagle's algorithm is on towards the endpoint.
     may_wait: bool,
+    /// Small pieces in a row.
+    pieces: u32,
+    /// See [`PIECES`].
+    fast_after: u32,
+}
+
+/// What ends a turn on the ordinary path.
+enum Turn {
+    Over(Result<(), Cut>),
+    /// Nothing is on its way, and small pieces are to be expected.
+    Small,
 }
 
 /// When a tunnel must end, and what else is due, in ticks.
@@ -110,7 +126,7 @@ impl Tunnel {
         let mut up = Relay::new(to_endpoint, Framing::Close, Framing::Close, false, floor);
         let mut down = Relay::new(to_client, Framing::Close, Framing::Close, false, 0);
         (up.is_tunnel, down.is_tunnel) = (true, true);
-        Self { up, down, shut: (false, false), may_wait: false }
+        Self { up, down, shut: (false, false), may_wait: false, pieces: 0, fast_after: PIECES }
     }
 
     /// Bytes taken from the client, and from the endpoint.
@@ -133,20 +149,96 @@ impl Tunnel {
         self.may_wait = terms.has_new_endpoint;
         let mut ending = Ending::new(worker, timer, terms);
         ending.arm(timer);
-        let result = poll_fn(|cx| {
+        let result = loop {
+            match self.relay_any(worker, ends, timer, &mut ending).await {
+                Turn::Over(result) => break result,
+                Turn::Small => {}
+            }
+            if let Err(cut) = self.relay_small(worker, ends, timer, &mut ending).await {
+                break Err(cut);
+            }
+        };
+        worker.metrics.spliced_bytes.add(self.up.spliced + self.down.spliced);
+        result
+    }
+
+    /// Relays whatever comes.
+    async fn relay_any(
+        &mut self,
+        worker: &Worker,
+        ends: &mut Ends<'_>,
+        timer: &mut Timer,
+        ending: &mut Ending,
+    ) -> Turn {
+        poll_fn(|cx| {
             let before = self.bytes();
-            let done = self.poll_both(cx, ends, &worker.buffers);
-            if done.is_ready() {
-                return done;
+            if let Poll::Ready(result) = self.poll_both(cx, ends, &worker.buffers) {
+                return Poll::Ready(Turn::Over(result));
             }
             if before != self.bytes() {
                 ending.arm(timer);
+                if self.expects_small(before, ends) {
+                    return Poll::Ready(Turn::Small);
+                }
             }
-            ending.poll(cx, timer, ends.endpoint)
+            ending.poll(cx, timer, ends.endpoint).map(Turn::Over)
         })
-        .await;
-        worker.metrics.spliced_bytes.add(self.up.spliced + self.down.spliced);
+        .await
+    }
+
+    /// Whether more small pieces are to be expected, after those since `before`, and the fast path may have them.
+    fn expects_small(&mut self, before: (u64, u64), ends: &Ends<'_>) -> bool {
+        let after = self.bytes();
+        let moved = (after.0 - before.0).max(after.1 - before.1);
+        self.pieces = if moved < JOIN_BELOW as u64 { self.pieces + 1 } else { 0 };
+        self.pieces >= self.fast_after
+            && self.shut == (false, false)
+            && self.up.is_at_rest(ends.request)
+            && self.down.is_at_rest(ends.answer)
+            && ends.client.spliceable().is_some()
+            && ends.endpoint.spliceable().is_some()
+    }
+
+    /// Lets the fast path relay until it comes upon something else.
+    async fn relay_small(
+        &mut self,
+        worker: &Worker,
+        ends: &mut Ends<'_>,
+        timer: &mut Timer,
+        ending: &mut Ending,
+    ) -> Result<(), Cut> {
+        self.pieces = 0;
+        self.fast_after = self.fast_after.saturating_mul(2).min(MOST_PIECES);
+        self.wait_no_more(ends.endpoint);
+        let (client, endpoint) = (ends.client.detach(), ends.endpoint.detach());
+        let lane = client.zip(endpoint).and_then(|(client, endpoint)| {
+            worker.fast_path.enter(&worker.timers, &worker.metrics, &client, &endpoint)
+        });
+        let mut result = Ok(());
+        if let Some(lane) = lane {
+            let mut small = Small { tunnel: self, lane };
+            result = poll_fn(|cx| small.poll(cx, timer, ending, ends.endpoint)).await;
+            let fault = small.finish();
+            drop(small);
+            if let Some((fault, by_client)) = fault {
+                return Err(self.broken(ends, fault, by_client));
+            }
+        } else {
+            self.fast_after = u32::MAX;
+        }
+        // What cannot be registered anew reads as broken.
+        let _attached = (ends.client.attach(), ends.endpoint.attach());
         result
+    }
+
+    /// The second write is the first that could be held back; this lets it go.
+    fn wait_no_more(&mut self, endpoint: &Stream) {
+        if std::mem::take(&mut self.may_wait)
+            && let Some(tcp) = endpoint.socket()
+        {
+            // Fails only for a socket that is gone already.
+            let _set = tcp.set_nodelay(true);
+        }
     }
 
     fn poll_both(
@@ -157,28 +249,15 @@ impl Tunnel {
     ) -> Poll<Result<(), Cut>> {
         let Ends { client, request, endpoint, answer } = ends;
         let upward = self.up.poll(cx, client, request, endpoint, buffers);
-        if self.may_wait && self.up.writes > 1 {
-            // The second write is the first that could be held back; this lets it go.
-            self.may_wait = false;
-            if let Some(tcp) = endpoint.socket() {
-                // Fails only for a socket that is gone already.
-                let _set = tcp.set_nodelay(true);
-            }
+        if self.up.writes > 1 {
+            self.wait_no_more(endpoint);
         }
         let downward = self.down.poll(cx, endpoint, answer, client, buffers);
         match (upward, downward) {
             (Poll::Ready(Err(fault)), _) | (_, Poll::Ready(Err(fault))) => {
                 let by_client = matches!(upward, Poll::Ready(Err(Fault::Source(_))))
                     || matches!(downward, Poll::Ready(Err(Fault::Destination(_))));
-                // A reset is passed on as a reset: the other side must not take it for a proper end.
-                debug_assert_ne!(fault, Fault::SourceMalformed);
-                client.reset_on_close();
-                endpoint.reset_on_close();
-                Poll::Ready(Err(match by_client {
-                    true => Cut::Client,
-                    false if self.down.finished => Cut::Unread,
-                    false => Cut::Endpoint,
-                }))
+                Poll::Ready(Err(self.broken(ends, fault, by_client)))
             }
             (upward, downward) => {
                 let over = upward.is_ready() && downward.is_ready();
@@ -195,6 +274,69 @@ impl Tunnel {
                 Poll::Pending
             }
         }
+    }
+
+    /// A reset is passed on as a reset: the other side must not take it for a proper end.
+    fn broken(&self, ends: &mut Ends<'_>, fault: Fault, by_client: bool) -> Cut {
+        debug_assert_ne!(fault, Fault::SourceMalformed);
+        ends.client.reset_on_close();
+        ends.endpoint.reset_on_close();
+        match by_client {
+            true => Cut::Client,
+            false if self.down.finished => Cut::Unread,
+            false => Cut::Endpoint,
+        }
+    }
+}
+
+/// A tunnel on the fast path; knows what was relayed once that is over, be it that its task is dropped.
+struct Small<'a> {
+    tunnel: &'a mut Tunnel,
+    lane: Lane,
+}
+
+impl Small<'_> {
+    fn poll(
+        &self,
+        cx: &Context<'_>,
+        timer: &mut Timer,
+        ending: &mut Ending,
+        endpoint: &Stream,
+    ) -> Poll<Result<(), Cut>> {
+        if self.lane.poll_stopped(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        if timer.is_expired() {
+            ending.arm_since(timer, self.lane.last());
+        }
+        ending.poll(cx, timer, endpoint)
+    }
+
+    /// Takes over what was relayed, once. What has failed, if so, and whether the client has.
+    fn finish(&mut self) -> Option<(Fault, bool)> {
+        let pair = self.lane.leave()?;
+        let (mut rests, mut failed): ([&[u8]; 2], _) = ([b"", b""], None);
+        match &pair.stopped {
+            None | Some(Stopped::Here) => {}
+            Some(Stopped::Rest { by_endpoint: false, bytes }) => rests = [bytes, b""],
+            Some(Stopped::Rest { by_endpoint: true, bytes }) => rests = [b"", bytes],
+            Some(Stopped::Source { by_endpoint, error }) => {
+                failed = Some((Fault::Source(*error), !by_endpoint));
+            }
+            Some(Stopped::Destination { by_endpoint, error }) => {
+                failed = Some((Fault::Destination(*error), *by_endpoint));
+            }
+        }
+        let [up, down] = rests;
+        self.tunnel.up.relayed(pair.up, up);
+        self.tunnel.down.relayed(pair.down, down);
+        failed
+    }
+}
+
+impl Drop for Small<'_> {
+    fn drop(&mut self) {
+        self.finish();
     }
 }
 
@@ -221,6 +363,12 @@ impl Ending {
         self.rearm(timer);
     }
 
+    /// Sets the timer anew; something has moved last at `tick`.
+    fn arm_since(&mut self, timer: &mut Timer, tick: u32) {
+        self.idle_at = timer.tick_since(tick, self.idle);
+        self.rearm(timer);
+    }
+
     /// Sets the timer to what comes first.
     fn rearm(&self, timer: &mut Timer) {
         timer.arm_at(self.idle_at.min(self.lifetime).min(self.removal).min(self.settled));
@@ -236,8 +384,8 @@ impl Ending {
         }
         if timer.is_expired() && self.settled <= timer.now() {
             self.settled = NEVER;
-            if let Some(tcp) = endpoint.socket() {
-                dial::keep_alive(tcp);
+            if let Some(socket) = endpoint.descriptor() {
+                dial::keep_alive(&socket);
             }
             self.rearm(timer);
         }

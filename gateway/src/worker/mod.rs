@@ -3,6 +3,7 @@
 
 mod accept;
 pub(crate) mod buffers;
+pub(crate) mod fast_path;
 mod run;
 pub(crate) mod timers;
 pub(crate) mod watch;
@@ -18,6 +19,7 @@ use std::net::SocketAddr;
 use tokio::sync::Semaphore;
 
 use self::buffers::Buffers;
+use self::fast_path::FastPath;
 use self::timers::Timers;
 use self::watch::Watched;
 use crate::access_log::WorkerLog;
@@ -40,6 +42,7 @@ pub(crate) struct Worker {
     pub(crate) timers: Rc<Timers>,
     pub(crate) buffers: Rc<Buffers>,
     pub(crate) watched: Rc<Watched>,
+    pub(crate) fast_path: FastPath,
     /// The version whose removals were told to those who watch.
     told: Cell<u64>,
     pub(crate) pool: Pool,
@@ -91,6 +94,7 @@ impl Worker {
             timers: Rc::default(),
             buffers: Rc::default(),
             watched: Rc::default(),
+            fast_path: FastPath::default(),
             told: Cell::new(version),
             pool: Pool::default(),
             http2: Http2Pool::default(),

@@ -83,6 +83,15 @@ impl Timer {
         self.timers.now().saturating_add(ticks(after)).saturating_add(1).min(NEVER - 1)
     }
 
+    /// The tick for `after` from `since`, a tick of the past; `Duration::ZERO` means never.
+    pub(crate) fn tick_since(&self, since: u32, after: Duration) -> u32 {
+        let ago = self.timers.now().saturating_sub(since);
+        match self.tick_after(after) {
+            NEVER => NEVER,
+            tick => tick.saturating_sub(ago),
+        }
+    }
+
     /// Arms for `after` from now; `Duration::ZERO` disarms.
     #[inline]
     pub(crate) fn arm(&mut self, after: Duration) {

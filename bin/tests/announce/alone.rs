@@ -169,6 +169,35 @@ fn a_claim_of_a_stranger_is_answered_and_a_storm_of_them_is_not() {
     assert!(conflicts >= 1 && (1..=3).contains(&defences), "{conflicts} {defences}");
 }
 
+/// L68: the kernel answers who asks for an address, and lets this process sleep meanwhile.
+#[test]
+fn a_flood_of_questions_for_an_address_costs_the_process_nothing() {
+    const QUESTIONS: u32 = 20_000;
+    if !can_run() {
+        return;
+    }
+    let (net, (_folder, path)) = (Net::new(2), manifest());
+    let gateway = start(&net, &path);
+    eventually("an answer", || is_served(&net, VIP));
+    let cpu_seconds = || -> f64 {
+        let page = net.admin(1, &gateway, "/metrics");
+        let line = page.lines().find_map(|line| line.strip_prefix("process_cpu_seconds_total "));
+        line.unwrap().parse().unwrap()
+    };
+    let received = || -> u32 {
+        let text = net.ip_says(1, &["-json", "-statistics", "link", "show", "eth0"]);
+        let links: serde_json::Value = serde_json::from_str(&text).unwrap();
+        u32::try_from(links[0]["stats64"]["rx"]["packets"].as_u64().unwrap()).unwrap()
+    };
+    let (before, packets) = (cpu_seconds(), received());
+    net.send(2, &arp::probe(STRANGER, VIP.parse().unwrap()), QUESTIONS);
+    let used = cpu_seconds() - before;
+    assert!(received() - packets >= QUESTIONS, "all of them arrive");
+    // A twentieth of the two seconds that they take where there are 10,000 a second.
+    assert!(used <= 0.1, "{used} s of CPU time");
+    assert!(is_served(&net, VIP));
+}
+
 #[test]
 fn no_route_leads_round_over_an_address_that_was_just_taken() {
     if !can_run() {

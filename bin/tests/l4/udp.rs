@@ -36,6 +36,24 @@ fn a_thousand_clients_have_a_flow_each() {
     assert_eq!(backend.peers.lock().unwrap().len(), 1_000);
 }
 
+/// L42: whoever forges answers of a DNS server has to guess a port as well (RFC 5452 §4.5), which the port of the flow before
+/// must not tell.
+#[test]
+fn the_port_of_a_flow_does_not_tell_that_of_the_next() {
+    const FLOWS: usize = 64;
+    let backend = echo("");
+    let rig = UdpRig::start("", &[backend.address]);
+    let mut ports = Vec::new();
+    for _ in 0..FLOWS {
+        assert_eq!(ask(&rig.client(), b"hello"), b"hello");
+        let seen = backend.peers.lock().unwrap();
+        let new = seen.iter().map(SocketAddr::port).find(|port| !ports.contains(port));
+        ports.push(new.expect("a port of its own"));
+    }
+    let near = ports.windows(2).filter(|pair| pair[0].abs_diff(pair[1]) <= 64).count();
+    assert!(near <= FLOWS / 8, "{near} of {ports:?}");
+}
+
 #[test]
 fn answers_leave_from_the_address_that_the_client_used() {
     let rig = UdpRig::start_on(free_udp("0.0.0.0".parse().unwrap()), "", &[echo("").address], &[]);

@@ -91,6 +91,11 @@ fn policy_text(out: &mut String, policy: &L4Policy) {
     let cap = |most: u32| if most == 0 { "any number".to_owned() } else { most.to_string() };
     let (all, each) = (cap(policy.max_connections), cap(policy.max_connections_per_endpoint));
     line(out, "connections", &format!("{all}, {each} per endpoint"));
+    if policy.max_amplification > 0 {
+        let text =
+            format!("{} bytes at most for each of a client that has not gone on", policy.max_amplification);
+        line(out, "answers", &text);
+    }
     match &policy.source_ranges {
         Some(ranges) => json_line(out, "sources", &**ranges),
         None => line(out, "sources", "any"),

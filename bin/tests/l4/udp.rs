@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use crate::common::eventually;
-use crate::udp_rig::{UdpRig, ask, client, echo, echo_on, free_udp};
+use crate::udp_rig::{UdpRig, ask, client, echo, echo_on, free_udp, repeating};
 
 #[test]
 fn datagrams_go_to_the_endpoint_and_answers_come_back_whole_and_in_order() {
@@ -92,6 +92,38 @@ fn the_largest_and_the_empty_datagram_arrive_as_they_are() {
         assert!(ask(&client, &question) == question, "{length} bytes");
     }
     eventually("one flow", || rig.open() == 1);
+}
+
+/// L37: an address that somebody else may have written gets no more than so many times what was sent in its name.
+#[test]
+fn a_client_that_has_not_gone_on_gets_answers_of_a_limited_size() {
+    let rig = UdpRig::start(", maxAmplification: 3", &[repeating().address]);
+    let client = rig.client();
+    // Of four answers as large as the question, the fourth is too much, and so are all to what follows it at once.
+    client.send(&[4; 100]).unwrap();
+    eventually("what is too much is dropped", || rig.dropped("Amplification") == 1);
+    let mut answer = [0; 4_096];
+    for _ in 0..3 {
+        assert_eq!(client.recv(&mut answer).unwrap(), 100);
+    }
+    // Whoever goes on has got something: it is there.
+    client.send(&[20; 100]).unwrap();
+    for _ in 0..20 {
+        assert_eq!(client.recv(&mut answer).unwrap(), 100);
+    }
+    assert_eq!(rig.dropped("Amplification"), 1);
+    // Whoever asks again has sent more, and may have more.
+    let large = UdpRig::start(
+        ", maxAmplification: 3",
+        &[echo("x-longer-than-five-times-the-question-that-it-gets-her").address],
+    );
+    let client = large.client();
+    for count in 1..=2 {
+        client.send(&[0; 10]).unwrap();
+        eventually("dropped", || large.dropped("Amplification") == count);
+    }
+    assert_eq!(ask(&client, &[0; 10]).len(), 64);
+    assert_eq!(large.metric("sluicegate_udp_datagrams_total{direction=\"out\"}"), 1);
 }
 
 /// What follows each other may pass the kernel together; nobody sees that.

@@ -158,3 +158,18 @@ pub(crate) fn echo_on(address: &str, name: &'static str) -> Echo {
     });
     Echo { address, peers }
 }
+
+/// An endpoint that sends a datagram back as often as its first byte says.
+pub(crate) fn repeating() -> Echo {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    thread::spawn(move || {
+        let mut buffer = vec![0; 65_536];
+        while let Ok((length, peer)) = socket.recv_from(&mut buffer) {
+            for _ in 0..buffer[0] {
+                let _refused = socket.send_to(&buffer[..length], peer);
+            }
+        }
+    });
+    Echo { address, peers: Arc::default() }
+}

@@ -39,6 +39,8 @@ pub(crate) struct ForwardSpec {
     pub(crate) max_connections: Option<u32>,
     /// Open connections per endpoint (default 0, any number).
     pub(crate) max_connections_per_endpoint: Option<u32>,
+    /// Bytes that answers may have for each byte of a client that has not gone on after one (default 0, any number).
+    pub(crate) max_amplification: Option<u16>,
     /// Send a PROXY protocol header before the client's bytes.
     pub(crate) send_proxy_protocol: Option<ProxyVersionSpec>,
     /// From whose address endpoints are spoken to (default `gateway`); `client` needs `--transparent`.
@@ -174,6 +176,9 @@ impl Builder<'_> {
             ("forward.tries", forward.tries.is_some()),
             ("proxyProtocol", spec.proxy_protocol),
         ];
+        if forward.max_amplification.is_some() && transport == Transport::Tcp {
+            return Err(self.error("forward.maxAmplification", "InvalidValue", "it is for udp"));
+        }
         if let Some((at, _)) = is_of_streams.iter().find(|(_, set)| *set && transport == Transport::Udp) {
             return Err(self.error(at, "InvalidValue", "it is for tcp"));
         }
@@ -187,6 +192,7 @@ impl Builder<'_> {
         set(&mut policy.tries, forward.tries);
         set(&mut policy.max_connections, forward.max_connections);
         set(&mut policy.max_connections_per_endpoint, forward.max_connections_per_endpoint);
+        set(&mut policy.max_amplification, forward.max_amplification);
         if spec.proxy_protocol {
             policy.proxy_protocol_in = ProxyProtocolIn::Required { trusted: TrustedProxies(spec.networks()) };
         }

@@ -96,6 +96,9 @@ pub struct L4Policy {
     /// Open connections or flows per endpoint; 0 = no cap. An endpoint at its cap is passed over; if all are, new
     /// connections are refused.
     pub max_connections_per_endpoint: u32,
+    /// Of datagrams: bytes of answers for each byte of a client that has said nothing since the first answer, and so may be
+    /// somebody else's address (RFC 9000 §8.1 has 3); 0 = any number.
+    pub max_amplification: u16,
     /// What comes before the bytes of clients.
     pub proxy_protocol_in: ProxyProtocolIn,
     /// What is sent before the bytes to endpoints.
@@ -132,6 +135,7 @@ impl Default for L4Policy {
             tries: 3,
             max_connections: 16_384,
             max_connections_per_endpoint: 0,
+            max_amplification: 0,
             proxy_protocol_in: ProxyProtocolIn::None,
             proxy_protocol_out: ProxyProtocolOut::None,
             source_address: SourceAddress::Gateway,

@@ -39,6 +39,8 @@ pub(super) struct Relay {
     attempts: u8,
     bytes_in: u64,
     bytes_out: u64,
+    /// The client has said something since an answer: it is where it says.
+    has_gone_on: bool,
     started: Instant,
     _counted: Counted,
 }
@@ -195,6 +197,7 @@ impl Bound {
             return Err(Dropped::NoRoute);
         };
         let Some(flow) = flows.at_mut(id) else { return Err(Dropped::NoRoom) };
+        flow.value.has_gone_on |= flow.value.bytes_out > 0;
         let token = token(around.index, Some(id));
         let result = flow.value.send(around, (bind, current), token, key, (train, sent));
         if result.is_err() && flow.value.endpoint.is_none() {
@@ -237,6 +240,7 @@ impl Bound {
             attempts: 0,
             bytes_in: 0,
             bytes_out: 0,
+            has_gone_on: false,
             started: Instant::now(),
             _counted: counted,
         };
@@ -246,8 +250,10 @@ impl Bound {
     /// Takes datagrams of the endpoint, if there are some and there is room.
     pub(super) fn answer(&mut self, around: &Surroundings<'_>, id: u32, answers: &mut Answers) {
         let now = around.worker.timers.now();
+        let most = self.bind.as_ref().map_or(0, |bind| bind.policy.max_amplification);
         let Some(flow) = self.flows.at_mut(id) else { return };
         let key = flow.key;
+        let mut room = flow.value.room(most);
         let Some(upstream) = &mut flow.value.upstream else { return };
         let tried = upstream.pace.reads(&upstream.socket, now);
         let mut got = 0;
@@ -255,9 +261,17 @@ impl Bound {
             match upstream.pace.receive(&upstream.socket, answers.space()) {
                 Ok((len, segment)) => {
                     got += 1;
-                    flow.value.bytes_out += len as u64;
-                    around.worker.metrics.udp_answered(len.div_ceil(segment.max(1)).max(1), len);
-                    answers.push_train(key.client, key.local, len, segment);
+                    let sent = within(room, len, segment);
+                    if sent.is_none_or(|sent| sent < len) {
+                        let left = len - sent.unwrap_or_default();
+                        around.worker.metrics.udp_dropped(datagrams(left, segment), Dropped::Amplification);
+                    }
+                    if let Some(sent) = sent {
+                        room = room.saturating_sub(sent as u64);
+                        flow.value.bytes_out += sent as u64;
+                        around.worker.metrics.udp_answered(datagrams(sent, segment), sent);
+                        answers.push_train(key.client, key.local, sent, segment);
+                    }
                 }
                 Err(Errno::EAGAIN | Errno::EINTR) => break false,
                 Err(_) => break true,
@@ -344,6 +358,20 @@ impl Bound {
 /// What one client may have of so many flows and be sure to keep: its part is small, but a few are everybody's.
 pub(super) fn share(of: u32) -> u32 {
     (of / 16).max(4)
+}
+
+/// Datagrams in `len` bytes, each of `segment` but the last.
+fn datagrams(len: usize, segment: usize) -> usize {
+    len.div_ceil(segment.max(1)).max(1)
+}
+
+/// How many of the `len` bytes go within `room`, in whole datagrams of `segment`; `None` if not even the first does.
+fn within(room: u64, len: usize, segment: usize) -> Option<usize> {
+    let room = usize::try_from(room).unwrap_or(usize::MAX);
+    if len <= room {
+        return Some(len);
+    }
+    room.checked_div(segment).map(|whole| whole * segment).filter(|sent| *sent > 0)
 }
 
 fn is_let_in(bind: &L4Bind, client: IpAddr) -> bool {
@@ -434,6 +462,15 @@ impl Relay {
         self.endpoint = Some(endpoint);
         self.upstream = Some(opened);
         Ok(())
+    }
+
+    /// Bytes of answers that the client may have, which gets at most `most` for each of its own until it shows that it is
+    /// where it says; 0 = any number.
+    fn room(&self, most: u16) -> u64 {
+        if most == 0 || self.has_gone_on {
+            return u64::MAX;
+        }
+        self.bytes_in.saturating_mul(most.into()).saturating_sub(self.bytes_out)
     }
 
     /// The endpoint that is next, which is not this gateway itself.

@@ -29,11 +29,13 @@ pub enum Dropped {
     NoRoom,
     /// The client cannot be reached.
     ClientUnreachable,
+    /// The answer is too large for a client that may be somebody else's address.
+    Amplification,
 }
 
 impl Dropped {
     /// Every reason, in the order of [`Self::index`].
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::SourceDenied,
         Self::TooMany,
         Self::EndpointsFull,
@@ -47,6 +49,7 @@ impl Dropped {
         Self::TooLarge,
         Self::NoRoom,
         Self::ClientUnreachable,
+        Self::Amplification,
     ];
 
     /// Position in [`Self::ALL`]. Not stable between releases.
@@ -72,6 +75,7 @@ impl Dropped {
             Self::TooLarge => "TooLarge",
             Self::NoRoom => "NoRoom",
             Self::ClientUnreachable => "ClientUnreachable",
+            Self::Amplification => "Amplification",
         }
     }
 }

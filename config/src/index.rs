@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 
+use crate::endpoint_addresses::EndpointAddresses;
 use crate::obscure::Obscure;
 use crate::report::{Kind, ObjectRef, Problem};
 use crate::resource::destination;
@@ -173,6 +174,8 @@ pub struct Index {
     slices: HashMap<ServiceKey, Vec<ObjectRef>, FixedState>,
     /// Places of endpoints, of which there are few.
     localities: Shared<Locality>,
+    /// What endpoints of Services have.
+    endpoint_addresses: EndpointAddresses,
     /// IngressClasses, of which there are few.
     classes: BTreeSet<ObjectRef>,
     /// DNS name → how many objects want it
@@ -349,6 +352,7 @@ impl Index {
                 if let Err(at) = slices.binary_search(&object.reference) {
                     slices.insert(at, object.reference.clone());
                 }
+                self.endpoint_addresses.come(slice);
                 change.endpoints.insert(key);
             }
         } else {
@@ -366,6 +370,7 @@ impl Index {
     fn unlink(&mut self, old: &Object, change: &mut Change) {
         if let ObjectSpec::EndpointSlice(slice) = &old.spec {
             if let Some(service) = &slice.service {
+                self.endpoint_addresses.go(slice);
                 let key = (Arc::clone(&old.reference.namespace), Arc::clone(service));
                 if let Some(slices) = self.slices.get_mut(&key) {
                     slices.retain(|slice| *slice != old.reference);
@@ -516,17 +521,19 @@ impl Index {
         self.servers.binary_search(&address).is_ok()
     }
 
-    /// Whether some endpoint has one of these addresses.
+    /// Whether some endpoint has one of these addresses. With 100,000 endpoints, to look at all of them for each Service that
+    /// comes would take longer than all else that it costs.
     fn leads_to(&self, addresses: &BTreeSet<IpAddr>) -> bool {
         let is_one = |ip: IpAddr| {
             addresses.contains(&ip) || destination::translated(ip).any(|ip| addresses.contains(&ip))
         };
         let slices = self.slices.values().flatten().filter_map(|reference| self.object(reference));
-        let endpoints = slices.flat_map(|object| match &object.spec {
+        let mut endpoints = slices.flat_map(|object| match &object.spec {
             ObjectSpec::EndpointSlice(slice) => &*slice.endpoints,
             _ => &[],
         });
-        endpoints.map(|endpoint| endpoint.address).any(is_one)
+        addresses.iter().any(|ip| self.endpoint_addresses.may_have(*ip))
+            && endpoints.any(|endpoint| is_one(endpoint.address))
             || self.resolved.values().flat_map(|all| all.iter()).any(|ip| is_one(ip.to_canonical()))
     }
 
@@ -595,6 +602,28 @@ mod tests {
                 "ports": [{{"port": 6443}}], "endpoints": [{{"addresses": ["{address}"], "zone": "{zone}"}}]}}"#
         );
         Event::Apply(decode_json(Kind::EndpointSlice, json.as_bytes()).object.unwrap())
+    }
+
+    #[test]
+    fn sockets_of_ours_matter_to_services_only_where_endpoints_are() {
+        let slice = |address: &str| {
+            let json = format!(
+                r#"{{"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": {{"name": "s", "namespace": "d",
+                    "labels": {{"kubernetes.io/service-name": "s"}}}}, "addressType": "IPv4", "ports": [{{"port": 80}}],
+                    "endpoints": [{{"addresses": ["{address}"]}}]}}"#
+            );
+            Event::Apply(decode_json(Kind::EndpointSlice, json.as_bytes()).object.unwrap())
+        };
+        let ours = |address: &str| Event::Refused(vec![format!("{address}:80").parse().unwrap()]);
+        let mut index = Index::new();
+        index.apply(slice("10.0.0.1"));
+        assert!(!index.apply(ours("10.0.0.2")).refused);
+        assert!(index.apply(ours("10.0.0.1")).refused, "it comes");
+        assert!(index.apply(ours("10.0.0.2")).refused, "it goes");
+        index.apply(slice("10.0.0.2"));
+        assert!(index.apply(ours("10.0.0.1")).refused, "from where there is one");
+        index.apply(slice("10.0.0.3"));
+        assert!(!index.apply(ours("10.0.0.2")).refused, "there was one");
     }
 
     #[test]

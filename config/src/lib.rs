@@ -4,6 +4,7 @@
 //! argument. It knows nothing of sockets, of tokio, or of any Kubernetes client.
 
 pub mod compile;
+mod endpoint_addresses;
 pub mod index;
 mod obscure;
 pub mod report;

@@ -313,8 +313,11 @@ impl<S: Source, P: Publish> Driver<S, P> {
     }
 
     /// The term for which we decide on addresses of Services for other replicas, as we know everything that there is; else 0.
-    fn deciding_term(&self) -> u64 {
+    fn deciding_term(&mut self) -> u64 {
         let term = self.term.as_ref().map_or(0, |term| *term.borrow());
+        if term == 0 {
+            return 0;
+        }
         let are_pools_known = match self.source.knows_pools() {
             Knowledge::Partial => false,
             // What is recorded is of one that is not known, perhaps.

@@ -103,6 +103,9 @@ pub struct Assigner {
     refused: BTreeMap<ObjectRef, Vec<(usize, AddressRange)>>,
     /// There was a pool since the start.
     had_pools: bool,
+    /// The answer of [`Self::has_unexplained_records`], if no Service and no pool changed since: it is asked for at each change
+    /// of endpoints.
+    has_unexplained_records: Option<bool>,
     advertisements: BTreeMap<ObjectRef, L2Advertisement>,
     /// namespace → its labels
     namespaces: BTreeMap<Arc<str>, Arc<BTreeMap<String, String>>>,
@@ -144,6 +147,7 @@ impl Assigner {
             pools: BTreeMap::new(),
             refused: BTreeMap::new(),
             had_pools: false,
+            has_unexplained_records: None,
             advertisements: BTreeMap::new(),
             namespaces: BTreeMap::new(),
             services: BTreeMap::new(),
@@ -181,6 +185,7 @@ impl Assigner {
             return;
         }
         self.role = role;
+        self.has_unexplained_records = None;
         let closed = std::mem::take(&mut self.allocator.closed);
         self.allocator = Allocator { closed, ..Allocator::default() };
         self.are_pools_touched = true;
@@ -251,6 +256,7 @@ impl Assigner {
                     self.pools.remove(reference);
                     self.refused.remove(reference);
                     self.are_pools_touched = true;
+                    self.has_unexplained_records = None;
                 }
                 (Kind::L2Advertisement, Some(ObjectSpec::L2Advertisement(advertisement))) => {
                     self.advertisements.insert(reference.clone(), (**advertisement).clone());
@@ -287,6 +293,7 @@ impl Assigner {
             }
         }
         self.are_pools_touched = true;
+        self.has_unexplained_records = None;
         self.had_pools = true;
     }
 
@@ -304,6 +311,7 @@ impl Assigner {
         }
         if former.is_some() || self.services.contains_key(reference) {
             self.touched.insert(reference.clone());
+            self.has_unexplained_records = None;
         }
     }
 
@@ -560,18 +568,22 @@ impl Assigner {
     }
 
     /// True if addresses are recorded that no pool has and that no Service may ask for.
-    #[must_use]
-    pub fn has_unexplained_records(&self) -> bool {
+    pub fn has_unexplained_records(&mut self) -> bool {
+        if let Some(answer) = self.has_unexplained_records {
+            return answer;
+        }
         let is_shared = self.role != Role::Alone;
         let is_of_pool = |address: &IpAddr| {
             self.pools.values().any(|pool| pool.spec.addresses.iter().any(|range| range.has(*address)))
         };
-        self.services.values().any(|known| {
+        let answer = self.services.values().any(|known| {
             let is_asked = |address: &IpAddr| {
                 known.requested.contains(address) && self.settings.may_ask(*address, is_shared)
             };
             known.wish.recorded.iter().any(|address| !is_of_pool(address) && !is_asked(address))
-        })
+        });
+        self.has_unexplained_records = Some(answer);
+        answer
     }
 
     /// How much of each pool is in use.

@@ -158,6 +158,27 @@ fn an_address_had_by_asking_is_kept_when_a_pool_comes_that_has_it() {
 }
 
 #[test]
+fn records_are_unexplained_until_there_is_the_pool_and_again_when_it_is_gone() {
+    let mut rig = Rig::new(Role::Follower);
+    assert!(!rig.assigner.has_unexplained_records());
+    rig.apply(&service("web", "", "192.0.2.3"));
+    assert!(rig.assigner.has_unexplained_records());
+    assert!(rig.assigner.has_unexplained_records(), "once more");
+    rig.apply(&pool("all", "192.0.2.0/28"));
+    assert!(!rig.assigner.has_unexplained_records());
+    rig.delete(Kind::AddressPool, "", "all");
+    assert!(rig.assigner.has_unexplained_records());
+    rig.apply(&service("web", "", ""));
+    assert!(!rig.assigner.has_unexplained_records(), "nothing is recorded any more");
+    rig.apply(&service("web", "", "192.0.2.3"));
+    assert!(rig.assigner.has_unexplained_records());
+    rig.delete(Kind::Service, "default", "web");
+    assert!(!rig.assigner.has_unexplained_records());
+    rig.apply(&service("web", ", loadBalancerIP: 203.0.113.7", "203.0.113.7"));
+    assert!(!rig.assigner.has_unexplained_records(), "it may ask for that");
+}
+
+#[test]
 fn a_leader_serves_what_is_recorded_and_says_what_should_be() {
     let mut rig = Rig::new(Role::Leader);
     let pools = pool("a", "192.0.2.1-192.0.2.9");

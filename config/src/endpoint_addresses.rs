@@ -10,8 +10,8 @@ use foldhash::quality::FixedState;
 use crate::resource::destination;
 use crate::resource::endpoint_slice::EndpointSlice;
 
-/// How many endpoints have an address, by a hash of it, which two addresses may share: 8 bytes for each address, of which there
-/// may be 100,000.
+/// How many endpoints have an address, by a hash of it, which two addresses may share: 10 to 20 bytes for each address, of
+/// which there may be 100,000.
 #[derive(Debug, Default)]
 pub(crate) struct EndpointAddresses {
     counts: HashMap<u32, u32, FixedState>,

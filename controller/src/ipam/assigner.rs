@@ -185,7 +185,6 @@ impl Assigner {
             return;
         }
         self.role = role;
-        self.has_unexplained_records = None;
         let closed = std::mem::take(&mut self.allocator.closed);
         self.allocator = Allocator { closed, ..Allocator::default() };
         self.are_pools_touched = true;
@@ -256,7 +255,6 @@ impl Assigner {
                     self.pools.remove(reference);
                     self.refused.remove(reference);
                     self.are_pools_touched = true;
-                    self.has_unexplained_records = None;
                 }
                 (Kind::L2Advertisement, Some(ObjectSpec::L2Advertisement(advertisement))) => {
                     self.advertisements.insert(reference.clone(), (**advertisement).clone());
@@ -269,7 +267,11 @@ impl Assigner {
                 _ => {}
             }
         }
-        self.is_touched()
+        let is_touched = self.is_touched();
+        if is_touched {
+            self.has_unexplained_records = None;
+        }
+        is_touched
     }
 
     fn is_touched(&self) -> bool {
@@ -293,7 +295,6 @@ impl Assigner {
             }
         }
         self.are_pools_touched = true;
-        self.has_unexplained_records = None;
         self.had_pools = true;
     }
 
@@ -311,7 +312,6 @@ impl Assigner {
         }
         if former.is_some() || self.services.contains_key(reference) {
             self.touched.insert(reference.clone());
-            self.has_unexplained_records = None;
         }
     }
 
